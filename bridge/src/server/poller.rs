@@ -1,0 +1,494 @@
+//! The server's loop: commands and replies, then doorbells, then hand-overs, then a wait.
+//!
+//! It owns every port of the manager and decides nothing about tasks. It never awaits, never waits for room in a channel,
+//! and sleeps only in [`super::bell`]. Commands come before frames, so that a withdrawal or a shut gate is in force before
+//! the next fetch is looked at.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::bell::{Bell, MAX_WAIT, Woken};
+use super::command::{Command, Envelope, Invited, Reply, ReplyContent, Wake};
+use super::events::{Queued, Ring, ServerEvent};
+use super::outbox::Outbox;
+use super::peer::{Peer, Peers};
+use crate::config::PollStrategy;
+use crate::error::BridgeError;
+use crate::handover::{Handover, PrepareRefusal, Prepared, Withdrawal};
+use crate::header::{AnswerKind, Operation};
+use crate::ids::{Incarnation, LocalId};
+use crate::janitor::{JanitorHandle, Progress};
+use crate::spill::Body;
+use crate::stats::Counters;
+use crate::transport::{Address, ServerTransport};
+
+/// Commands handled per turn: a flood of them does not starve the frames.
+const COMMANDS_PER_TURN: usize = 64;
+/// Replies handled per turn.
+const REPLIES_PER_TURN: usize = 256;
+/// How often parked requests are checked for expiry and new subscribers are served.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often a poller that does not sleep looks for hang-ups.
+const HANG_UP_CHECK: Duration = Duration::from_millis(2);
+/// Work older than this that is found when a wait ran out was announced by nobody.
+const LOST_AFTER: Duration = Duration::from_millis(5);
+
+/// The poller's ends of the channels.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) commands_rx: flume::Receiver<Envelope>,
+    pub(super) replies_rx: flume::Receiver<Reply>,
+    pub(super) replies_tx: flume::Sender<Reply>,
+    pub(super) events_tx: flume::Sender<Queued>,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Busy,
+    Idle,
+    Over,
+}
+
+/// The actor. Field order is drop order: peers (requests, ports) before the transport's node.
+pub(super) struct Poller<T: ServerTransport> {
+    pub(super) peers: Peers<T::Ports>,
+    pub(super) transport: T,
+    pub(super) handover: Handover<Body>,
+    pub(super) outbox: Outbox,
+    pub(super) shared: Arc<Shared>,
+    pub(super) bell: Bell,
+    /// Incarnations that could not be drained for lack of room or budget.
+    pub(super) backlog: VecDeque<Incarnation>,
+    pub(super) janitor: JanitorHandle,
+    commands_rx: flume::Receiver<Envelope>,
+    replies_rx: flume::Receiver<Reply>,
+    control_sequence: u64,
+    closing: Option<Instant>,
+    /// When this turn began: a fetch that came earlier has been parked.
+    pub(super) turn_at: Instant,
+    /// When the last bounded wait ran out without a ring.
+    timed_out_at: Option<Instant>,
+    next_housekeeping: Instant,
+    next_hang_up_check: Instant,
+}
+
+impl<T: ServerTransport> Poller<T> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        transport: T,
+        bell: Bell,
+        janitor: JanitorHandle,
+        ends: Ends,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            peers: Peers::new(),
+            transport,
+            handover: Handover::new(shared.config.capacity),
+            outbox: Outbox::new(shared.clone(), ends.events_tx, ends.replies_tx),
+            bell,
+            backlog: VecDeque::new(),
+            janitor,
+            commands_rx: ends.commands_rx,
+            replies_rx: ends.replies_rx,
+            control_sequence: 0,
+            closing: None,
+            turn_at: now,
+            timed_out_at: None,
+            next_housekeeping: now + HOUSEKEEPING,
+            next_hang_up_check: now,
+            shared,
+        }
+    }
+
+    /// Runs until closed, aborted or orphaned, then answers everybody and drops everything.
+    pub(super) fn run(mut self) {
+        let mut last_work = Instant::now();
+        loop {
+            Counters::count(&self.shared.counters.turns);
+            match self.turn() {
+                Turn::Over => break,
+                Turn::Busy => last_work = Instant::now(),
+                Turn::Idle => self.rest(last_work),
+            }
+        }
+        self.end();
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.turn_at = Instant::now();
+        let mut busy = self.take_commands();
+        busy |= self.take_replies();
+        busy |= self.take_rings();
+        busy |= self.take_backlog();
+        busy |= self.hand_over();
+        self.housekeep();
+        self.timed_out_at = None;
+        if self.is_over() {
+            return Turn::Over;
+        }
+        if busy { Turn::Busy } else { Turn::Idle }
+    }
+
+    fn take_commands(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(envelope) = self.commands_rx.try_recv() else {
+                break;
+            };
+            any = true;
+            self.suspect(envelope.at);
+            self.command(envelope.command);
+        }
+        any
+    }
+
+    /// Counts a wake-up as lost when its work is clearly older than the wait that ran out.
+    fn suspect(&mut self, since: Instant) {
+        if let Some(timed_out_at) = self.timed_out_at
+            && timed_out_at.saturating_duration_since(since) > LOST_AFTER
+        {
+            Counters::count(&self.shared.counters.lost_wakeups);
+            self.timed_out_at = None;
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Invite { invited, done } => answer(done, self.invite(*invited)),
+            Command::Prepare { reply, done } => answer(done, self.prepare(reply)),
+            Command::Withdraw { keys, done } => answer(done, self.withdraw(&keys)),
+            Command::SetGate { gate, done } => {
+                self.handover.set_gate(gate);
+                answer(done, ());
+            }
+            Command::SetCapacity { capacity, done } => {
+                self.handover.set_capacity(capacity);
+                answer(done, ());
+            }
+            Command::Publish { state, wake, done } => answer(done, self.publish(&state, &wake)),
+            Command::Finish { incarnation, done } => answer(done, self.finish(incarnation)),
+            Command::Retire { incarnation, done } => self.begin_retirement(incarnation, done),
+            Command::DrainFetches { done } => {
+                self.answer_parked(AnswerKind::Draining);
+                answer(done, ());
+            }
+            Command::Close { until } => {
+                self.closing = Some(until);
+                self.answer_parked(AnswerKind::Draining);
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for it"),
+        }
+    }
+
+    fn invite(&mut self, invited: Invited) -> Result<(), BridgeError> {
+        if self.closing.is_some() {
+            return Err(BridgeError::Closed);
+        }
+        let (local_id, incarnation) = (invited.local_id, invited.incarnation);
+        let address = Address {
+            manager: self.shared.config.manager,
+            local_id,
+            incarnation,
+        };
+        let ports = self
+            .transport
+            .open_ports(address)
+            .map_err(|source| BridgeError::Invite { local_id, source })?;
+        self.bell
+            .add(incarnation, &invited.doorbell)
+            .map_err(BridgeError::system("watch a doorbell"))?;
+        self.peers.insert(Peer::new(invited, ports));
+        Ok(())
+    }
+
+    fn prepare(&mut self, reply: Prepared<Body>) -> Result<(), BridgeError> {
+        let key = reply.key;
+        let refusal = if self.closing.is_some() {
+            BridgeError::Closed
+        } else {
+            match self.handover.prepare(reply) {
+                Ok(()) => return Ok(()),
+                Err(PrepareRefusal::ZeroKey) => BridgeError::ZeroKey,
+                Err(PrepareRefusal::DuplicateKey) => BridgeError::DuplicateKey(key),
+                Err(PrepareRefusal::ExceedsCapacity) => BridgeError::ExceedsCapacity(key),
+            }
+        };
+        self.shared.notices.add_permits(1);
+        Err(refusal)
+    }
+
+    fn withdraw(&mut self, keys: &[u64]) -> Vec<(u64, Withdrawal)> {
+        let answers = self.handover.withdraw(keys);
+        let taken = answers
+            .iter()
+            .filter(|(_, answer)| *answer == Withdrawal::Withdrawn)
+            .count();
+        self.shared.notices.add_permits(taken);
+        answers
+    }
+
+    fn publish(&mut self, state: &[u8], wake: &Wake) -> Result<(), BridgeError> {
+        self.control_sequence += 1;
+        self.transport
+            .publish(self.control_sequence, state)
+            .map_err(BridgeError::Publish)?;
+        match wake {
+            Wake::All => self.peers.all().for_each(Peer::ring),
+            Wake::Only(incarnations) => {
+                for incarnation in incarnations {
+                    if let Some(peer) = self.peers.get(*incarnation) {
+                        peer.ring();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, incarnation: Incarnation) -> Result<(), BridgeError> {
+        if self.peers.get(incarnation).is_none() {
+            return Err(BridgeError::UnknownIncarnation(incarnation));
+        }
+        self.handover.finish(incarnation);
+        Ok(())
+    }
+
+    fn take_replies(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..REPLIES_PER_TURN {
+            let Ok(reply) = self.replies_rx.try_recv() else {
+                break;
+            };
+            any = true;
+            self.outbox.token_used();
+            self.reply(reply);
+        }
+        any
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        // The incarnation may be retired meanwhile, or the worker may have given up: then nobody waits for the answer.
+        let Some(peer) = self.peers.get(reply.incarnation) else {
+            return;
+        };
+        let Some(arrived) = peer.take_report(reply.token) else {
+            return;
+        };
+        let (kind, body, ring) = match reply.content {
+            ReplyContent::Payload { body, ring } => (AnswerKind::Reply, Some(body), ring),
+            ReplyContent::Abandoned => {
+                Counters::count(&self.shared.counters.abandoned);
+                (AnswerKind::Abandoned, None, Ring::Now)
+            }
+        };
+        self.answer_report(reply.incarnation, arrived, kind, body, ring);
+    }
+
+    /// Looks at the slots whose bit is set, and at the doorbells that were rung or hung up.
+    fn take_rings(&mut self) -> bool {
+        let mut slots: [LocalId; 256] = [LocalId(0); 256];
+        let mut count = 0;
+        self.bell.board.take(|slot| {
+            slots[count] = slot;
+            count += 1;
+        });
+        for slot in &slots[..count] {
+            self.serve_slot(*slot);
+        }
+        let mut rung = std::mem::take(&mut self.bell.rung);
+        let any = count > 0 || !rung.is_empty();
+        for incarnation in rung.drain(..) {
+            self.answer_doorbell(incarnation);
+        }
+        self.bell.rung = rung;
+        any
+    }
+
+    fn serve_slot(&mut self, slot: LocalId) {
+        for index in (0..self.peers.count_in(slot)).rev() {
+            let Some(peer) = self.peers.at(slot, index) else {
+                continue;
+            };
+            let incarnation = peer.incarnation;
+            if let Some(at) = self.timed_out_at
+                && peer.status.rang_ago() > at.elapsed() + LOST_AFTER
+            {
+                Counters::count(&self.shared.counters.lost_wakeups);
+                self.timed_out_at = None;
+            }
+            self.serve(incarnation);
+        }
+    }
+
+    /// Takes up again what lacked room; `true` when there was progress to make.
+    fn take_backlog(&mut self) -> bool {
+        if self.backlog.is_empty() || !self.outbox.has_room() {
+            return false;
+        }
+        for _ in 0..self.backlog.len() {
+            let Some(incarnation) = self.backlog.pop_front() else {
+                break;
+            };
+            if let Some(peer) = self.peers.get(incarnation) {
+                peer.in_backlog = false;
+                self.serve(incarnation);
+            }
+        }
+        true
+    }
+
+    /// Performs every assignment that is possible now.
+    fn hand_over(&mut self) -> bool {
+        let mut any = false;
+        let now = Instant::now();
+        while let Some(assignment) = self.handover.next_hand(now) {
+            any = true;
+            self.perform(assignment, now);
+        }
+        any
+    }
+
+    fn housekeep(&mut self) {
+        let now = Instant::now();
+        if now < self.next_housekeeping {
+            return;
+        }
+        self.next_housekeeping = now + HOUSEKEEPING;
+        for (incarnation, since) in self.handover.expire(now) {
+            self.answer_fetch(
+                incarnation,
+                AnswerKind::Empty,
+                now.saturating_duration_since(since),
+            );
+        }
+        if self.transport.refresh_subscribers().is_err() {
+            Counters::count(&self.shared.counters.transport_failures);
+        }
+    }
+
+    /// Answers every parked fetch and those that come.
+    fn answer_parked(&mut self, kind: AnswerKind) {
+        let now = Instant::now();
+        for (incarnation, since) in self.handover.drain() {
+            self.answer_fetch(incarnation, kind, now.saturating_duration_since(since));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        if self.shared.abort.load(Ordering::SeqCst) || self.outbox.is_orphaned() {
+            return true;
+        }
+        let answered = self.outbox.tokens() == 0 && self.backlog.is_empty();
+        self.closing
+            .is_some_and(|until| answered || Instant::now() >= until)
+    }
+
+    /// Nothing to do: spin, pause or block, as the strategy says.
+    fn rest(&mut self, last_work: Instant) {
+        self.update_gauges();
+        let poll = self.shared.poll.get();
+        match poll.strategy {
+            PollStrategy::Busy => self.spin(),
+            PollStrategy::Adaptive if last_work.elapsed() < poll.spin => self.spin(),
+            PollStrategy::Adaptive | PollStrategy::Event => self.block(),
+            PollStrategy::Interval(pause) => {
+                Counters::count(&self.shared.counters.sleeps);
+                self.bell.pause(pause);
+            }
+        }
+    }
+
+    fn spin(&mut self) {
+        Counters::count(&self.shared.counters.spins);
+        let now = Instant::now();
+        if now >= self.next_hang_up_check {
+            self.next_hang_up_check = now + HANG_UP_CHECK;
+            self.bell.collect(Duration::ZERO);
+        }
+        // Yielding costs nothing on an idle core and lets the runtime work on a crowded one.
+        std::thread::yield_now();
+    }
+
+    fn block(&mut self) {
+        Counters::count(&self.shared.counters.sleeps);
+        let bound = self.closing.map_or(MAX_WAIT, |until| {
+            until
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1))
+        });
+        // A backlog waits for room, which its maker announces; look for it after the announcement of the sleep.
+        let starved = self.backlog.is_empty() || self.outbox.starve();
+        let (commands, replies, shared) = (&self.commands_rx, &self.replies_rx, &self.shared);
+        let outbox = &self.outbox;
+        let woken = self.bell.block(bound, |board| {
+            !starved
+                || !commands.is_empty()
+                || !replies.is_empty()
+                || board.any()
+                || outbox.is_orphaned()
+                || shared.abort.load(Ordering::SeqCst)
+        });
+        match woken {
+            Woken::Rung => Counters::count(&self.shared.counters.wakeups),
+            Woken::TimedOut => self.timed_out_at = Some(Instant::now()),
+            Woken::NotNeeded | Woken::RingUnderWay => {}
+        }
+    }
+
+    pub(super) fn update_gauges(&self) {
+        let counters = &self.shared.counters;
+        Counters::gauge(&counters.incarnations, self.peers.len());
+        Counters::gauge(&counters.parked_requests, self.handover.parked());
+        Counters::gauge(&counters.prepared_replies, self.handover.prepared());
+        Counters::gauge(&counters.unanswered_reports, self.outbox.tokens());
+    }
+
+    /// Answers everybody who still waits, then drops requests, ports, and the node.
+    fn end(mut self) {
+        self.answer_parked(AnswerKind::Draining);
+        for mut peer in self.peers.drain() {
+            for (_, arrived) in peer.reports.drain(..) {
+                Counters::count(&self.shared.counters.abandoned);
+                Self::abandon(arrived);
+            }
+            peer.ring();
+            self.bell.remove(&peer.doorbell);
+            if let Some(done) = peer.retiring.take() {
+                // The caller of a retirement that could not be finished learns that the bridge is closed.
+                answer(done, Err(BridgeError::Closed));
+            }
+            self.transport
+                .bury(peer.ports, peer.incarnation, peer.status.pid());
+        }
+        self.update_gauges();
+    }
+
+    pub(super) fn sweep_spill(&self, incarnation: Incarnation) {
+        let spill = self.shared.spill.clone();
+        self.janitor.submit(Box::new(move || {
+            spill.sweep(incarnation);
+            Progress::Done
+        }));
+    }
+
+    pub(super) fn count_request(&self, operation: Operation) {
+        self.shared.counters.request(operation);
+    }
+
+    pub(super) fn tell(&self, event: ServerEvent) {
+        self.outbox.lifecycle(event);
+    }
+}
+
+/// Answers a command. A caller that gave up has dropped its receiver; the command is in force all the same.
+fn answer<T>(done: oneshot::Sender<T>, result: T) {
+    let _caller_waits = done.send(result);
+}

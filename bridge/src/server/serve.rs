@@ -1,0 +1,539 @@
+//! What the poller does with frames: handshake, fetch, report, goodbye, hang-up, and the end of an incarnation.
+//!
+//! Report ports are drained before fetch ports, so that the owner sees the end of a task before the hand-over of the
+//! next. Nothing is received that has no room in the event channel: it stays in shared memory, and the sender's own limit
+//! of unanswered requests pushes back.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::events::{Ring, ServerEvent};
+use super::peer::{Arrived, Peer, Stage};
+use super::poller::Poller;
+use crate::doorbell::Line;
+use crate::error::BridgeError;
+use crate::handover::{Assignment, FetchDecision};
+use crate::header::{
+    AnswerKind, Checked, FrameFault, Operation, RequestHeader, RequestKind, ResponseHeader,
+};
+use crate::ids::Incarnation;
+use crate::invitation::Hello;
+use crate::spill::{Body, Incoming, Name};
+use crate::stats::{Counters, RefusalReason};
+use crate::status::clock_ns;
+use crate::transport::{IncomingRequest, ServerPorts, ServerTransport};
+
+/// Frames taken from one port before the others have their turn.
+const FRAMES_PER_VISIT: usize = 8;
+
+type RequestOf<T> = <<T as ServerTransport>::Ports as ServerPorts>::Request;
+
+/// A refusal in words, and what it counts as.
+struct Refusal {
+    reason: RefusalReason,
+    words: String,
+}
+
+impl From<FrameFault> for Refusal {
+    fn from(fault: FrameFault) -> Self {
+        let reason = match fault {
+            FrameFault::Version { .. } => RefusalReason::Version,
+            FrameFault::Incarnation { .. } => RefusalReason::Incarnation,
+            FrameFault::Kind { .. } => RefusalReason::Encoding,
+            FrameFault::Length { .. } => RefusalReason::Size,
+        };
+        Self {
+            reason,
+            words: fault.to_string(),
+        }
+    }
+}
+
+impl Refusal {
+    fn new(reason: RefusalReason, words: impl Into<String>) -> Self {
+        Self {
+            reason,
+            words: words.into(),
+        }
+    }
+}
+
+impl<T: ServerTransport> Poller<T> {
+    /// Takes what an incarnation has sent, as far as budget and room go; the rest goes to the backlog.
+    pub(super) fn serve(&mut self, incarnation: Incarnation) {
+        self.drop_forgotten(incarnation);
+        let reports_done = self.drain_port(incarnation, Operation::Report);
+        let fetches_done = self.drain_port(incarnation, Operation::Fetch);
+        self.tell_hang_up(incarnation);
+        let Some(peer) = self.peers.get(incarnation) else {
+            return;
+        };
+        if !(reports_done && fetches_done) || peer.hang_up_untold {
+            if !peer.in_backlog {
+                peer.in_backlog = true;
+                self.backlog.push_back(incarnation);
+            }
+        } else if peer.retiring.is_some() {
+            self.end_retirement(incarnation);
+        }
+    }
+
+    /// Drops requests whose sender gave up: they would block the port, which allows only so many at once.
+    fn drop_forgotten(&mut self, incarnation: Incarnation) {
+        let Some(peer) = self.peers.get(incarnation) else {
+            return;
+        };
+        peer.reports
+            .retain(|(_, arrived)| arrived.request.is_connected());
+        let gave_up = |arrived: &Arrived<RequestOf<T>>| !arrived.request.is_connected();
+        if peer.parked.as_ref().is_some_and(gave_up) {
+            peer.parked = None;
+            self.handover.unpark(incarnation);
+        }
+    }
+
+    /// `true` when the port is empty.
+    fn drain_port(&mut self, incarnation: Incarnation, operation: Operation) -> bool {
+        for _ in 0..FRAMES_PER_VISIT {
+            if !self.outbox.has_room() {
+                return false;
+            }
+            let Some(peer) = self.peers.get(incarnation) else {
+                return true;
+            };
+            match peer.ports.receive(operation) {
+                Ok(Some(request)) => self.frame(incarnation, operation, request),
+                Ok(None) => return true,
+                Err(error) => {
+                    // Not fatal for the others; the worker's own deadline ends its request.
+                    tracing::warn!(%incarnation, %error, source = ?error.source, "a port failed");
+                    Counters::count(&self.shared.counters.transport_failures);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn frame(&mut self, incarnation: Incarnation, operation: Operation, request: RequestOf<T>) {
+        self.count_request(operation);
+        let arrived = Arrived {
+            request,
+            at: Instant::now(),
+        };
+        let header = arrived.request.header();
+        let room = arrived.request.payload().len();
+        let stage = self
+            .peers
+            .get(incarnation)
+            .map_or(Stage::Left, |peer| peer.stage);
+        let joined = stage == Stage::Joined;
+        match header.check(incarnation, room) {
+            Err(fault) => self.refuse(incarnation, arrived, fault.into()),
+            Ok(checked) => match (operation, checked.kind) {
+                (Operation::Report, RequestKind::Hello) => {
+                    self.hello(incarnation, stage, arrived, checked);
+                }
+                (Operation::Fetch, RequestKind::Fetch) if joined => {
+                    self.fetch(incarnation, arrived, &header);
+                }
+                (Operation::Report, RequestKind::Report) if joined => {
+                    self.report(incarnation, arrived, &header, checked);
+                }
+                (Operation::Report, RequestKind::Bye) if joined => self.bye(incarnation, arrived),
+                _ if joined => {
+                    let words = "this kind of frame does not belong to this service";
+                    let refusal = Refusal::new(RefusalReason::Encoding, words);
+                    self.refuse(incarnation, arrived, refusal);
+                }
+                _ => {
+                    let words = "the handshake comes first, and nothing comes after the goodbye";
+                    let refusal = Refusal::new(RefusalReason::Incarnation, words);
+                    self.refuse(incarnation, arrived, refusal);
+                }
+            },
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        refusal: Refusal,
+    ) {
+        self.shared.counters.refusal(refusal.reason);
+        tracing::warn!(%incarnation, reason = refusal.reason.name(), words = refusal.words, "refused a frame");
+        let body = Body::Inline(Bytes::from(refusal.words));
+        self.answer(
+            incarnation,
+            arrived.request,
+            AnswerKind::Refused,
+            Some(&body),
+            |header| header,
+        );
+        self.ring(incarnation);
+    }
+
+    fn hello(
+        &mut self,
+        incarnation: Incarnation,
+        stage: Stage,
+        arrived: Arrived<RequestOf<T>>,
+        checked: Checked<RequestKind>,
+    ) {
+        let hello = Hello::decode(&arrived.request.payload()[..checked.len]);
+        let pid = match self.check_hello(incarnation, stage, hello) {
+            Ok(pid) => pid,
+            Err(refusal) => return self.refuse(incarnation, arrived, refusal),
+        };
+        // Its subscriber exists since before the handshake: after this it has the newest control state.
+        if self.transport.refresh_subscribers().is_err() {
+            Counters::count(&self.shared.counters.transport_failures);
+        }
+        self.handover.admit(incarnation);
+        if let Some(peer) = self.peers.get(incarnation) {
+            peer.stage = Stage::Joined;
+            let local_id = peer.local_id;
+            self.tell(ServerEvent::Joined {
+                incarnation,
+                local_id,
+                pid,
+            });
+        }
+        self.answer(
+            incarnation,
+            arrived.request,
+            AnswerKind::Welcome,
+            None,
+            |header| header,
+        );
+        self.ring(incarnation);
+    }
+
+    fn check_hello(
+        &mut self,
+        incarnation: Incarnation,
+        stage: Stage,
+        hello: Result<Hello, rmp_serde::decode::Error>,
+    ) -> Result<u32, Refusal> {
+        let hello = hello.map_err(|_| {
+            Refusal::new(RefusalReason::Encoding, "the handshake cannot be decoded")
+        })?;
+        let manager = self.shared.config.manager;
+        let Some(peer) = self.peers.get(incarnation) else {
+            return Err(Refusal::new(
+                RefusalReason::Incarnation,
+                "this incarnation is retired",
+            ));
+        };
+        if !peer.token.matches(&hello.token) {
+            let words = "the token is not the one that the manager gave this incarnation";
+            return Err(Refusal::new(RefusalReason::Token, words));
+        }
+        let ours = (manager, peer.local_id, incarnation);
+        let theirs = (hello.manager, hello.local_id, hello.incarnation);
+        if ours != theirs || stage != Stage::Invited {
+            let words = format!(
+                "worker {} of incarnation {} is expected once, here is worker {} of incarnation {}",
+                ours.1, ours.2, theirs.1, theirs.2
+            );
+            return Err(Refusal::new(RefusalReason::Incarnation, words));
+        }
+        Ok(hello.pid)
+    }
+
+    fn fetch(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        header: &RequestHeader,
+    ) {
+        match self
+            .handover
+            .fetch(incarnation, header.confirms, arrived.at)
+        {
+            FetchDecision::Park => {
+                if let Some(peer) = self.peers.get(incarnation) {
+                    peer.parked = Some(arrived);
+                }
+            }
+            FetchDecision::Redeliver { key, body } => {
+                let at = arrived.at;
+                let with_key = |header| ResponseHeader { key, ..header };
+                self.answer(
+                    incarnation,
+                    arrived.request,
+                    AnswerKind::Reply,
+                    Some(&body),
+                    with_key,
+                );
+                self.shared.counters.served(Operation::Fetch, at.elapsed());
+                self.ring(incarnation);
+            }
+            FetchDecision::Draining => {
+                self.answer(
+                    incarnation,
+                    arrived.request,
+                    AnswerKind::Draining,
+                    None,
+                    |header| header,
+                );
+                self.ring(incarnation);
+            }
+            // Dropped, which the worker sees: it is retired and about to end.
+            FetchDecision::NotAdmitted => Counters::count(&self.shared.counters.abandoned),
+        }
+    }
+
+    /// Answers the parked fetch that an assignment names, and tells the owner.
+    pub(super) fn perform(&mut self, assignment: Assignment<Body>, now: Instant) {
+        let Assignment {
+            incarnation,
+            key,
+            body,
+            parked_since,
+        } = assignment;
+        let was_parked = parked_since < self.turn_at;
+        let parked = if was_parked {
+            now.saturating_duration_since(parked_since)
+        } else {
+            Duration::ZERO
+        };
+        let Some(arrived) = self
+            .peers
+            .get(incarnation)
+            .and_then(|peer| peer.parked.take())
+        else {
+            // The request is gone, so the worker asks again and gets it by redelivery.
+            self.outbox.notice(key, incarnation, now);
+            return;
+        };
+        let parked_ns = u64::try_from(parked.as_nanos()).unwrap_or(u64::MAX);
+        let with_key = |header| ResponseHeader {
+            key,
+            parked_ns,
+            ..header
+        };
+        // The notice first: the owner has it before anything that the worker does with the task.
+        self.outbox.notice(key, incarnation, now);
+        self.answer(
+            incarnation,
+            arrived.request,
+            AnswerKind::Reply,
+            Some(&body),
+            with_key,
+        );
+        self.ring(incarnation);
+        if was_parked {
+            self.shared.counters.was_parked(parked);
+            self.shared.counters.served(Operation::Fetch, now.elapsed());
+        } else {
+            self.shared
+                .counters
+                .served(Operation::Fetch, parked_since.elapsed());
+        }
+    }
+
+    /// Answers a parked fetch without work.
+    pub(super) fn answer_fetch(
+        &mut self,
+        incarnation: Incarnation,
+        kind: AnswerKind,
+        parked: Duration,
+    ) {
+        let Some(arrived) = self
+            .peers
+            .get(incarnation)
+            .and_then(|peer| peer.parked.take())
+        else {
+            return;
+        };
+        let parked_ns = u64::try_from(parked.as_nanos()).unwrap_or(u64::MAX);
+        let with_time = |header| ResponseHeader {
+            parked_ns,
+            ..header
+        };
+        self.answer(incarnation, arrived.request, kind, None, with_time);
+        self.ring(incarnation);
+        self.shared.counters.was_parked(parked);
+    }
+
+    fn report(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        header: &RequestHeader,
+        checked: Checked<RequestKind>,
+    ) {
+        let payload = arrived.request.payload();
+        let content = if checked.spilled {
+            match self.shared.spill.open(payload, checked.len, Name::Remove) {
+                Ok(file) => Incoming::Spilled(file),
+                Err(error) => {
+                    let words = format!("the report's file cannot be opened: {error}");
+                    let refusal = Refusal::new(RefusalReason::Size, words);
+                    return self.refuse(incarnation, arrived, refusal);
+                }
+            }
+        } else {
+            Incoming::Inline(Bytes::copy_from_slice(&payload[..checked.len]))
+        };
+        self.handover.confirm(incarnation, header.confirms);
+        let token = self.outbox.report(incarnation, header.confirms, content);
+        // Nobody waits for the answer of a retired one, and kept requests would block the draining of its port.
+        if let Some(peer) = self.peers.get(incarnation)
+            && peer.retiring.is_none()
+        {
+            peer.reports.push((token, arrived));
+        }
+    }
+
+    /// Answers a report with what its token's owner said.
+    pub(super) fn answer_report(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        kind: AnswerKind,
+        body: Option<Body>,
+        ring: Ring,
+    ) {
+        let at = arrived.at;
+        self.answer(
+            incarnation,
+            arrived.request,
+            kind,
+            body.as_ref(),
+            |header| header,
+        );
+        if let Some(Body::Spilled(file)) = body {
+            // It must outlive this call: its reader removes it, and retirement sweeps what is left.
+            file.leave();
+        }
+        self.shared.counters.served(Operation::Report, at.elapsed());
+        if ring == Ring::Now {
+            self.ring(incarnation);
+        }
+    }
+
+    fn bye(&mut self, incarnation: Incarnation, arrived: Arrived<RequestOf<T>>) {
+        if let Some(peer) = self.peers.get(incarnation) {
+            peer.stage = Stage::Left;
+            peer.parked = None;
+        }
+        self.handover.unpark(incarnation);
+        self.tell(ServerEvent::Left { incarnation });
+        self.answer(
+            incarnation,
+            arrived.request,
+            AnswerKind::Farewell,
+            None,
+            |header| header,
+        );
+        self.ring(incarnation);
+    }
+
+    /// A doorbell was rung or hung up. In the latter case what the worker sent before is taken first.
+    pub(super) fn answer_doorbell(&mut self, incarnation: Incarnation) {
+        let Some(peer) = self.peers.get(incarnation) else {
+            return;
+        };
+        if peer.doorbell.drain() == Line::HungUp {
+            self.bell.remove(&peer.doorbell);
+            peer.hang_up_untold = true;
+            self.serve(incarnation);
+        }
+    }
+
+    fn tell_hang_up(&mut self, incarnation: Incarnation) {
+        let room = self.outbox.has_room();
+        if let Some(peer) = self.peers.get(incarnation)
+            && peer.hang_up_untold
+            && room
+        {
+            peer.hang_up_untold = false;
+            self.tell(ServerEvent::Closed { incarnation });
+        }
+    }
+
+    pub(super) fn begin_retirement(
+        &mut self,
+        incarnation: Incarnation,
+        done: oneshot::Sender<Result<(), BridgeError>>,
+    ) {
+        let Some(peer) = self
+            .peers
+            .get(incarnation)
+            .filter(|peer| peer.retiring.is_none())
+        else {
+            // A caller that gave up does not want the reason.
+            drop(done.send(Err(BridgeError::UnknownIncarnation(incarnation))));
+            return;
+        };
+        peer.retiring = Some(done);
+        peer.parked = None;
+        peer.reports.clear();
+        // No further hand-over from here on: a fetch that is drained below is not admitted.
+        self.handover.retire(incarnation);
+        self.serve(incarnation);
+    }
+
+    /// Everything of it is drained: drops its requests, then its ports, and has the rest cleaned elsewhere.
+    fn end_retirement(&mut self, incarnation: Incarnation) {
+        let Some(peer) = self.peers.remove(incarnation) else {
+            return;
+        };
+        self.bell.remove(&peer.doorbell);
+        let Peer {
+            parked,
+            reports,
+            ports,
+            status,
+            retiring,
+            ..
+        } = peer;
+        drop((parked, reports));
+        self.transport.bury(ports, incarnation, status.pid());
+        self.sweep_spill(incarnation);
+        if let Some(done) = retiring {
+            // A caller that gave up does not mind.
+            drop(done.send(Ok(())));
+        }
+    }
+
+    /// Sends the one answer of a request.
+    fn answer(
+        &mut self,
+        incarnation: Incarnation,
+        request: RequestOf<T>,
+        kind: AnswerKind,
+        body: Option<&Body>,
+        complete: impl FnOnce(ResponseHeader) -> ResponseHeader,
+    ) {
+        let (payload, len, spilled) = body.map_or((&[][..], 0, false), Body::frame);
+        let header = ResponseHeader::answer(kind, &request.header()).with_data(len, spilled);
+        let header = ResponseHeader {
+            sent_ns: clock_ns(),
+            ..complete(header)
+        };
+        if let Err(error) = request.answer(header, payload) {
+            // The request is dropped, which its sender sees and asks again.
+            tracing::warn!(%incarnation, %error, source = ?error.source, "an answer could not be sent");
+            Counters::count(&self.shared.counters.transport_failures);
+        }
+    }
+
+    fn ring(&mut self, incarnation: Incarnation) {
+        if let Some(peer) = self.peers.get(incarnation) {
+            peer.ring();
+        }
+    }
+
+    /// Tells a worker that its report will not be answered.
+    pub(super) fn abandon(arrived: Arrived<RequestOf<T>>) {
+        let header = ResponseHeader::answer(AnswerKind::Abandoned, &arrived.request.header());
+        // A failure drops the request, which says the same.
+        let _sent_or_dropped = arrived.request.answer(header, &[]);
+    }
+}

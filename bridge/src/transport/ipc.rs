@@ -1,0 +1,71 @@
+//! The transport over iceoryx2: the only place that names it, besides the header derive.
+//!
+//! Two request-response services per incarnation with one client and one server each, and one publish-subscribe topic per
+//! manager. Depths are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a
+//! stopped worker can only stop itself. Every object here is made, used and dropped on a poller thread; only the cleaning
+//! of a dead node runs on the janitor's.
+
+mod burial;
+mod client;
+mod naming;
+mod server;
+
+use iceoryx2::prelude::{Config, FileName, LogLevel, Path, SemanticString, ipc};
+
+use crate::error::TransportError;
+use crate::header::{ControlHeader, RequestHeader, ResponseHeader};
+use crate::root::TransportRoot;
+
+pub(crate) use client::IpcClient;
+pub(crate) use server::IpcServer;
+
+type Service = ipc::Service;
+type RequestResponse = iceoryx2::service::port_factory::request_response::PortFactory<
+    Service,
+    [u8],
+    RequestHeader,
+    [u8],
+    ResponseHeader,
+>;
+type PublishSubscribe =
+    iceoryx2::service::port_factory::publish_subscribe::PortFactory<Service, [u8], ControlHeader>;
+
+/// Which end of the bridge a configuration is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Manager,
+    Worker,
+}
+
+/// How long another process may take to create what we open.
+const CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Connections of departed peers that may wait for their chunks. One client per service leaves at most a few.
+const EXPIRED_CONNECTIONS: usize = 64;
+/// Subscribers of the control topic: 256 workers and the overlap of restarts.
+const MAX_SUBSCRIBERS: usize = 320;
+/// Nodes of a worker's services: the manager, the worker, and headroom for tools.
+const MAX_SERVICE_NODES: usize = 4;
+/// Unanswered requests by service.
+const ACTIVE_FETCHES: usize = 1;
+pub(crate) const ACTIVE_REPORTS: usize = 4;
+
+/// An explicit configuration: the library would otherwise read files from the working directory.
+fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
+    let mut config = Config::default();
+    let path = Path::new(root.path().as_os_str().as_encoded_bytes())
+        .map_err(|error| TransportError::new("set the root path", error))?;
+    config.global.set_root_path(&path);
+    config.global.prefix = FileName::new(root.prefix().as_bytes())
+        .map_err(|error| TransportError::new("set the name prefix", error))?;
+    config.global.creation_timeout = CREATION_TIMEOUT;
+    // Only the manager cleans, and only after it has drained the dead: a worker that cleaned on its own would throw
+    // away unread reports of another.
+    config.global.node.cleanup_dead_nodes_on_creation = side == Side::Manager;
+    config.global.node.cleanup_dead_nodes_on_destruction = false;
+    config.global.service.cleanup_dead_nodes_on_open = false;
+    let depths = &mut config.defaults.request_response;
+    depths.server_expired_connection_buffer = EXPIRED_CONNECTIONS;
+    depths.client_expired_connection_buffer = EXPIRED_CONNECTIONS;
+    iceoryx2::prelude::set_log_level(LogLevel::Warn);
+    Ok(config)
+}
