@@ -1,0 +1,38 @@
+//! Child processes: start, watch, end, and leave nothing behind.
+//!
+//! Workers run tasks through it and a manager runs its workers through it; it knows neither. [`spawn()`] stays on the
+//! platform's fast path (`posix_spawn`), a [`Child`] is watched by its pidfd, and [`kill_tree`] and [`kill_marked`]
+//! end what a child left behind. No policy lives here: who is ended, when and why is decided by the callers.
+//!
+//! ```text
+//!   SpawnSpec --spawn--> Child --exited--> (zombie: pid and group number still ours) --reap--> ExitInfo
+//!                          |                                |
+//!                       signal, kill_group            kill_group, then kill_adopted: what outlived the leader
+//! ```
+//!
+//! Every child is in one process-wide register from before its first instruction until it is reaped. Whatever else the
+//! kernel lists as a child of this process was adopted from a descendant that died ([`set_child_subreaper`]).
+
+mod child;
+mod error;
+mod marked;
+mod register;
+mod resolve;
+mod spawn;
+mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use child::Child;
+pub use error::SpawnError;
+pub use marked::{MARK, kill_marked};
+pub use resolve::{DEFAULT_PATH, resolve_program};
+pub use rustix::process::{Pid, Signal};
+pub use spawn::spawn;
+pub use spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec, Stdio};
+pub use tree::{
+    Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted, set_child_subreaper,
+};

@@ -1,0 +1,25 @@
+//! What travels between processes: serde types only.
+//!
+//! Every role speaks these types and owns none of them. They are plain data with validation; there is no I/O, no
+//! clock and no iceoryx2 type here. On shared memory and on the manager's WebSocket they travel as MessagePack with
+//! named fields (unknown fields are ignored, so a newer peer may add some); over HTTP as JSON.
+
+pub mod api;
+pub mod control;
+pub mod frame;
+pub mod ids;
+pub mod report;
+pub mod session;
+pub mod span;
+pub mod strict;
+pub mod task;
+
+pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};
+pub use ids::{Boot, Lease, TaskRef, Try};
+pub use mitosis_bridge::ids::{Incarnation, LocalId};
+pub use report::{Outcome, ReportTaskOp, ReportTaskResp, TaskReport, TaskResult, Verdict};
+pub use span::HumanDuration;
+pub use task::{TaskSpec, TaskState, WorkerTaskResp};
+
+/// Version of every frame below. A peer that announces another one is refused in words.
+pub const PROTOCOL_VERSION: u16 = 1;

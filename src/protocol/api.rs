@@ -1,0 +1,431 @@
+//! Bodies of the HTTP API under `/api/v1`.
+//!
+//! Field names are a contract: they are documented by the OpenAPI document that is derived from these types, and a
+//! test compares the two. Timestamps are microseconds since the Unix epoch, as in results.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::control::{Desired, Mode};
+use super::ids::{Lease, Try};
+use super::report::{Outcome, ReportTaskOp, TaskResult};
+use super::span::HumanDuration;
+use super::task::{TaskSpec, TaskState};
+
+/// Where the API begins.
+pub const API_ROOT: &str = "/api/v1";
+/// Header of a log: `true` when bytes of the output are missing from the answer.
+pub const TRUNCATED_HEADER: &str = "x-mitosis-truncated";
+/// Header of a log: how many bytes the task wrote.
+pub const TOTAL_HEADER: &str = "x-mitosis-total-bytes";
+
+/// Every error answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ApiError,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiError {
+    /// A stable word for programs, e.g. `not_found`.
+    pub code: String,
+    /// A sentence for people that says what to do next.
+    pub message: String,
+}
+
+/// Submits tasks, all or none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SubmitRequest {
+    /// The suite they join; a new one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<SuiteRef>,
+    /// The tasks, in order.
+    pub tasks: Vec<SubmitTask>,
+}
+
+/// The suite that submitted tasks join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuiteRef {
+    /// An existing one.
+    Uuid(Uuid),
+    /// A new one of this name.
+    New {
+        /// Name, for people.
+        name: String,
+    },
+}
+
+/// One task to be submitted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SubmitTask {
+    /// Idempotency key, unique in its suite (in the whole store for a task without a named suite): a second submit
+    /// with the same key answers with the first task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What to run.
+    #[serde(flatten)]
+    pub spec: TaskSpec,
+}
+
+/// The answer to a submit. Every task in it is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubmitResponse {
+    /// The suite the tasks are in.
+    pub suite: Uuid,
+    /// One per submitted task, in order.
+    pub tasks: Vec<SubmittedTask>,
+}
+
+/// One accepted task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubmittedTask {
+    /// The store's row id.
+    pub id: i64,
+    /// The name users see.
+    pub uuid: Uuid,
+    /// True when the key was known and nothing was added.
+    pub existing: bool,
+}
+
+/// One task in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskSummary {
+    /// The store's row id.
+    pub id: i64,
+    /// The name users see.
+    pub uuid: Uuid,
+    /// Its suite.
+    pub suite: Uuid,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it ended, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Exit code, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Executions begun.
+    pub attempts: u32,
+    /// Priority.
+    pub priority: i32,
+    /// The command, joined for people.
+    pub command: String,
+    /// When it was accepted.
+    pub accepted_at_us: i64,
+    /// When its last execution began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at_us: Option<i64>,
+    /// When its terminal state was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at_us: Option<i64>,
+}
+
+/// Everything about one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskDetail {
+    /// What a list shows.
+    #[serde(flatten)]
+    pub summary: TaskSummary,
+    /// What was asked for.
+    pub spec: TaskSpec,
+    /// Idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The lease, while somebody holds the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// Who holds it, or held it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// True when a cancel has been asked for.
+    pub cancel_requested: bool,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<TaskResult>,
+    /// Every execution that was begun, oldest first.
+    pub history: Vec<AttemptRecord>,
+    /// The task this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<Uuid>,
+}
+
+/// One execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptRecord {
+    /// Number, from 1.
+    pub attempt: u32,
+    /// The store's fence.
+    pub lease: Lease,
+    /// The manager's fence.
+    #[serde(rename = "try")]
+    pub try_no: Try,
+    /// Who executed it.
+    pub holder: String,
+    /// When it began.
+    pub started_at_us: i64,
+    /// When its end was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at_us: Option<i64>,
+    /// How it ended, e.g. `completed`, `failed: exit`, `lost: worker 3 killed by signal 9`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+}
+
+/// A page of tasks, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskPage {
+    /// The tasks.
+    pub tasks: Vec<TaskSummary>,
+    /// Give it as `cursor` to get the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// Which tasks to list. All filters must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TaskFilter {
+    /// Only this suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<Uuid>,
+    /// Only these states, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Where the last page ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Most tasks of a page; 100 when absent, 1000 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// One suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SuiteSummary {
+    /// Its name for programs.
+    pub uuid: Uuid,
+    /// Its name for people.
+    pub name: String,
+    /// When it was created.
+    pub created_at_us: i64,
+    /// Tasks by state; states without tasks are left out.
+    pub counts: BTreeMap<TaskState, u64>,
+}
+
+/// A page of suites, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SuitePage {
+    /// The suites.
+    pub suites: Vec<SuiteSummary>,
+    /// Give it as `cursor` to get the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// Which page to show.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Where the last page ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Most entries of a page; 100 when absent, 1000 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Tasks that a retry made, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetryResponse {
+    /// One new task for each that was repeated.
+    pub tasks: Vec<SubmittedTask>,
+}
+
+/// What the operator wants a manager or worker to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModeRequest {
+    /// The mode.
+    pub mode: Mode,
+}
+
+/// Asks to end a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CancelRequest {
+    /// True: TERM, grace, KILL. False: KILL.
+    #[serde(default = "yes")]
+    pub graceful: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for CancelRequest {
+    fn default() -> Self {
+        Self { graceful: true }
+    }
+}
+
+/// The answer to a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CancelResponse {
+    /// Where the task stands now. `cancelled` when nothing ran; a running task follows within grace + 2 s.
+    pub state: TaskState,
+}
+
+/// A registered independent worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RegisterWorkerRequest {
+    /// The name it had before, to take it up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_uuid: Option<Uuid>,
+    /// Name of the machine, for people.
+    pub host: String,
+    /// Tags that tasks may require.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Free key-value pairs.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The answer to a registration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RegisterWorkerResponse {
+    /// The worker's name from now on.
+    pub worker_uuid: Uuid,
+    /// A token of scope `worker` for this uuid alone.
+    #[schema(value_type = String)]
+    pub token: String,
+    /// How long a lease lasts after its grant or renewal.
+    pub lease: HumanDuration,
+    /// How often to send a heartbeat; it renews the lease.
+    pub heartbeat: HumanDuration,
+}
+
+/// Body of `POST workers/report-task`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReportTaskBody {
+    /// Number of the report, from 1 per registration; resending keeps it.
+    #[serde(default)]
+    pub seq: u64,
+    /// The store's row id.
+    pub task_id: i64,
+    /// The name users see.
+    pub task_uuid: Uuid,
+    /// The fence.
+    pub lease: Lease,
+    /// What happened.
+    pub op: ReportTaskOp,
+}
+
+/// Body of `POST workers/heartbeat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatBody {
+    /// The worker; must be the token's.
+    pub worker_uuid: Uuid,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatResponse {
+    /// How long the worker's leases last from now on.
+    pub lease: HumanDuration,
+    /// What is wanted of the worker now.
+    pub control: Desired,
+    /// A new token, when the one shown is past half of its life. Use it from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// Asks for a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IssueTokenRequest {
+    /// What it allows: `admin`, `user`, `manager` or `worker:<uuid>`.
+    pub scope: String,
+    /// Whom it is for; shown in logs.
+    pub subject: String,
+    /// How long it lasts; seven days when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<HumanDuration>,
+}
+
+/// A new token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IssueTokenResponse {
+    /// The token. Whoever has it may do what its scope allows.
+    pub token: String,
+}
+
+/// A manager as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ManagerSummary {
+    /// Its name.
+    pub uuid: Uuid,
+    /// Its machine.
+    pub host: String,
+    /// True while its session is open.
+    pub connected: bool,
+    /// Worker slots.
+    pub workers: u32,
+    /// Leases it holds.
+    pub leases: u64,
+    /// When it was last heard.
+    pub last_seen_us: i64,
+}
+
+/// An independent worker as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerSummary {
+    /// Its name.
+    pub uuid: Uuid,
+    /// Its machine.
+    pub host: String,
+    /// The task it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Uuid>,
+    /// When it was last heard.
+    pub last_seen_us: i64,
+}
+
+/// Every manager that was heard lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ManagerList {
+    /// The managers.
+    pub managers: Vec<ManagerSummary>,
+}
+
+/// Every independent worker that was heard lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerList {
+    /// The workers.
+    pub workers: Vec<WorkerSummary>,
+}
+
+/// Counts of a set of tasks, as `wait` reports them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitResponse {
+    /// True when every task of the set is terminal.
+    pub done: bool,
+    /// Tasks by state; states without tasks are left out.
+    pub counts: BTreeMap<TaskState, u64>,
+}
+
+/// The end of one task, as a listener of the coordinator sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskEnd {
+    /// The store's row id.
+    pub id: i64,
+    /// The name users see.
+    pub uuid: Uuid,
+    /// How.
+    pub outcome: Outcome,
+    /// Details.
+    pub result: TaskResult,
+}

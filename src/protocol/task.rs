@@ -1,0 +1,544 @@
+//! What a user asks for ([`TaskSpec`]) and what a worker gets ([`WorkerTaskResp`]).
+//!
+//! A spec is complete from the first version on: fields whose feature is not built yet are stored and refused at
+//! submission ([`TaskSpec::validate`]), never silently ignored. Defaults are applied where a value is used, so that a
+//! stored spec says only what its author said.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::ids::{Lease, TaskRef, Try};
+use super::span::HumanDuration;
+
+/// Time between TERM and KILL when a spec names none.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Captured bytes per stream when a spec names no limit.
+pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
+/// Bytes of the end of each stream that travel with the result.
+pub const OUTPUT_TAIL_BYTES: usize = 4096;
+/// Longest encoded spec that is accepted, in bytes of JSON.
+pub const MAX_SPEC_BYTES: usize = 1 << 20;
+
+/// One command and how it is to be run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TaskSpec {
+    /// Program and arguments; no shell reads them unless `shell` is set.
+    pub args: Vec<String>,
+    /// When set, `args[0]` is a line for `/bin/sh -c` and the rest are its positional parameters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shell: bool,
+    /// Variables added to the task's environment.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the worker's default when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Standard input; `/dev/null` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Stdin>,
+    /// Longest run time; unlimited when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
+    /// Time between TERM and KILL; [`DEFAULT_GRACE`] when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<HumanDuration>,
+    /// A signal some time before the time limit, written `USR1@60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Files to place in the task's directory before it starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+    /// Amounts the task occupies while it runs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub resources: Resources,
+    /// Higher runs first; equal priorities run in order of submission.
+    #[serde(skip_serializing_if = "is_default")]
+    pub priority: i32,
+    /// A holder must carry all of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Free key-value pairs to find the task by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How many attempts may fail before the task has failed; 1 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// Pause before a further attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// What is kept of the output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub capture: Capture,
+    /// Tasks that must end first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<Upstream>,
+    /// Value of `MITO_ARRAY_INDEX`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array_index: Option<i64>,
+    /// Value of `MITO_ENTRY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Standard input of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// This text.
+    Text(String),
+    /// The content of this file on the machine that runs the task.
+    File(String),
+}
+
+/// A file to place in the task's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Input {
+    /// Where the content comes from.
+    pub url: String,
+    /// Relative path below the task's directory.
+    pub path: String,
+    /// Expected SHA-256 in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Expected size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// Amounts a task occupies while it runs. One worker slot always; the rest on request.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Resources {
+    /// CPU cores, in thousandths when fractional; one slot's share when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Memory in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_bytes: Option<u64>,
+    /// Whole GPUs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gpus: u32,
+    /// Named counts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<String, u64>,
+}
+
+/// Exponential pause between attempts: `initial * 2^(attempt - 1)`, at most `max`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Backoff {
+    /// Pause before the second attempt.
+    pub initial: HumanDuration,
+    /// Longest pause.
+    pub max: HumanDuration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: HumanDuration(Duration::from_secs(1)),
+            max: HumanDuration(Duration::from_secs(300)),
+        }
+    }
+}
+
+impl Backoff {
+    /// Pause after `failed` failed attempts (from 1).
+    #[must_use]
+    pub fn delay(&self, failed: u32) -> Duration {
+        let factor = 2u32.saturating_pow(failed.saturating_sub(1).min(31));
+        self.initial.0.saturating_mul(factor).min(self.max.0)
+    }
+}
+
+/// What is kept of a task's output.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Capture {
+    /// Most bytes kept per stream; [`DEFAULT_CAPTURE_BYTES`] when absent. Above it the middle is dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    /// Which streams are kept.
+    #[serde(skip_serializing_if = "is_default")]
+    pub streams: Streams,
+}
+
+/// Which output streams are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    /// Both, apart.
+    #[default]
+    Separate,
+    /// Both in one, interleaved as written.
+    Merged,
+    /// Neither: both go to `/dev/null`.
+    Discarded,
+}
+
+/// A task that must end before this one becomes ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Upstream {
+    /// The task waited for.
+    pub task: Uuid,
+    /// The end that releases this task.
+    #[serde(default)]
+    pub on: UpstreamEnd,
+}
+
+/// The end of an upstream task that releases its dependant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamEnd {
+    /// It completed.
+    #[default]
+    Ok,
+    /// It ended, however.
+    Any,
+    /// It failed.
+    Failed,
+}
+
+/// Why a spec is refused. The text completes "the task is refused: …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Nothing to run.
+    #[error("`args` is empty; name at least the program")]
+    NoArgs,
+    /// An empty program name.
+    #[error("`args[0]` is empty; name the program")]
+    EmptyProgram,
+    /// A NUL byte cannot reach `execve`.
+    #[error("{field} contains a NUL byte, which no program can be given")]
+    Nul {
+        /// The field that holds it.
+        field: String,
+    },
+    /// A variable name that no environment can hold.
+    #[error("`env` has the variable name `{0}`; a name is not empty and has no `=`")]
+    EnvName(String),
+    /// A limit of zero would end the task before it starts.
+    #[error("`{0}` is zero; leave it out for no limit, or give a positive duration")]
+    ZeroDuration(&'static str),
+    /// A number out of its range.
+    #[error("`{field}` is {value}; allowed is {allowed}")]
+    Range {
+        /// The field.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A field of a feature that this version does not have.
+    #[error("`{0}` is not supported by this version; remove it")]
+    Unsupported(&'static str),
+}
+
+impl TaskSpec {
+    /// A spec that runs `line` with `/bin/sh -c`.
+    #[must_use]
+    pub fn shell_line(line: impl Into<String>) -> Self {
+        Self {
+            args: vec![line.into()],
+            shell: true,
+            ..Self::default()
+        }
+    }
+
+    /// A spec that runs a program directly.
+    #[must_use]
+    pub fn argv<I, S>(args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        Self {
+            args: args.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Time between TERM and KILL.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace.map_or(DEFAULT_GRACE, |grace| grace.0)
+    }
+
+    /// How many attempts may fail before the task has failed.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.max_attempts.unwrap_or(1)
+    }
+
+    /// Checks everything that can be checked without the machine that will run the task.
+    ///
+    /// # Errors
+    /// The first rule that the spec breaks, in words for its author.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.validate_command()?;
+        if self.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
+            return Err(SpecError::ZeroDuration("timeout"));
+        }
+        if let Some(cpus) = self.resources.cpus
+            && !(cpus > 0.0 && cpus <= 65_536.0)
+        {
+            return Err(range("resources.cpus", cpus, "above 0 up to 65536"));
+        }
+        if self.max_attempts == Some(0) {
+            return Err(range("max_attempts", 0, "1 or more"));
+        }
+        self.validate_supported()
+    }
+
+    fn validate_command(&self) -> Result<(), SpecError> {
+        match self.args.first() {
+            None => return Err(SpecError::NoArgs),
+            Some(program) if program.is_empty() => return Err(SpecError::EmptyProgram),
+            Some(_) => {}
+        }
+        if let Some(index) = self.args.iter().position(|arg| arg.contains('\0')) {
+            return Err(SpecError::Nul {
+                field: format!("`args[{index}]`"),
+            });
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains('=') {
+                return Err(SpecError::EnvName(name.clone()));
+            }
+            if name.contains('\0') || value.contains('\0') {
+                return Err(SpecError::Nul {
+                    field: format!("the variable `{}`", name.escape_debug()),
+                });
+            }
+        }
+        if self.cwd.as_deref().is_some_and(|cwd| cwd.contains('\0')) {
+            return Err(SpecError::Nul {
+                field: "`cwd`".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn validate_supported(&self) -> Result<(), SpecError> {
+        let unsupported = [
+            (!self.inputs.is_empty(), "inputs"),
+            (!self.upstream.is_empty(), "upstream"),
+            (self.signal.is_some(), "signal"),
+        ];
+        match unsupported.into_iter().find(|(used, _)| *used) {
+            Some((_, field)) => Err(SpecError::Unsupported(field)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn range(field: &'static str, value: impl std::fmt::Display, allowed: &'static str) -> SpecError {
+    SpecError::Range {
+        field,
+        value: value.to_string(),
+        allowed,
+    }
+}
+
+/// Where a task stands. A terminal state never changes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for an upstream task or a back-off.
+    Pending,
+    /// May be claimed.
+    Ready,
+    /// Leased to a holder, not started.
+    Assigned,
+    /// An execution has begun.
+    Running,
+    /// Exit code 0.
+    Completed,
+    /// Any other end of a started task, or one that could not start.
+    Failed,
+    /// Ended at a user's wish.
+    Cancelled,
+}
+
+impl TaskState {
+    /// Every state, in order of life.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Ready,
+        Self::Assigned,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// True for the three states that never change.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The word used in the API, in metrics and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Assigned => "assigned",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state named by `word`.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl std::fmt::Display for TaskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A task as its holder gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerTaskResp {
+    /// The store's row id.
+    pub id: i64,
+    /// The name users see.
+    pub uuid: Uuid,
+    /// The store's fence.
+    pub lease: Lease,
+    /// The manager's fence inside the lease; 1 for an independent worker.
+    #[serde(rename = "try")]
+    pub try_no: Try,
+    /// Value of `MITO_ATTEMPT` if this hand-over is executed, from 1.
+    pub attempt: u32,
+    /// The suite the task belongs to.
+    pub suite_uuid: Uuid,
+    /// The task this one was derived from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_task_uuid: Option<Uuid>,
+    /// What to run.
+    pub spec: TaskSpec,
+}
+
+impl WorkerTaskResp {
+    /// Both names.
+    #[must_use]
+    pub fn task(&self) -> TaskRef {
+        TaskRef {
+            id: self.id,
+            uuid: self.uuid,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(spec: &TaskSpec, part: &str) {
+        let text = spec.validate().expect_err("must be refused").to_string();
+        assert!(text.contains(part), "`{text}` lacks `{part}`");
+    }
+
+    #[test]
+    fn a_spec_of_nothing_but_args_is_fine_and_short() {
+        let spec = TaskSpec::argv(["true"]);
+        assert_eq!(spec.validate(), Ok(()));
+        assert_eq!(
+            serde_json::to_string(&spec).unwrap(),
+            r#"{"args":["true"]}"#
+        );
+    }
+
+    #[test]
+    fn bad_specs_are_refused_in_words() {
+        refused(&TaskSpec::default(), "args");
+        refused(&TaskSpec::argv([""]), "name the program");
+        refused(&TaskSpec::argv(["a", "b\0c"]), "args[1]");
+        refused(
+            &TaskSpec {
+                timeout: Some(Duration::ZERO.into()),
+                ..TaskSpec::argv(["a"])
+            },
+            "timeout",
+        );
+        refused(
+            &TaskSpec {
+                max_attempts: Some(0),
+                ..TaskSpec::argv(["a"])
+            },
+            "max_attempts",
+        );
+        refused(
+            &TaskSpec {
+                signal: Some("USR1@60s".into()),
+                ..TaskSpec::argv(["a"])
+            },
+            "not supported",
+        );
+        let env = BTreeMap::from([("A=B".to_owned(), String::new())]);
+        refused(
+            &TaskSpec {
+                env,
+                ..TaskSpec::argv(["a"])
+            },
+            "A=B",
+        );
+        let resources = Resources {
+            cpus: Some(f64::NAN),
+            ..Resources::default()
+        };
+        refused(
+            &TaskSpec {
+                resources,
+                ..TaskSpec::argv(["a"])
+            },
+            "cpus",
+        );
+    }
+
+    #[test]
+    fn a_newer_peer_may_add_fields() {
+        let spec: TaskSpec =
+            serde_json::from_str(r#"{"args":["true"],"invented_later":1}"#).unwrap();
+        assert_eq!(spec, TaskSpec::argv(["true"]));
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_maximum() {
+        let backoff = Backoff::default();
+        let delays: Vec<u64> = [1, 2, 3, 9, 10, 40]
+            .map(|n| backoff.delay(n).as_secs())
+            .to_vec();
+        assert_eq!(delays, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn every_state_has_one_word() {
+        for state in TaskState::ALL {
+            assert_eq!(TaskState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(TaskState::parse("done"), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Values of the labels that are known before anything happens, so that every series starts at 0.
+//!
+//! A rate over a series that appears with its first event misses that event; an alert on it never fires. Labels with
+//! open values (a worker's slot, a route) are not here: whoever knows the values registers those series.
+
+use crate::protocol::report::{Outcome, Reason};
+use crate::protocol::task::TaskState;
+
+use super::names;
+
+/// All combinations of label values of `metric`, each in the order of the metric's label names. `None` when the
+/// values are not known in advance or when another process's counts are exported under this name.
+#[must_use]
+pub fn combinations(metric: &names::Metric) -> Option<Vec<Vec<&'static str>>> {
+    let sets: Vec<Vec<&'static str>> = match metric.name {
+        names::BUILD_INFO => vec![vec![env!("CARGO_PKG_VERSION")]],
+        names::COORDINATOR_TASKS_FINISHED => return Some(finished()),
+        name => metric
+            .labels
+            .iter()
+            .map(|label| values(name, label))
+            .collect::<Option<_>>()?,
+    };
+    if EXPORTED_FROM_STATUS_BLOCKS.contains(&metric.name) {
+        return None;
+    }
+    Some(product(&sets))
+}
+
+/// Metrics that a manager writes from status blocks and from its poller's atomics, bypassing the recorder.
+pub const EXPORTED_FROM_STATUS_BLOCKS: &[&str] = &[
+    names::IPC_ROUND_TRIP,
+    names::IPC_SERVICE_TIME,
+    names::IPC_PARKED,
+    names::IPC_PARKED_REQUESTS,
+    names::IPC_REQUESTS,
+    names::IPC_FRAMES_REFUSED,
+    names::IPC_WAKEUPS,
+    names::IPC_SPINS,
+    names::IPC_SLEEPS,
+    names::IPC_LOST_WAKEUPS,
+    names::WORKER_TASKS,
+    names::WORKER_BUSY,
+    names::WORKER_REPORT_RETRIES,
+];
+
+fn values(metric: &str, label: &str) -> Option<Vec<&'static str>> {
+    let values: &[&'static str] = match (metric, label) {
+        (names::MANAGER_WORKERS, "state") => &["starting", "ready", "stopping"],
+        (names::MANAGER_WORKER_EXITS, "reason") => {
+            &["asked", "exit", "signal", "startup", "unresponsive"]
+        }
+        (names::MANAGER_REPORTS, "verdict") => &[
+            "accepted",
+            "duplicate",
+            "cancel",
+            "stale",
+            "not_owner",
+            "invalid",
+            "retry_later",
+        ],
+        (names::COORDINATOR_LEASES_RECLAIMED, "cause") => {
+            &["expired", "inventory", "released", "worker_left"]
+        }
+        (names::COORDINATOR_TASKS, "state") => return Some(open_states()),
+        (_, "outcome") => return Some(Outcome::ALL.map(Outcome::as_str).to_vec()),
+        _ => return None,
+    };
+    Some(values.to_vec())
+}
+
+fn open_states() -> Vec<&'static str> {
+    TaskState::ALL
+        .into_iter()
+        .filter(|state| !state.is_terminal())
+        .map(TaskState::as_str)
+        .collect()
+}
+
+/// Only the combinations that can happen: a completed task has exited, a cancelled one was cancelled.
+fn finished() -> Vec<Vec<&'static str>> {
+    let completed = vec![Outcome::Completed.as_str(), Reason::Exit.as_str()];
+    let cancelled = vec![Outcome::Cancelled.as_str(), Reason::Cancelled.as_str()];
+    let failed = Reason::ALL
+        .into_iter()
+        .filter(|reason| *reason != Reason::Cancelled)
+        .map(|reason| vec![Outcome::Failed.as_str(), reason.as_str()]);
+    [completed, cancelled].into_iter().chain(failed).collect()
+}
+
+fn product(sets: &[Vec<&'static str>]) -> Vec<Vec<&'static str>> {
+    sets.iter().fold(vec![Vec::new()], |heads, set| {
+        heads
+            .iter()
+            .flat_map(|head| {
+                set.iter().map(move |value| {
+                    let mut row = head.clone();
+                    row.push(*value);
+                    row
+                })
+            })
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str) -> Option<Vec<Vec<&'static str>>> {
+        let metric = names::ALL.iter().find(|metric| metric.name == name);
+        combinations(metric.expect("the metric is listed"))
+    }
+
+    #[test]
+    fn a_metric_without_labels_has_one_series() {
+        assert_eq!(
+            of(names::COORDINATOR_TASKS_ACCEPTED),
+            Some(vec![Vec::<&str>::new()])
+        );
+    }
+
+    #[test]
+    fn open_values_and_foreign_counts_are_left_to_those_who_know_them() {
+        assert_eq!(of(names::COORDINATOR_HTTP_REQUESTS), None);
+        assert_eq!(of(names::IPC_ROUND_TRIP), None);
+        assert_eq!(of(names::WORKER_TASKS), None);
+    }
+
+    #[test]
+    fn every_row_is_as_long_as_the_label_list_and_the_total_is_small() {
+        let mut series = 0;
+        for metric in names::ALL {
+            for row in combinations(metric).unwrap_or_default() {
+                assert_eq!(row.len(), metric.labels.len(), "{}", metric.name);
+                series += 1;
+            }
+        }
+        assert!(series < 100, "{series} series before anything happened");
+    }
+}
