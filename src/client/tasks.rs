@@ -1,0 +1,80 @@
+//! Calls on tasks.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::ClientError;
+use super::request::{ApiClient, Call};
+use crate::protocol::api::{
+    CancelRequest, CancelResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
+    TaskFilter, TaskPage, WaitResponse,
+};
+
+impl ApiClient {
+    /// Submits tasks, all or none. With idempotency keys the same call may be repeated after a failure.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn submit(&self, request: &SubmitRequest) -> Result<SubmitResponse, ClientError> {
+        self.call(Call::post(self.api("/tasks")).json(request))
+            .await
+    }
+
+    /// One page of tasks.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, ClientError> {
+        let call = Call::get(self.api("/tasks"))
+            .with_some("suite", filter.suite)
+            .with_some("state", filter.state.as_deref())
+            .with_some("cursor", filter.cursor.as_deref())
+            .with_some("limit", filter.limit);
+        self.call(call).await
+    }
+
+    /// Everything about one task.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn task(&self, uuid: Uuid) -> Result<TaskDetail, ClientError> {
+        self.call(Call::get(self.api(&format!("/tasks/{uuid}"))))
+            .await
+    }
+
+    /// Waits until a task has ended, at most `timeout` and a minute; the answer says whether it has.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn wait_task(
+        &self,
+        uuid: Uuid,
+        timeout: Duration,
+    ) -> Result<WaitResponse, ClientError> {
+        let call = Call::get(self.api(&format!("/tasks/{uuid}/wait")));
+        self.call(call.waiting("timeout", timeout)).await
+    }
+
+    /// Asks for a task's end.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn cancel_task(
+        &self,
+        uuid: Uuid,
+        request: CancelRequest,
+    ) -> Result<CancelResponse, ClientError> {
+        let call = Call::post(self.api(&format!("/tasks/{uuid}/cancel")));
+        self.call(call.json(&request)).await
+    }
+
+    /// Repeats an ended task as a new one.
+    ///
+    /// # Errors
+    /// When refused or not answered; `not_ended` while the task has not ended.
+    pub async fn retry_task(&self, uuid: Uuid) -> Result<SubmittedTask, ClientError> {
+        self.call(Call::post(self.api(&format!("/tasks/{uuid}/retry"))))
+            .await
+    }
+}
