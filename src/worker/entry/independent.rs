@@ -1,0 +1,122 @@
+//! An independent worker: name, directory, registration, executor, loop.
+//!
+//! A name that was given is locked on this machine before it is registered, so that a twin cannot take the leases of
+//! the one that runs; a new name comes from the registration and nobody else has it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::comm::http::{HttpWorkerComm, HttpWorkerConfig};
+use crate::comm::{CommError, WorkerComm};
+use crate::endpoint::default_state_dir;
+use crate::worker::args::Independent;
+use crate::worker::backoff::Jitter;
+use crate::worker::executor::Executor;
+use crate::worker::run::{Ended, LoopConfig, Parts, run};
+use crate::worker::runner::ExecutorRunner;
+use crate::worker::signals::StopSignals;
+use crate::worker::status::MetricsStatus;
+
+use super::StartError;
+use super::slot::Slot;
+
+/// How long a coordinator that cannot be reached is tried; whoever starts workers may start it a little later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the goodbye of a worker that could not start may take.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
+pub(super) async fn serve(
+    independent: Independent,
+    signals: &mut StopSignals,
+) -> Result<Ended, StartError> {
+    let state_dir = match &independent.state_dir {
+        Some(dir) => dir.clone(),
+        None => default_state_dir()?.join("workers"),
+    };
+    let known_slot = independent
+        .worker
+        .map(|worker| Slot::take(&state_dir, worker))
+        .transpose()?;
+    let url = independent
+        .coordinator
+        .as_str()
+        .trim_end_matches('/')
+        .to_owned();
+    let config = http_config(independent, &url);
+    let connected = tokio::select! {
+        connected = connect(&config) => connected,
+        _ = signals.next() => return Ok(Ended::before_the_start()),
+    };
+    let comm = connected.map_err(|source| StartError::Register {
+        url: url.clone(),
+        source,
+    })?;
+    let worker = comm.worker_uuid();
+    info!(%worker, %url, "HTTP connected");
+    let ended = match known_slot {
+        Some(slot) => serve_connected(&comm, &slot, worker, signals).await,
+        None => serve_connected(&comm, &Slot::take(&state_dir, worker)?, worker, signals).await,
+    };
+    if ended.is_err() {
+        // Nobody else can say that this name will not fetch anything.
+        comm.leave(GOODBYE_LIMIT).await;
+    }
+    info!(%worker, %url, "HTTP disconnected");
+    ended
+}
+
+async fn serve_connected(
+    comm: &HttpWorkerComm,
+    slot: &Slot,
+    worker: Uuid,
+    signals: &mut StopSignals,
+) -> Result<Ended, StartError> {
+    // Blocks for a few file calls before anything else goes on in this process.
+    let executor = Executor::new(&slot.exec_config())?;
+    let parts = Parts {
+        comm,
+        runner: &ExecutorRunner::new(executor),
+        status: &MetricsStatus::new(worker),
+    };
+    let config = LoopConfig::independent(comm.heartbeat_interval());
+    Ok(run(parts, signals, config).await)
+}
+
+/// Registers, trying again while the coordinator is away.
+async fn connect(config: &HttpWorkerConfig) -> Result<HttpWorkerComm, CommError> {
+    let give_up = Instant::now() + PATIENCE;
+    let mut jitter = Jitter::new();
+    let mut failures = 0;
+    loop {
+        failures += 1;
+        match HttpWorkerComm::connect(config.clone()).await {
+            Err(error @ CommError::Retryable { after, .. }) => {
+                let pause = jitter.pause(failures).max(after.unwrap_or_default());
+                if Instant::now() + pause >= give_up {
+                    return Err(error);
+                }
+                if failures == 1 {
+                    warn!(%error, "the coordinator cannot be reached; trying again");
+                }
+                tokio::time::sleep(pause).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+fn http_config(independent: Independent, url: &str) -> HttpWorkerConfig {
+    let host = rustix::system::uname();
+    HttpWorkerConfig {
+        url: url.to_owned(),
+        token: independent.token,
+        worker_uuid: independent.worker,
+        host: host.nodename().to_string_lossy().into_owned(),
+        tags: independent.tags,
+        labels: independent.labels,
+    }
+}

@@ -1,0 +1,57 @@
+//! A managed worker: invitation, connection, executor, loop.
+
+use mitosis_bridge::client::{Client, ClientFds, ClientHandle, Expected, Setup};
+use tracing::info;
+
+use crate::comm::ipc::{BridgeLink, IpcIdentity, IpcWorkerComm};
+use crate::protocol::frame::{self, WorkerSetup};
+use crate::worker::executor::{ExecConfig, Executor};
+use crate::worker::run::{Ended, LoopConfig, Parts, run};
+use crate::worker::runner::ExecutorRunner;
+use crate::worker::signals::StopSignals;
+use crate::worker::status::BlockStatus;
+
+use super::StartError;
+
+pub(super) async fn serve(
+    fds: ClientFds,
+    expected: Expected,
+    signals: &mut StopSignals,
+) -> Result<Ended, StartError> {
+    let opened = tokio::select! {
+        opened = Client::open(fds, expected) => opened,
+        _ = signals.next() => return Ok(Ended::before_the_start()),
+    };
+    let (client, handle, setup) = opened.map_err(|source| StartError::connect(expected, source))?;
+    info!(manager = %expected.manager, local_id = %expected.local_id, incarnation = %setup.incarnation,
+        "IPC connected");
+    let ended = serve_connected(client, handle, &setup, signals).await;
+    info!(manager = %expected.manager, local_id = %expected.local_id, "IPC disconnected");
+    ended
+}
+
+async fn serve_connected(
+    client: Client,
+    handle: ClientHandle,
+    setup: &Setup,
+    signals: &mut StopSignals,
+) -> Result<Ended, StartError> {
+    let known: WorkerSetup = frame::decode("worker setup", &setup.setup)?;
+    // Blocks for a few file calls before anything else goes on in this process.
+    let executor = Executor::new(&ExecConfig::from_setup(&known, setup.local_id.to_string()))?;
+    let identity = IpcIdentity {
+        local_id: setup.local_id,
+        incarnation: setup.incarnation,
+    };
+    let link = BridgeLink::new(client, handle.clone());
+    let comm = IpcWorkerComm::new(link, identity, &known.control);
+    let parts = Parts {
+        comm: &comm,
+        runner: &ExecutorRunner::new(executor),
+        status: &BlockStatus::new(handle),
+    };
+    Ok(run(parts, signals, LoopConfig::managed()).await)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Runs one task at a time as a child process and says how it ended.
+//!
+//! The worker's main loop owns the [`Executor`] and is the only one that talks to it; nothing here fetches, reports or
+//! retries. A task passes through three steps so that the loop can look at its orders between them:
+//!
+//! ```text
+//!   prepare(task) --> Prepared --start--> Running --finish(orders)--> TaskResult
+//!        |                        |          pid, started_at_us
+//!        +---- TaskResult (not started) -----+
+//! ```
+//!
+//! | part | holds |
+//! |---|---|
+//! | [`stop`] | when to signal and why it ended: pure decisions over events and time |
+//! | `environment` | the variables of a task: constant part once, the rest per task |
+//! | `directories` | the slot's directories, made once and wiped only when not empty |
+//! | `capture`, `compact` | output files and their limit |
+//! | `stdin` | what descriptor 0 reads |
+//!
+//! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
+//! made on the runtime's thread: handing them to another one costs more than they do. Whatever grows with the task
+//! (wiping a tree, moving or cutting output) goes to the pool for blocking work.
+
+mod capture;
+mod compact;
+mod directories;
+mod environment;
+mod prepare;
+mod running;
+mod stdin;
+pub mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, WorkerSetup};
+
+pub use prepare::{Executor, Prepared};
+pub use running::{Running, Started};
+pub use stop::{StopOrder, StopReason};
+
+/// What an executor needs to know once.
+#[derive(Debug, Clone)]
+pub struct ExecConfig {
+    /// Directory that belongs to this worker's slot alone: task directories and output in the making.
+    pub slot_dir: PathBuf,
+    /// Where output that is longer than the tail is kept.
+    pub output_dir: PathBuf,
+    /// Value of `MITO_INSTANCE`.
+    pub instance: String,
+    /// The environment tasks start from.
+    pub env: EnvPolicy,
+    /// The working directory of tasks that name none.
+    pub cwd: CwdPolicy,
+    /// Value of `MITO_WORKER_ID`.
+    pub worker_id: String,
+}
+
+impl ExecConfig {
+    /// The configuration of a managed worker.
+    #[must_use]
+    pub fn from_setup(setup: &WorkerSetup, worker_id: impl Into<String>) -> Self {
+        Self {
+            slot_dir: setup.slot_dir.clone(),
+            output_dir: setup.output_dir.clone(),
+            instance: setup.instance.clone(),
+            env: setup.env,
+            cwd: setup.cwd.clone(),
+            worker_id: worker_id.into(),
+        }
+    }
+}
+
+/// Why an executor cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// A directory or file of the slot.
+    #[error("cannot {operation} `{}`", path.display())]
+    Path {
+        /// What was tried.
+        operation: &'static str,
+        /// The directory or file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The kernel does not hand orphans to this process.
+    #[error("cannot become the parent of orphaned task processes")]
+    Subreaper(#[source] io::Error),
+    /// A value of the configuration cannot be a variable.
+    #[error("the {0} contains a NUL byte")]
+    Nul(&'static str),
+}
+
+/// Microseconds since the Unix epoch.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,258 @@
+//! The directories of a slot: made once, reused by every task, wiped only when not empty.
+//!
+//! Asking three directories whether they are empty costs nine system calls per task; asking whether they changed since
+//! they were found empty costs three. A change is seen by the modification time, which the kernel advances in steps of
+//! up to 10 ms. So it is trusted only if it was already old when the directory was found empty: otherwise a file made
+//! within the same step would be missed. Until then the directory is read.
+//!
+//! The task owns these directories as much as the worker does and may have replaced, locked or filled them. Nothing here
+//! follows a symbolic link.
+
+use std::fs::{DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+
+use super::ExecError;
+
+/// Age from which a modification time is trusted; several times the kernel's coarsest step.
+const SETTLED: Duration = Duration::from_millis(50);
+const PRIVATE: u32 = 0o700;
+
+/// The directories of one slot.
+#[derive(Debug)]
+pub(super) struct Directories {
+    /// Result, exec, resource.
+    all: [TaskDirectory; 3],
+    new_task: PathBuf,
+}
+
+#[derive(Debug)]
+struct TaskDirectory {
+    path: PathBuf,
+    /// What it looked like when it was last found empty, if that look can be trusted.
+    empty: Option<Look>,
+}
+
+/// What tells that nothing happened to a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    inode: u64,
+    mode: u32,
+    modified: (i64, i64),
+}
+
+impl Look {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            mode: meta.mode(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
+}
+
+impl Directories {
+    /// Makes the slot's directories and empties them of what an earlier life left.
+    pub(super) fn create(slot: &Path) -> Result<Self, ExecError> {
+        let error = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| ExecError::Path {
+                operation,
+                path,
+                source,
+            }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(PRIVATE)
+            .create(slot)
+            .map_err(error("create the directory", slot))?;
+        let task_directory = |name| TaskDirectory {
+            path: slot.join(name),
+            empty: None,
+        };
+        let mut directories = Self {
+            all: ["result", "exec", "resource"].map(task_directory),
+            new_task: slot.join("new_task.json"),
+        };
+        for path in directories.paths() {
+            wipe(&path).map_err(error("empty the directory", &path))?;
+        }
+        directories.look();
+        Ok(directories)
+    }
+
+    /// `MITO_RESULT_DIR`.
+    pub(super) fn result(&self) -> &Path {
+        &self.all[0].path
+    }
+
+    /// `MITO_EXEC_DIR`, also the working directory of tasks that run in their own.
+    pub(super) fn exec(&self) -> &Path {
+        &self.all[1].path
+    }
+
+    /// `MITO_RESOURCE_DIR`.
+    pub(super) fn resource(&self) -> &Path {
+        &self.all[2].path
+    }
+
+    /// `MITO_NEW_TASK`.
+    pub(super) fn new_task(&self) -> &Path {
+        &self.new_task
+    }
+
+    /// Makes everything as if no task had been here.
+    pub(super) async fn clean(&mut self) -> io::Result<()> {
+        match std::fs::remove_file(&self.new_task) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.new_task.clone();
+                blocking(move || set_aside_if_needed(&path, remove(&path))).await?;
+            }
+            _ => {}
+        }
+        if self.look() {
+            return Ok(());
+        }
+        let paths = self.paths();
+        blocking(move || paths.iter().try_for_each(|path| wipe(path))).await?;
+        self.look();
+        Ok(())
+    }
+
+    fn paths(&self) -> [PathBuf; 3] {
+        self.all.each_ref().map(|directory| directory.path.clone())
+    }
+
+    /// True when all are empty; remembers what they look like.
+    fn look(&mut self) -> bool {
+        self.all.iter_mut().all(TaskDirectory::is_empty)
+    }
+}
+
+impl TaskDirectory {
+    fn is_empty(&mut self) -> bool {
+        let Ok(meta) = std::fs::symlink_metadata(&self.path) else {
+            return false;
+        };
+        let look = Look::of(&meta);
+        if self.empty == Some(look) {
+            return true;
+        }
+        self.empty = None;
+        let usable = meta.is_dir() && look.mode & PRIVATE == PRIVATE;
+        if !usable || !reads_empty(&self.path).unwrap_or(false) {
+            return false;
+        }
+        let age = meta
+            .modified()
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_some_and(|age| age >= SETTLED) {
+            self.empty = Some(look);
+        }
+        true
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
+
+fn reads_empty(path: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut entries = Dir::new(openat(CWD, path, flags, Mode::empty())?)?;
+    entries.try_fold(true, |empty, entry| {
+        let entry = entry?;
+        Ok(empty && matches!(entry.file_name().to_bytes(), b"." | b".."))
+    })
+}
+
+/// Leaves an empty directory at `path`, whatever was there.
+fn wipe(path: &Path) -> io::Result<()> {
+    set_aside_if_needed(path, remove(path))?;
+    DirBuilder::new().mode(PRIVATE).create(path)
+}
+
+/// Removes whatever is at `path`, trees whose directories were locked by their owner included.
+fn remove(path: &Path) -> io::Result<()> {
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !meta.is_dir() {
+        return std::fs::remove_file(path);
+    }
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+/// Gives the owner access to every directory of a tree. Tools that keep read-only caches leave such trees.
+fn unlock(directory: &Path) -> io::Result<()> {
+    std::fs::set_permissions(directory, Permissions::from_mode(PRIVATE))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // The type of the entry itself: a link to a directory is no directory.
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves aside what cannot be removed (a mount point, files of another user), so that the next task does not see it.
+fn set_aside_if_needed(path: &Path, removed: io::Result<()>) -> io::Result<()> {
+    let Err(error) = removed else { return Ok(()) };
+    let aside = path.with_extension(format!("stuck-{}", uuid::Uuid::new_v4().simple()));
+    tracing::warn!(
+        path = %path.display(),
+        aside = %aside.display(),
+        error = %error,
+        "what a task left cannot be removed and is moved aside",
+    );
+    std::fs::rename(path, aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_trusted_to_be_empty_only_when_its_last_change_is_old() {
+        let slot = tempfile::tempdir().unwrap();
+        let mut directories = Directories::create(slot.path()).unwrap();
+        let path = directories.exec().to_owned();
+        let change_time = |ago: Duration| {
+            let time = SystemTime::now() - ago;
+            std::fs::File::open(&path)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        let trusted = |directories: &mut Directories| {
+            assert!(directories.all[1].is_empty());
+            directories.all[1].empty.is_some()
+        };
+        change_time(Duration::ZERO);
+        assert!(!trusted(&mut directories));
+        change_time(10 * SETTLED);
+        assert!(trusted(&mut directories));
+        assert!(trusted(&mut directories));
+        std::fs::write(path.join("file"), "").unwrap();
+        assert!(!directories.all[1].is_empty());
+    }
+}

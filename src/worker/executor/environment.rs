@@ -1,0 +1,170 @@
+//! The variables of a task.
+//!
+//! Three layers, the later one wins: what the policy lets through, what the spec adds, what the system says about the
+//! task (`MITO_*`). The first and the constant half of the last are encoded once per worker; a task without variables
+//! of its own costs a handful of short strings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::directories::Directories;
+use super::{ExecConfig, ExecError};
+use crate::process::MARK;
+use crate::protocol::WorkerTaskResp;
+use crate::protocol::frame::EnvPolicy;
+
+/// What [`EnvPolicy::AllowList`] lets through; names that begin with `LC_` as well.
+const ALLOWED: [&str; 7] = ["PATH", "HOME", "USER", "SHELL", "LANG", "TZ", "TMPDIR"];
+/// Prefix of the system's own configuration, which may hold tokens and is never a task's business.
+const PRIVATE_PREFIX: &[u8] = b"MITOSIS_";
+/// Every variable that the system sets for a task. An outer task's values do not reach an inner one.
+const RESERVED: [&str; 13] = [
+    MARK,
+    "MITO_ARRAY_INDEX",
+    "MITO_ATTEMPT",
+    "MITO_ENTRY",
+    "MITO_EXEC_DIR",
+    "MITO_NEW_TASK",
+    "MITO_RESOURCE_DIR",
+    "MITO_RESULT_DIR",
+    "MITO_SUITE_UUID",
+    "MITO_TASK_ID",
+    "MITO_TASK_UUID",
+    "MITO_UPSTREAM_TASK_UUID",
+    "MITO_WORKER_ID",
+];
+
+/// Builds the environment of each task.
+#[derive(Debug)]
+pub(super) struct Environment {
+    /// What every task of this worker gets, encoded.
+    constant: Vec<CString>,
+    /// The names a spec may override: those from the policy.
+    inherited: BTreeSet<Vec<u8>>,
+    path: Option<OsString>,
+    /// The constant part and room for more; handed out to a task and taken back after its spawn.
+    spare: Option<Vec<CString>>,
+}
+
+impl Environment {
+    /// Encodes the constant part from this process's variables.
+    pub(super) fn new(
+        config: &ExecConfig,
+        directories: &Directories,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ExecError> {
+        let inherited: BTreeMap<_, _> = variables
+            .into_iter()
+            .filter(|(name, _)| passes(config.env, name.as_bytes()))
+            .collect();
+        let own = [
+            ("MITO_WORKER_ID", OsStr::new(&config.worker_id)),
+            (MARK, OsStr::new(&config.instance)),
+            ("MITO_RESULT_DIR", directories.result().as_os_str()),
+            ("MITO_EXEC_DIR", directories.exec().as_os_str()),
+            ("MITO_RESOURCE_DIR", directories.resource().as_os_str()),
+            ("MITO_NEW_TASK", directories.new_task().as_os_str()),
+        ];
+        let mut constant = Vec::with_capacity(inherited.len() + own.len());
+        for (name, value) in &inherited {
+            // The kernel gives no variable with a NUL byte to a process.
+            constant.extend(encode(name.as_bytes(), value.as_bytes()));
+        }
+        for (name, value) in own {
+            let variable = encode(name.as_bytes(), value.as_bytes());
+            constant.push(variable.ok_or(ExecError::Nul("worker id, instance or slot directory"))?);
+        }
+        Ok(Self {
+            path: inherited.get(OsStr::new("PATH")).cloned(),
+            inherited: inherited.into_keys().map(OsString::into_vec).collect(),
+            spare: Some(constant.clone()),
+            constant,
+        })
+    }
+
+    /// The whole environment of a task. The spec has been validated: no name or value holds a NUL byte.
+    pub(super) fn for_task(&mut self, task: &WorkerTaskResp) -> Vec<CString> {
+        let spec = &task.spec.env;
+        let overrides = spec
+            .keys()
+            .any(|name| self.inherited.contains(name.as_bytes()));
+        let mut variables = if overrides {
+            let kept = self.constant.iter().filter(|entry| {
+                let name = name_of(entry);
+                let overridden = || spec.contains_key(&*String::from_utf8_lossy(name));
+                !(self.inherited.contains(name) && overridden())
+            });
+            kept.cloned().collect()
+        } else {
+            self.spare.take().unwrap_or_else(|| self.constant.clone())
+        };
+        for (name, value) in spec {
+            if !RESERVED.contains(&name.as_str()) {
+                variables.extend(encode(name.as_bytes(), value.as_bytes()));
+            }
+        }
+        variables.extend(about(task));
+        variables
+    }
+
+    /// Takes back what [`Self::for_task`] gave, for the next task.
+    pub(super) fn give_back(&mut self, mut variables: Vec<CString>) {
+        variables.truncate(self.constant.len());
+        // One that was built around overrides begins differently and is dropped.
+        if self.spare.is_none() && variables == self.constant {
+            self.spare = Some(variables);
+        }
+    }
+
+    /// The search path of a task.
+    pub(super) fn path<'a>(&'a self, task: &'a WorkerTaskResp) -> Option<&'a OsStr> {
+        let own = task.spec.env.get("PATH").map(OsStr::new);
+        own.or(self.path.as_deref())
+    }
+}
+
+fn passes(policy: EnvPolicy, name: &[u8]) -> bool {
+    let reserved = RESERVED.iter().any(|known| known.as_bytes() == name);
+    match policy {
+        EnvPolicy::Inherit => !reserved && !name.starts_with(PRIVATE_PREFIX),
+        EnvPolicy::AllowList => {
+            name.starts_with(b"LC_") || ALLOWED.iter().any(|known| known.as_bytes() == name)
+        }
+    }
+}
+
+/// What differs from task to task.
+fn about(task: &WorkerTaskResp) -> impl Iterator<Item = CString> {
+    let always = [
+        ("MITO_TASK_ID", task.id.to_string()),
+        ("MITO_TASK_UUID", task.uuid.to_string()),
+        ("MITO_ATTEMPT", task.attempt.to_string()),
+        ("MITO_SUITE_UUID", task.suite_uuid.to_string()),
+    ];
+    let upstream = task.upstream_task_uuid.map(|uuid| uuid.to_string());
+    let index = task.spec.array_index.map(|index| index.to_string());
+    let sometimes = [
+        ("MITO_UPSTREAM_TASK_UUID", upstream),
+        ("MITO_ARRAY_INDEX", index),
+        ("MITO_ENTRY", task.spec.entry.clone()),
+    ];
+    let sometimes = sometimes
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let all = always.into_iter().chain(sometimes);
+    all.filter_map(|(name, value)| encode(name.as_bytes(), value.as_bytes()))
+}
+
+fn encode(name: &[u8], value: &[u8]) -> Option<CString> {
+    let mut variable = Vec::with_capacity(name.len() + value.len() + 2);
+    variable.extend_from_slice(name);
+    variable.push(b'=');
+    variable.extend_from_slice(value);
+    CString::new(variable).ok()
+}
+
+fn name_of(variable: &CString) -> &[u8] {
+    let bytes = variable.as_bytes();
+    bytes.split(|byte| *byte == b'=').next().unwrap_or(bytes)
+}

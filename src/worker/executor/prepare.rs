@@ -1,0 +1,241 @@
+//! From a task to a started process: everything that can fail before there is one to watch.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::capture::{Capture, Plan};
+use super::directories::Directories;
+use super::environment::Environment;
+use super::running::{Running, SWEEP_LIMIT};
+use super::stop::{Lifecycle, Limits};
+use super::{ExecConfig, ExecError, now_us, stdin};
+use crate::process::{
+    self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, resolve_program, spawn,
+};
+use crate::protocol::WorkerTaskResp;
+use crate::protocol::frame::CwdPolicy;
+use crate::protocol::report::{Reason, TaskResult};
+use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
+
+const SHELL: &str = "/bin/sh";
+/// Pauses before a spawn is tried again that failed for a passing reason.
+const RETRY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(160),
+    Duration::from_millis(640),
+];
+
+/// Runs tasks, one after the other, in one slot.
+#[derive(Debug)]
+pub struct Executor {
+    pub(super) capture: Capture,
+    directories: Directories,
+    environment: Environment,
+    /// Working directory of tasks that name none; base of relative ones.
+    default_cwd: PathBuf,
+    /// Whether the last task's processes and output may still be there: its [`Running`] was dropped.
+    pub(super) unfinished: bool,
+}
+
+/// A task that is ready to be started by the executor that prepared it.
+#[derive(Debug)]
+pub struct Prepared {
+    program: PathBuf,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: PathBuf,
+    stdin: Option<OwnedFd>,
+    plan: Plan,
+    limits: Limits,
+}
+
+impl Executor {
+    /// Makes the slot's directories and files, and this process a subreaper.
+    ///
+    /// Blocks for some file calls; meant for a worker's start.
+    ///
+    /// # Errors
+    /// When a directory or file cannot be made, or the configuration cannot be an environment.
+    pub fn new(config: &ExecConfig) -> Result<Self, ExecError> {
+        process::set_child_subreaper().map_err(ExecError::Subreaper)?;
+        let slot = absolute(&config.slot_dir)?;
+        let directories = Directories::create(&slot)?;
+        let default_cwd = match &config.cwd {
+            CwdPolicy::Fixed(cwd) => absolute(cwd)?,
+            CwdPolicy::TaskDir => directories.exec().to_owned(),
+        };
+        Ok(Self {
+            capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
+            environment: Environment::new(config, &directories, std::env::vars_os())?,
+            directories,
+            default_cwd,
+            unfinished: false,
+        })
+    }
+
+    /// Makes everything ready to start `task`; nothing runs yet.
+    ///
+    /// # Errors
+    /// The result of a task that cannot be started, which says what to do about it.
+    pub async fn prepare(&mut self, task: &WorkerTaskResp) -> Result<Prepared, Box<TaskResult>> {
+        let refused = |error: &dyn std::fmt::Display| {
+            not_started(Reason::SpawnFailed, format!("the task is refused: {error}"))
+        };
+        task.spec.validate().map_err(|error| refused(&error))?;
+        self.tidy().await?;
+        let cwd = match &task.spec.cwd {
+            Some(cwd) => self.default_cwd.join(cwd),
+            None => self.default_cwd.clone(),
+        };
+        let (name, argv) = command(task);
+        let program = resolve_program(OsStr::new(name), self.environment.path(task), &cwd)
+            .map_err(|error| spawn_failed(&error))?;
+        let input = stdin::open(task.spec.stdin.as_ref(), &cwd)
+            .map_err(|error| input_failed(task, &error))?;
+        Ok(Prepared {
+            program,
+            argv,
+            env: self.environment.for_task(task),
+            cwd,
+            stdin: input,
+            plan: Plan {
+                streams: task.spec.capture.streams,
+                limit: task
+                    .spec
+                    .capture
+                    .limit_bytes
+                    .unwrap_or(DEFAULT_CAPTURE_BYTES),
+                name: format!("{}.{}", task.uuid, task.attempt),
+            },
+            limits: Limits {
+                time_limit: task.spec.timeout.map(|limit| limit.0),
+                grace: task.spec.grace(),
+            },
+        })
+    }
+
+    /// Starts a prepared task. The calling thread is suspended until the program is executed.
+    ///
+    /// # Errors
+    /// The result of a task that cannot be started, which says what to do about it.
+    pub async fn start(&mut self, prepared: Prepared) -> Result<Running<'_>, Box<TaskResult>> {
+        let (plan, limits) = (prepared.plan.clone(), prepared.limits);
+        let spawned = self.spawn(prepared).await;
+        let child = spawned.map_err(|error| spawn_failed(&error))?;
+        let (started, started_at_us) = (Instant::now(), now_us());
+        self.unfinished = true;
+        Ok(Running {
+            executor: self,
+            child,
+            plan,
+            limits,
+            lifecycle: Lifecycle::new(started, limits),
+            started,
+            started_at_us,
+        })
+    }
+
+    async fn spawn(&mut self, prepared: Prepared) -> Result<Child, SpawnError> {
+        let (stdout, stderr) = self.capture.descriptors(prepared.plan.streams);
+        let spec = SpawnSpec {
+            program: prepared.program,
+            argv: prepared.argv,
+            env: prepared.env,
+            cwd: Some(prepared.cwd),
+            stdin: match prepared.stdin {
+                Some(fd) => Stdio::Owned(fd),
+                None => Stdio::Borrowed(self.capture.null()),
+            },
+            stdout: Stdio::Borrowed(stdout),
+            stderr: Stdio::Borrowed(stderr),
+            inherit: Vec::new(),
+            process_group: ProcessGroup::New,
+        };
+        let mut pauses = RETRY_PAUSES.into_iter();
+        let spawned = loop {
+            match (spawn(&spec), pauses.next()) {
+                (Err(error), Some(pause)) if error.is_retryable() => {
+                    tracing::debug!(%error, ?pause, "the program is started again after a pause");
+                    tokio::time::sleep(pause).await;
+                }
+                (spawned, _) => break spawned,
+            }
+        };
+        self.environment.give_back(spec.env);
+        spawned
+    }
+
+    /// Brings the slot into the state in which a task may find it.
+    async fn tidy(&mut self) -> Result<(), Box<TaskResult>> {
+        let failed = |error: io::Error| {
+            let text = format!("the worker's directories cannot be made ready: {error}");
+            not_started(Reason::SpawnFailed, text)
+        };
+        if self.unfinished {
+            process::kill_adopted(SWEEP_LIMIT).await;
+            self.capture.renew().map_err(failed)?;
+            self.unfinished = false;
+        }
+        self.directories.clean().await.map_err(failed)
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ExecError> {
+    std::path::absolute(path).map_err(|source| ExecError::Path {
+        operation: "resolve",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The program's name and its arguments.
+fn command(task: &WorkerTaskResp) -> (&str, Vec<CString>) {
+    let args = &task.spec.args;
+    if !task.spec.shell {
+        return (&args[0], strings(args.iter().map(String::as_str)));
+    }
+    // `sh -c LINE` takes the next argument as `$0` and the rest as `$1` and so on.
+    let (line, positional) = args.split_first().expect("a validated spec has args[0]");
+    let fixed = ["sh", "-c", line, "sh"].into_iter();
+    (
+        SHELL,
+        strings(fixed.chain(positional.iter().map(String::as_str))),
+    )
+}
+
+fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<CString> {
+    let strings = texts.map(CString::new).collect::<Result<_, _>>();
+    strings.expect("a validated spec has no NUL byte")
+}
+
+fn not_started(reason: Reason, message: impl Into<String>) -> Box<TaskResult> {
+    Box::new(TaskResult::not_started(reason, message, now_us()))
+}
+
+fn spawn_failed(error: &SpawnError) -> Box<TaskResult> {
+    not_started(Reason::SpawnFailed, with_source(error))
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn input_failed(task: &WorkerTaskResp, error: &io::Error) -> Box<TaskResult> {
+    match &task.spec.stdin {
+        Some(Stdin::File(name)) => not_started(
+            Reason::InputMissing,
+            format!("standard input `{name}` cannot be opened: {error}"),
+        ),
+        _ => not_started(
+            Reason::SpawnFailed,
+            format!("standard input cannot be made: {error}"),
+        ),
+    }
+}

@@ -1,0 +1,131 @@
+//! From what happened to events of the state machine: one handler per source, none of which waits.
+
+use std::any::Any;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::comm::{CommError, Fetched};
+use crate::protocol::report::Reason;
+use crate::protocol::{ReportTaskResp, TaskResult};
+use crate::worker::clock::{now, unix_us};
+use crate::worker::outbox::Answer;
+use crate::worker::state::{Event, HandOver};
+
+use super::{Happened, Worker, verdict};
+
+impl Worker<'_> {
+    pub(super) fn on(&mut self, happened: Happened) {
+        match happened {
+            Happened::Control => self.take_control(),
+            Happened::Lost(error) => self.on_lost(error),
+            Happened::Signal(request) => {
+                info!(?request, "stop signal");
+                self.feed(Event::Signal(request));
+            }
+            Happened::Answered(seq, answer) => self.on_answered(seq, answer),
+            Happened::TaskEnded(result) => self.on_task_ended(result),
+            Happened::Fetched(answer) => {
+                self.fetching = None;
+                self.on_fetched(answer);
+            }
+            Happened::Timer => self.feed(Event::Tick),
+        }
+        self.settle();
+    }
+
+    /// Takes in the newest control state.
+    fn take_control(&mut self) {
+        let desired = self.control.borrow_and_update().clone();
+        for change in desired.changes_since(self.state.desired()) {
+            info!(seq = desired.seq, ?change, "control");
+        }
+        self.feed(Event::Control(desired));
+    }
+
+    fn on_lost(&mut self, error: CommError) {
+        if self.lost.is_none() {
+            warn!(%error, "leaving: nobody takes reports any more");
+            self.lost = Some(error);
+            self.sending.clear();
+            self.feed(Event::Lost);
+        }
+    }
+
+    fn on_fetched(&mut self, answer: Result<Fetched, CommError>) {
+        let event = match answer {
+            Ok(Fetched::Task(task)) => {
+                info!(task = task.id, uuid = %task.uuid, attempt = task.attempt, lease = %task.lease,
+                    r#try = %task.try_no, "task fetched");
+                self.in_hand = Some(HandOver::of(&task));
+                self.parts.status.in_hand(self.in_hand);
+                // A cancel may have arrived in the same moment; the state judges the task by the newest wishes.
+                if self.control.has_changed().unwrap_or(false) {
+                    self.take_control();
+                }
+                Event::Fetched(task)
+            }
+            Ok(Fetched::Empty { retry_after }) => Event::FetchedNothing { retry_after },
+            Ok(Fetched::Draining) => Event::Draining,
+            Err(error @ (CommError::Refused { .. } | CommError::PeerGone { .. })) => {
+                return self.on_lost(error);
+            }
+            Err(error) => return self.on_fetch_failed(&error),
+        };
+        self.fetch_failures = 0;
+        self.feed(event);
+    }
+
+    fn on_fetch_failed(&mut self, error: &CommError) {
+        self.fetch_failures = self.fetch_failures.saturating_add(1);
+        let asked = match error {
+            CommError::Retryable { after, .. } => after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let retry_after = self.jitter.pause(self.fetch_failures).max(asked);
+        // An hour without a coordinator is a dozen lines and not thousands.
+        if self.fetch_failures.is_power_of_two() {
+            warn!(%error, failures = self.fetch_failures, "no task could be fetched; trying again");
+        }
+        self.feed(Event::FetchedNothing { retry_after });
+    }
+
+    fn on_task_ended(&mut self, result: Result<TaskResult, Box<dyn Any + Send>>) {
+        self.running = None;
+        let result = result.unwrap_or_else(|panic| {
+            let message = format!("the executor panicked: {}", panic_text(panic.as_ref()));
+            warn!(%message);
+            self.parts.status.process_group(None);
+            TaskResult::not_started(Reason::WorkerLost, message, unix_us())
+        });
+        if let Some(held) = self.in_hand {
+            info!(task = held.task.id, uuid = %held.task.uuid, reason = result.reason.as_str(),
+                exit_code = result.exit_code, signal = result.signal, wall_us = result.wall_us(), "task ended");
+        }
+        self.feed(Event::Ended(Box::new(result)));
+    }
+
+    fn on_answered(&mut self, seq: u64, answer: Result<ReportTaskResp, CommError>) {
+        let lost = match &answer {
+            Err(error @ (CommError::Refused { .. } | CommError::PeerGone { .. })) => {
+                Some(error.clone())
+            }
+            _ => None,
+        };
+        let answer = self.outbox.answered(seq, answer, now());
+        self.parts.status.tally(self.outbox.tally());
+        verdict::log(&answer);
+        if let Some((held, verdict)) = verdict::on_start(&answer) {
+            self.feed(Event::StartAnswered(held, verdict));
+        }
+        if let (Answer::Lost, Some(error)) = (answer, lost) {
+            self.on_lost(error);
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
