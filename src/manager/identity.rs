@@ -1,0 +1,216 @@
+//! Who this manager is: a uuid for the life of its state directory, a random boot for each of its own lives, and the
+//! locks that keep a second manager out.
+//!
+//! The locks are `flock` locks, so they end with the process whatever kills it; the pid in the file is only for the
+//! error text. Nothing here is a secret, but nothing is anybody else's business either: files are 0600.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use uuid::Uuid;
+
+use crate::protocol::Boot;
+
+use super::config::Exclusivity;
+use super::error::ManagerError;
+
+const IDENTITY_FILE: &str = "manager.uuid";
+const LOCK_FILE: &str = "manager.lock";
+
+/// A held identity. Dropping it releases the locks.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// Kept for the life of the state directory.
+    pub(crate) manager: Uuid,
+    /// This life.
+    pub(crate) boot: Boot,
+    // Never read: held until the manager is through.
+    _locks: Vec<File>,
+}
+
+impl Identity {
+    /// Creates the state directory if need be, locks it, and reads or creates the uuid.
+    ///
+    /// # Errors
+    /// When somebody else holds a lock, or the directory cannot be used.
+    pub(crate) fn acquire(dir: &Path, exclusivity: Exclusivity) -> Result<Self, ManagerError> {
+        create_private_dir(dir).map_err(at("create", dir))?;
+        let mut locks =
+            vec![
+                lock(&dir.join(LOCK_FILE))?.map_err(|holder| ManagerError::StateDirInUse {
+                    dir: dir.to_owned(),
+                    holder,
+                })?,
+            ];
+        if exclusivity == Exclusivity::Machine {
+            let path = machine_lock_path()?;
+            let held = lock(&path)?;
+            locks.push(held.map_err(|holder| ManagerError::MachineInUse { lock: path, holder })?);
+        }
+        Ok(Self {
+            manager: load_or_create(&dir.join(IDENTITY_FILE))?,
+            boot: Boot(random_u64()),
+            _locks: locks,
+        })
+    }
+
+    /// Value of `MITO_INSTANCE`: marks every process of this installation.
+    pub(crate) fn instance(&self) -> String {
+        self.manager.simple().to_string()
+    }
+
+    /// Eight hex digits that name the transport's root.
+    pub(crate) fn short(&self) -> String {
+        self.instance()[..8].to_owned()
+    }
+}
+
+/// A random number from the system.
+pub(crate) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system has a random number generator");
+    u64::from_ne_bytes(bytes)
+}
+
+/// Makes a directory, with its parents, that only its owner may enter.
+pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// The inner error is the holder's pid.
+fn lock(path: &Path) -> Result<Result<File, String>, ManagerError> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(at("open", path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            // The text only serves the message; an unreadable file still is a held lock.
+            let _ = file.read_to_string(&mut holder);
+            let holder = holder.trim();
+            return Ok(Err(
+                if holder.is_empty() { "unknown" } else { holder }.to_owned()
+            ));
+        }
+        Err(errno) => return Err(at("lock", path)(errno.into())),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(at("write", path))?;
+    Ok(Ok(file))
+}
+
+/// `$XDG_RUNTIME_DIR` is private to the user; the temp directory is not, hence the uid in the name and the check.
+fn machine_lock_path() -> Result<PathBuf, ManagerError> {
+    let uid = rustix::process::getuid().as_raw();
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if Path::new(&dir).is_dir() => Path::new(&dir).join("mitosis"),
+        _ => std::env::temp_dir().join(format!("mitosis-{uid}")),
+    };
+    create_private_dir(&dir).map_err(at("create", &dir))?;
+    let owner = fs::symlink_metadata(&dir).map_err(at("look at", &dir))?;
+    if owner.uid() != uid || !owner.is_dir() {
+        let foreign = io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it belongs to another user; set XDG_RUNTIME_DIR to a directory of your own",
+        );
+        return Err(at("use", &dir)(foreign));
+    }
+    Ok(dir.join(LOCK_FILE))
+}
+
+fn load_or_create(path: &Path) -> Result<Uuid, ManagerError> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| ManagerError::BadIdentity {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}
+
+/// Written beside and renamed, so that a crash leaves either no identity or a whole one.
+fn create(path: &Path) -> Result<Uuid, ManagerError> {
+    let manager = Uuid::new_v4();
+    let fresh = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        writeln!(file, "{manager}")?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(at("write", path))?;
+    Ok(manager)
+}
+
+/// Names operation and path around an I/O error.
+pub(crate) fn at<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> ManagerError + 'a {
+    move |source| ManagerError::StateDir {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_uuid_stays_and_the_boot_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::acquire(dir.path(), Exclusivity::StateDir).unwrap();
+        let (manager, boot) = (first.manager, first.boot);
+        drop(first);
+        let second = Identity::acquire(dir.path(), Exclusivity::StateDir).unwrap();
+        assert_eq!(second.manager, manager);
+        assert_ne!(second.boot, boot);
+        let mode = fs::metadata(dir.path().join(IDENTITY_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_second_manager_is_told_the_directory_and_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = Identity::acquire(dir.path(), Exclusivity::StateDir).unwrap();
+        let text = Identity::acquire(dir.path(), Exclusivity::StateDir)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(&dir.path().display().to_string()), "{text}");
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_error_and_not_a_new_manager() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(IDENTITY_FILE), "no uuid").unwrap();
+        assert!(matches!(
+            Identity::acquire(dir.path(), Exclusivity::StateDir),
+            Err(ManagerError::BadIdentity { .. })
+        ));
+    }
+}

@@ -1,0 +1,253 @@
+//! The manager's numbers for Prometheus.
+//!
+//! Workers and poller count in shared atomics, which the recorder cannot take in: [`Workers`] adds those families to every
+//! scrape of this process, wakes nobody, and keeps what dead workers had counted. [`Gauges`] are the recorder's own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mitosis_bridge::server::ServerHandle;
+use mitosis_bridge::stats::RefusalReason;
+use mitosis_bridge::status::{BOUNDS_NS, HistogramSnapshot, Phase, StatusView};
+use mitosis_bridge::{Operation, status};
+
+use crate::protocol::LocalId;
+use crate::protocol::session::ManagerStatus;
+use crate::telemetry::exposition::{Families, Source};
+use crate::telemetry::names;
+
+use super::slots::Population;
+
+const OPERATIONS: [&str; 2] = ["fetch", "report"];
+
+/// Status blocks of the living and sums of the dead, by slot. Shared by the supervisor and by scrapes; the lock is held
+/// for the time of reading some atomics.
+#[derive(Debug, Clone)]
+pub(super) struct Workers(Arc<Mutex<Vec<Record>>>);
+
+#[derive(Debug, Clone, Default)]
+struct Record {
+    living: Option<StatusView>,
+    past: Totals,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    outcomes: [u64; status::Outcome::ALL.len()],
+    report_retries: u64,
+    round_trip: [HistogramSnapshot; 2],
+    busy: bool,
+}
+
+impl Totals {
+    fn plus(&self, view: &StatusView) -> Self {
+        let now = view.snapshot();
+        Self {
+            outcomes: std::array::from_fn(|i| self.outcomes[i] + now.outcomes[i]),
+            report_retries: self.report_retries + now.report_retries,
+            round_trip: std::array::from_fn(|i| self.round_trip[i].merge(&now.round_trip[i])),
+            busy: now.phase == Phase::Running,
+        }
+    }
+}
+
+impl Record {
+    fn totals(&self) -> Totals {
+        match &self.living {
+            Some(view) => self.past.plus(view),
+            None => self.past,
+        }
+    }
+}
+
+impl Workers {
+    pub(super) fn new(workers: u16) -> Self {
+        Self(Arc::new(Mutex::new(vec![
+            Record::default();
+            usize::from(workers)
+        ])))
+    }
+
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        // A panic between two stores leaves every record valid.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker has a status block.
+    pub(super) fn up(&self, local_id: LocalId, status: StatusView) {
+        self.records()[local_id.index()].living = Some(status);
+    }
+
+    /// A worker is over; what it counted stays.
+    pub(super) fn gone(&self, local_id: LocalId) {
+        let record = &mut self.records()[local_id.index()];
+        record.past = record.totals();
+        record.past.busy = false;
+        record.living = None;
+    }
+
+    /// Round trips of all workers, fetch and report.
+    pub(super) fn round_trips(&self) -> [HistogramSnapshot; 2] {
+        let records = self.records();
+        records
+            .iter()
+            .fold(Default::default(), |sum: [HistogramSnapshot; 2], record| {
+                let totals = record.totals();
+                std::array::from_fn(|i| sum[i].merge(&totals.round_trip[i]))
+            })
+    }
+}
+
+/// The families that bypass the recorder.
+#[derive(Debug)]
+pub(super) struct Exposition {
+    pub(super) workers: Workers,
+    pub(super) server: ServerHandle,
+}
+
+impl Source for Exposition {
+    fn append(&self, families: &mut Families<'_>) {
+        self.append_workers(families);
+        self.append_poller(families);
+    }
+}
+
+impl Exposition {
+    fn append_workers(&self, families: &mut Families<'_>) {
+        let totals: Vec<Totals> = self.workers.records().iter().map(Record::totals).collect();
+        let slots: Vec<String> = (0..totals.len()).map(|slot| slot.to_string()).collect();
+        let mut tasks = families.begin(names::WORKER_TASKS);
+        for (slot, totals) in slots.iter().zip(&totals) {
+            for outcome in status::Outcome::ALL {
+                let value = totals.outcomes[outcome.index()];
+                tasks.value(&[slot, outcome.name()], float(value));
+            }
+        }
+        let mut busy = families.begin(names::WORKER_BUSY);
+        for (slot, totals) in slots.iter().zip(&totals) {
+            busy.value(&[slot], f64::from(u8::from(totals.busy)));
+        }
+        let mut retries = families.begin(names::WORKER_REPORT_RETRIES);
+        for (slot, totals) in slots.iter().zip(&totals) {
+            retries.value(&[slot], float(totals.report_retries));
+        }
+        let mut round_trip = families.begin(names::IPC_ROUND_TRIP);
+        for (name, histogram) in OPERATIONS.iter().zip(self.workers.round_trips()) {
+            round_trip.histogram(&[name], buckets(&histogram), histogram.sum.as_secs_f64());
+        }
+    }
+
+    fn append_poller(&self, families: &mut Families<'_>) {
+        let stats = self.server.stats();
+        let mut service = families.begin(names::IPC_SERVICE_TIME);
+        for operation in Operation::ALL {
+            let histogram = stats.service[operation.index()];
+            let name = OPERATIONS[operation.index()];
+            service.histogram(&[name], buckets(&histogram), histogram.sum.as_secs_f64());
+        }
+        let parked = stats.parked;
+        families.begin(names::IPC_PARKED).histogram(
+            &[],
+            buckets(&parked),
+            parked.sum.as_secs_f64(),
+        );
+        let mut requests = families.begin(names::IPC_REQUESTS);
+        for operation in Operation::ALL {
+            let value = stats.requests[operation.index()];
+            requests.value(&[OPERATIONS[operation.index()]], float(value));
+        }
+        let mut refused = families.begin(names::IPC_FRAMES_REFUSED);
+        for reason in RefusalReason::ALL {
+            refused.value(&[reason.name()], float(stats.refused[reason.index()]));
+        }
+        let plain = [
+            (names::IPC_PARKED_REQUESTS, stats.parked_requests),
+            (names::IPC_WAKEUPS, stats.wakeups),
+            (names::IPC_SPINS, stats.spins),
+            (names::IPC_SLEEPS, stats.sleeps),
+            (names::IPC_LOST_WAKEUPS, stats.lost_wakeups),
+        ];
+        for (name, value) in plain {
+            families.begin(name).value(&[], float(value));
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the exposition has nothing but floats"
+)]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+fn buckets(histogram: &HistogramSnapshot) -> impl Iterator<Item = (f64, u64)> {
+    let bounds = BOUNDS_NS
+        .iter()
+        .map(|ns| float(*ns) / 1e9)
+        .chain([f64::INFINITY]);
+    bounds.zip(histogram.buckets)
+}
+
+/// Handles of the recorder's gauges, looked up once.
+pub(super) struct Gauges {
+    starting: metrics::Gauge,
+    ready: metrics::Gauge,
+    stopping: metrics::Gauge,
+    buffer: metrics::Gauge,
+    running: metrics::Gauge,
+    spool_reports: metrics::Gauge,
+    spool_bytes: metrics::Gauge,
+    connected: metrics::Gauge,
+}
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gauges").finish_non_exhaustive()
+    }
+}
+
+/// Whether the manager starts workers or sees them off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Serving,
+    Closing,
+}
+
+impl Gauges {
+    pub(super) fn new() -> Self {
+        let workers =
+            |state: &'static str| metrics::gauge!(names::MANAGER_WORKERS, "state" => state);
+        Self {
+            starting: workers("starting"),
+            ready: workers("ready"),
+            stopping: workers("stopping"),
+            buffer: metrics::gauge!(names::MANAGER_BUFFER_TASKS),
+            running: metrics::gauge!(names::MANAGER_RUNNING_TASKS),
+            spool_reports: metrics::gauge!(names::MANAGER_SPOOL_REPORTS),
+            spool_bytes: metrics::gauge!(names::MANAGER_SPOOL_BYTES),
+            connected: metrics::gauge!(names::MANAGER_CONNECTED),
+        }
+    }
+
+    /// Sets them all.
+    pub(super) fn set(&self, status: &ManagerStatus, population: Population, stage: Stage) {
+        let (ready, stopping) = match stage {
+            Stage::Serving => (population.ready, 0),
+            Stage::Closing => (0, population.ready),
+        };
+        self.starting.set(population.starting);
+        self.ready.set(ready);
+        self.stopping.set(stopping);
+        self.buffer.set(status.buffered);
+        self.running.set(status.running);
+        self.spool_reports.set(status.spooled);
+    }
+
+    pub(super) fn set_spool_bytes(&self, bytes: u64) {
+        self.spool_bytes.set(float(bytes));
+    }
+
+    pub(super) fn set_connected(&self, connected: bool) {
+        self.connected.set(f64::from(u8::from(connected)));
+    }
+}

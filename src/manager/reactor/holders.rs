@@ -1,0 +1,261 @@
+//! Workers as holders of leases: who got what, and what becomes of it when they die.
+
+use crate::protocol::control::CancelOrder;
+use crate::protocol::report::{Reason, ReportTaskOp, TaskResult};
+use crate::protocol::session::LostTry;
+use crate::protocol::{Incarnation, LocalId, Try};
+
+use super::super::spool::Record;
+use super::super::state::{Hand, Key, LeaseKey, Now, Stage, Wish, WorkerEnd};
+use super::{Action, Holder, Reactor, worker};
+
+/// A task whose workers died this often before it began is given up: something about it kills them.
+const UNSTARTED_LIMIT: u32 = 8;
+
+/// A worker process that is over: dead, its frames drained, its tree killed.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) local_id: LocalId,
+    pub(crate) how: WorkerEnd,
+    /// The hand-over whose process its status block names: an execution that had begun, reported or not.
+    pub(crate) begun: Option<(LeaseKey, Try)>,
+}
+
+impl Reactor {
+    /// A worker came up.
+    pub(crate) fn worker_joined(&mut self, incarnation: Incarnation) {
+        self.holders.insert(incarnation, Holder::default());
+    }
+
+    /// The bridge has answered a fetch.
+    pub(crate) fn handed_over(
+        &mut self,
+        key: Key,
+        incarnation: Incarnation,
+        at: std::time::Instant,
+        now: Now,
+    ) {
+        let Some(lease) = self.keys.get(&key).copied() else {
+            return;
+        };
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("a known key belongs to a lease");
+        if !matches!(held.stage, Stage::Prepared { .. }) {
+            return;
+        }
+        held.tries += 1;
+        let hand = Hand {
+            key,
+            incarnation,
+            try_no: Try(held.tries),
+        };
+        held.stage = Stage::Handed {
+            hand,
+            at,
+            confirmed: false,
+        };
+        self.counts
+            .waited(at.saturating_duration_since(held.received_at));
+        // A wish that came while the task lay at the bridge is now the holder's affair.
+        let wish = std::mem::replace(&mut held.wish, Wish::Run);
+        self.prepared -= 1;
+        self.holders
+            .entry(incarnation)
+            .or_default()
+            .hands
+            .push(lease);
+        self.watch(now);
+        if wish != Wish::Run {
+            self.wish(lease, wish, now);
+        }
+    }
+
+    /// A frame of this incarnation says that it has received a hand-over.
+    pub(super) fn confirm(&mut self, incarnation: Incarnation, key: Key, now: Now) {
+        let Some(lease) = self.keys.get(&key).copied() else {
+            return;
+        };
+        if matches!(self.held[&lease].stage, Stage::Prepared { .. }) {
+            self.handed_over(key, incarnation, now.mono, now);
+        }
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("a known key belongs to a lease");
+        if let Stage::Handed {
+            hand, confirmed, ..
+        } = &mut held.stage
+            && hand.incarnation == incarnation
+        {
+            *confirmed = true;
+        }
+    }
+
+    /// A worker is over; everything it said has been heard.
+    pub(crate) fn worker_ended(&mut self, ended: &Ended, now: Now) {
+        let Some(holder) = self.holders.remove(&ended.incarnation) else {
+            return;
+        };
+        self.waiting
+            .retain(|waiting| waiting.incarnation != ended.incarnation);
+        for lease in holder.hands {
+            self.holder_lost(lease, ended, now);
+        }
+    }
+
+    fn holder_lost(&mut self, lease: LeaseKey, ended: &Ended, now: Now) {
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("a lease in a hand is held");
+        let (key, started_at_us) = match held.stage {
+            Stage::Running {
+                hand,
+                started_at_us,
+            } => (hand.key, Some(started_at_us)),
+            Stage::Handed { hand, .. } => {
+                let begun = ended.begun == Some((lease, hand.try_no));
+                self.counts.executions += u64::from(begun);
+                (hand.key, begun.then_some(now.wall_us))
+            }
+            _ => return,
+        };
+        self.keys.remove(&key);
+        held.stage = Stage::Recording;
+        let attempt = held.attempt();
+        let cause = format!("{} {}", worker(ended.local_id), ended.how);
+        if started_at_us.is_none() {
+            held.unstarted += 1;
+        } else if held.strikes.count(&ended.how) {
+            self.counts.strikes += 1;
+        }
+        match &held.wish {
+            Wish::Drop { .. } => return self.forget(lease),
+            Wish::Cancel { .. } => {
+                let attempt = started_at_us.map_or(0, |_| attempt);
+                self.end_cancelled(lease, &cause, attempt, now);
+                return;
+            }
+            Wish::Run | Wish::Release(_) => {}
+        }
+        let verdict = if started_at_us.is_some() && held.strikes.out() {
+            let times = held.strikes.number();
+            Some((
+                Reason::Strikes,
+                attempt,
+                format!("it took {times} workers down; the last: {cause}"),
+            ))
+        } else if held.unstarted >= UNSTARTED_LIMIT {
+            let times = held.unstarted;
+            Some((
+                Reason::WorkerLost,
+                0,
+                format!("{times} workers died before it began; the last: {cause}"),
+            ))
+        } else {
+            None
+        };
+        if let Some((reason, attempt, message)) = verdict {
+            let mut result = TaskResult::not_started(reason, message, now.wall_us);
+            result.started_at_us = started_at_us;
+            self.end(lease, ReportTaskOp::Failed(result), attempt, now);
+            return;
+        }
+        if let Some(started_at_us) = started_at_us {
+            held.lost.push(LostTry {
+                try_no: Try(held.tries),
+                attempt,
+                started_at_us,
+                cause: cause.clone(),
+            });
+        }
+        self.again(lease, &cause, now);
+    }
+
+    /// The next try of a lease that nobody holds any more, or its way back to the coordinator. The cause is durable
+    /// before anybody gets the task; returns the number of its record.
+    pub(super) fn again(&mut self, lease: LeaseKey, cause: &str, now: Now) -> u64 {
+        if let Some(reason) = &self.draining {
+            let reason = format!("{reason}; {cause}");
+            return self.end(lease, ReportTaskOp::Released { reason }, 0, now);
+        }
+        if self.orders.remove(&lease).is_some() {
+            self.tell(None);
+        }
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("a lease to be tried again is held");
+        held.stage = Stage::Recording;
+        held.wish = Wish::Run;
+        let record = Record::Try {
+            task: held.task.task(),
+            lease: held.task.lease,
+            try_no: Try(held.tries + 1),
+            cause: cause.to_owned(),
+        };
+        let ticket = self.spool(record);
+        self.recording.push_back((ticket, lease));
+        ticket
+    }
+
+    /// Looks for holders that owe something for too long.
+    pub(super) fn watch_holders(&mut self, now: Now) {
+        let mut overdue = Vec::new();
+        let mut watching = false;
+        for (incarnation, holder) in &self.holders {
+            let late = holder.hands.iter().fold(false, |any_late, lease| {
+                let held = &self.held[lease];
+                let (owes, late) = match &held.stage {
+                    Stage::Handed {
+                        at,
+                        confirmed: false,
+                        ..
+                    } => (
+                        true,
+                        now.mono.saturating_duration_since(*at) >= self.settings.limits.confirm,
+                    ),
+                    _ => (false, false),
+                };
+                let by = held.wish.by();
+                watching |= owes || by.is_some();
+                any_late || late || by.is_some_and(|by| now.mono >= by)
+            });
+            if late && !holder.ending {
+                overdue.push(*incarnation);
+            }
+        }
+        for incarnation in overdue {
+            self.end_holder(incarnation);
+        }
+        self.watch_at = watching.then(|| now.mono + super::WATCH);
+    }
+
+    /// Orders the end of an incarnation; [`Self::worker_ended`] follows.
+    fn end_holder(&mut self, incarnation: Incarnation) {
+        if let Some(holder) = self.holders.get_mut(&incarnation)
+            && !holder.ending
+        {
+            holder.ending = true;
+            self.actions.push(Action::End(incarnation));
+        }
+    }
+
+    /// Tells a holder to end a task. The order stays until the task's end is known.
+    pub(super) fn order(&mut self, lease: LeaseKey, hand: Hand, graceful: bool) {
+        let task = &self.held[&lease].task;
+        let order = CancelOrder {
+            task_id: task.id,
+            task_uuid: task.uuid,
+            lease: task.lease,
+            try_no: Some(hand.try_no),
+            graceful,
+        };
+        if self.orders.insert(lease, order) != Some(order) {
+            self.tell(Some(hand.incarnation));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Reports of workers: two fences, one answer each, nothing acknowledged before it is durable.
+
+use mitosis_bridge::server::Ring;
+
+use crate::protocol::report::{ReportTaskOp, TaskReport};
+use crate::protocol::session::LostTry;
+use crate::protocol::{Incarnation, ReportTaskResp, Verdict};
+
+use super::super::state::{Hand, Key, LeaseKey, Now, Stage, Wish};
+use super::{Action, Reactor, ReplyId, Waiting};
+
+/// A task that workers handed back this often goes back to the coordinator: perhaps another machine can run it.
+const RETURN_LIMIT: u32 = 3;
+
+/// Where a report came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) incarnation: Incarnation,
+    /// Last hand-over that the sender has received.
+    pub(crate) confirms: Key,
+    pub(crate) reply: ReplyId,
+}
+
+impl Reactor {
+    /// A worker reports.
+    pub(crate) fn report(&mut self, source: Source, report: TaskReport, now: Now) {
+        self.confirm(source.incarnation, source.confirms, now);
+        let Some(holder) = self.holders.get(&source.incarnation) else {
+            return self.answer(source, report.seq, Verdict::NotOwner);
+        };
+        if holder.is_closed(report.seq) {
+            return self.answer(source, report.seq, Verdict::Duplicate);
+        }
+        let lease = LeaseKey::of_report(&report);
+        let Some(held) = self.held.get(&lease) else {
+            // The answer to an earlier copy is still on its way, or the task is nobody's business here any more.
+            let verdict = self.ledger.final_of(lease, report.try_no);
+            return match verdict {
+                Some(ticket) if report.op.is_final() => {
+                    self.answer_when(ticket, source, report.seq, Verdict::Duplicate);
+                }
+                _ => self.answer(source, report.seq, Verdict::Stale),
+            };
+        };
+        match held.hand().copied() {
+            Some(hand)
+                if hand.incarnation == source.incarnation && hand.try_no == report.try_no =>
+            {
+                self.accept(lease, hand, source, report, now);
+            }
+            _ => self.answer(source, report.seq, Verdict::Stale),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        lease: LeaseKey,
+        hand: Hand,
+        source: Source,
+        report: TaskReport,
+        now: Now,
+    ) {
+        let seq = report.seq;
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("the fences were checked against it");
+        let begun = matches!(held.stage, Stage::Running { .. });
+        let attempt = held.attempt();
+        match report.op {
+            ReportTaskOp::Started { .. } if begun => {
+                let ticket = self.next_ticket - 1;
+                self.answer_when(ticket, source, seq, Verdict::Duplicate);
+            }
+            ReportTaskOp::Started { at_us } => {
+                if let Stage::Handed { at, .. } = held.stage {
+                    self.counts.started(now.mono.saturating_duration_since(at));
+                }
+                held.stage = Stage::Running {
+                    hand,
+                    started_at_us: at_us,
+                };
+                let verdict = match held.wish {
+                    Wish::Run | Wish::Release(_) => Verdict::Accepted,
+                    Wish::Cancel { .. } => Verdict::Cancel,
+                    Wish::Drop { .. } => return self.answer(source, seq, Verdict::Stale),
+                };
+                let ticket = self.commit(lease, ReportTaskOp::Started { at_us }, attempt, now);
+                self.answer_when(ticket, source, seq, verdict);
+            }
+            // The coordinator gave the task to somebody else; whatever became of this execution does not count.
+            _ if matches!(held.wish, Wish::Drop { .. }) => {
+                self.forget(lease);
+                self.answer(source, seq, Verdict::Stale);
+            }
+            ReportTaskOp::Released { reason } => {
+                let ticket = self.returned(lease, &reason, now);
+                self.answer_when(ticket, source, seq, Verdict::Accepted);
+            }
+            op => {
+                let started = op
+                    .result()
+                    .is_some_and(|(_, result)| result.started_at_us.is_some());
+                if started && !begun {
+                    self.counts.executions += 1;
+                }
+                let attempt = if begun || started { attempt } else { 0 };
+                let ticket = self.end(lease, op, attempt, now);
+                self.answer_when(ticket, source, seq, Verdict::Accepted);
+            }
+        }
+    }
+
+    /// A worker hands a task back without an end. Returns the number of what was spooled for it.
+    fn returned(&mut self, lease: LeaseKey, reason: &str, now: Now) -> u64 {
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("the fences were checked against it");
+        let attempt = held.attempt();
+        let mut begun = 0;
+        if let Stage::Running {
+            hand,
+            started_at_us,
+        } = held.stage
+        {
+            begun = attempt;
+            held.lost.push(LostTry {
+                try_no: hand.try_no,
+                attempt,
+                started_at_us,
+                cause: reason.to_owned(),
+            });
+        }
+        held.returned += 1;
+        if matches!(held.wish, Wish::Cancel { .. }) {
+            // The execution that was ended is the one this report is about, not a lost one.
+            if begun > 0 {
+                held.lost.pop();
+            }
+            return self.end_cancelled(lease, reason, begun, now);
+        }
+        if held.returned > RETURN_LIMIT || matches!(held.wish, Wish::Release(_)) {
+            let reason = reason.to_owned();
+            return self.end(lease, ReportTaskOp::Released { reason }, 0, now);
+        }
+        let hand = *held.hand().expect("the fences were checked against it");
+        self.let_go(lease, hand.key, hand.incarnation);
+        self.again(lease, reason, now)
+    }
+
+    /// Answers at once: nothing of this report needs to be durable.
+    fn answer(&mut self, source: Source, seq: u64, verdict: Verdict) {
+        self.counts.verdict(&verdict);
+        let holder = self.holders.get_mut(&source.incarnation);
+        let acked_through = holder.map_or(0, |holder| holder.close(seq));
+        self.actions.push(Action::Reply {
+            to: source.reply,
+            response: ReportTaskResp::of(verdict, acked_through),
+            ring: Ring::Now,
+        });
+    }
+
+    /// Answers once the record with this number is durable.
+    fn answer_when(&mut self, ticket: u64, source: Source, seq: u64, verdict: Verdict) {
+        self.waiting.push_back(Waiting {
+            ticket,
+            to: source.reply,
+            incarnation: source.incarnation,
+            seq,
+            verdict,
+        });
+        if ticket <= self.durable {
+            self.answer_waiting();
+        }
+    }
+
+    /// The spool has written everything up to this number.
+    pub(crate) fn spooled(&mut self, through: u64) {
+        self.durable = self.durable.max(through);
+        self.ledger.durable_through(through);
+        while let Some((ticket, lease)) = self.recording.front().copied()
+            && ticket <= through
+        {
+            self.recording.pop_front();
+            let held = self.held.get_mut(&lease).expect("a recorded lease is held");
+            held.stage = Stage::Buffered;
+            self.buffer.push_front(lease);
+        }
+        self.answer_waiting();
+    }
+
+    fn answer_waiting(&mut self) {
+        while let Some(first) = self.waiting.front()
+            && first.ticket <= self.durable
+        {
+            let Waiting {
+                to,
+                incarnation,
+                seq,
+                verdict,
+                ..
+            } = self.waiting.pop_front().expect("there is a first");
+            self.counts.verdict(&verdict);
+            // A cancel has to be heard now; an acknowledgement can wait for the next wake-up.
+            let ring = if verdict == Verdict::Cancel {
+                Ring::Now
+            } else {
+                Ring::Lazy
+            };
+            let holder = self.holders.get_mut(&incarnation);
+            let acked_through = holder.map_or(0, |holder| holder.close(seq));
+            let response = ReportTaskResp::of(verdict, acked_through);
+            self.actions.push(Action::Reply { to, response, ring });
+        }
+    }
+}

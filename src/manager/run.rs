@@ -1,0 +1,571 @@
+//! The manager's one loop: everything that happens becomes an event, the reactor and the shutdown decide, the parts
+//! perform.
+//!
+//! [`Manager::start`] does what must come before anything is leased (locks, the killing of what an earlier life left, the
+//! recovery of the spool, the bridge), then hands all parts to the loop. The loop never waits for a part: orders to the
+//! bridge, the spool and the session are queued, their answers come back as events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mitosis_bridge::{Gate, ReplyToken, Server, ServerEvent, ServerEvents, ServerHandle};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::comm::link::Connector;
+use crate::protocol::frame::{decode, encode};
+use crate::protocol::session::{Hello, Hint};
+use crate::protocol::{ControlState, Incarnation, Mode, PROTOCOL_VERSION, TaskReport};
+use crate::shutdown::ShutdownRequest;
+use crate::telemetry::exposition::Source;
+use crate::telemetry::names;
+
+use super::closing::{Closing, Left, Step};
+use super::commander::{Answer, Commander, Order};
+use super::config::ManagerConfig;
+use super::error::ManagerError;
+use super::handle::{Command, Epilogue, ManagerExit, ManagerHandle};
+use super::identity::Identity;
+use super::metrics::{Gauges, Stage, Workers};
+use super::reactor::{Action, Reactor, ReplyId, Source as ReportSource};
+use super::session::{Session, SessionEvent};
+use super::spool::{Progress, Spool};
+use super::state::{Now, WorkerEnd};
+use super::stats::ManagerStats;
+use super::supervisor::{Supervisor, SupervisorEvent};
+use super::worker_process::WorkerNote;
+
+mod start;
+
+/// Events of the bridge that are handled before the loop looks at anything else.
+const BATCH: usize = 256;
+/// Longest time the loop sleeps: gauges and forgotten deadlines are looked at then.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How long the bridge may take to close; its workers are gone by then.
+const BRIDGE_CLOSE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Grace periods beyond this do not prolong a shutdown.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+/// What workers need after their deadline besides the grace of their tasks.
+const SLACK: Duration = Duration::from_secs(1);
+
+const LEAVING: &str = "the manager is shutting down";
+
+/// Starts managers.
+#[derive(Debug)]
+pub struct Manager;
+
+impl Manager {
+    /// Starts a manager and returns when its bridge is open and its loop runs. Workers and the session come up after.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, somebody else uses the state directory, or something that the manager cannot do
+    /// without is missing.
+    pub async fn start(
+        config: ManagerConfig,
+        connector: Arc<dyn Connector>,
+    ) -> Result<ManagerHandle, ManagerError> {
+        start::start(config, connector).await
+    }
+}
+
+/// Everything the loop owns.
+#[derive(Debug)]
+struct Run {
+    identity: Identity,
+    config: ManagerConfig,
+    reactor: Reactor,
+    spool: Spool,
+    session: Session,
+    supervisor: Supervisor,
+    server: Server,
+    handle: ServerHandle,
+    events: ServerEvents,
+    commander: Commander,
+    workers: Workers,
+    gauges: Gauges,
+    /// Keeps the manager's own families in the scrapes of this process.
+    _exposition: Arc<dyn Source>,
+    commands_rx: mpsc::Receiver<Command>,
+    closing: Closing,
+    exit: Option<ManagerExit>,
+    /// Reports that are not answered yet.
+    tokens: Tokens,
+    gate: Gate,
+    pausing: Vec<oneshot::Sender<()>>,
+    resuming: Vec<oneshot::Sender<()>>,
+}
+
+/// Unanswered reports: the reactor knows numbers, the bridge wants its tokens.
+#[derive(Debug, Default)]
+struct Tokens {
+    waiting: std::collections::HashMap<ReplyId, ReplyToken>,
+    last: ReplyId,
+}
+
+impl Tokens {
+    fn keep(&mut self, token: ReplyToken) -> ReplyId {
+        self.last += 1;
+        self.waiting.insert(self.last, token);
+        self.last
+    }
+}
+
+enum Event {
+    Command(Option<Command>),
+    Worker(WorkerNote),
+    Bridge(Answer),
+    Session(SessionEvent),
+    Spool(Progress),
+    Heard(Vec<ServerEvent>),
+    Time,
+}
+
+impl Run {
+    /// Runs to the end and tells everybody who waits for it.
+    async fn run(mut self, epilogue_tx: watch::Sender<Option<Epilogue>>) {
+        tracing::info!(manager = %self.identity.manager, workers = self.config.workers, "manager started");
+        loop {
+            self.turn().await;
+            if self.closing == Closing::Over {
+                break;
+            }
+            let event = self.next_event().await;
+            self.handle(event).await;
+        }
+        let stats = self.stats();
+        let exit = self.exit.take().unwrap_or(ManagerExit::Asked);
+        self.leave().await;
+        match &exit {
+            ManagerExit::Failed(error) => {
+                tracing::error!(
+                    error = super::session::error_chain(error.as_ref()),
+                    "manager failed"
+                );
+            }
+            ManagerExit::Asked | ManagerExit::AskedByCoordinator => tracing::info!("manager ended"),
+        }
+        epilogue_tx.send_replace(Some(Epilogue { exit, stats }));
+    }
+
+    /// What follows from everything that has happened so far.
+    async fn turn(&mut self) {
+        let now = Now::read();
+        self.reactor.tick(now);
+        self.supervisor.fill(self.reactor.control(), now.mono);
+        self.advance(now).await;
+        for action in self.reactor.take_actions(now) {
+            self.perform(action);
+        }
+        self.spool.flush();
+        self.pump(now);
+        self.answer_waiting();
+        let status = self.reactor.status(self.supervisor.population().ready);
+        let stage = if self.closing.is_serving() {
+            Stage::Serving
+        } else {
+            Stage::Closing
+        };
+        self.gauges
+            .set(&status, self.supervisor.population(), stage);
+    }
+
+    /// Gives the session what it can carry.
+    fn pump(&mut self, now: Now) {
+        if self.session.can_claim()
+            && let Some(limit) = self
+                .reactor
+                .next_claim(self.supervisor.population().alive(), now)
+        {
+            self.session.claim(limit);
+        }
+        if self.session.can_commit()
+            && let Some(batch) = self.reactor.next_batch(now)
+        {
+            self.session.commit(batch);
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let now = Now::read();
+        let deadlines = [
+            self.reactor.next_deadline(now),
+            self.supervisor.next_deadline(),
+            self.closing.until(),
+        ];
+        let latest = now.mono + LONGEST_SLEEP;
+        let deadline = deadlines.into_iter().flatten().fold(latest, Instant::min);
+        let mut heard = Vec::new();
+        tokio::select! {
+            // Wishes and deaths before the flow of reports; the bridge's events are bounded per turn, so nothing behind
+            // them starves either.
+            biased;
+            command = self.commands_rx.recv() => Event::Command(command),
+            note = self.supervisor.next() => Event::Worker(note),
+            answer = self.commander.next() => Event::Bridge(answer),
+            event = self.session.next() => Event::Session(event),
+            progress = self.spool.progress() => Event::Spool(progress),
+            _ = self.events.recv_batch(&mut heard, BATCH) => Event::Heard(heard),
+            () = tokio::time::sleep_until(deadline.into()) => Event::Time,
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Command(command) => self.on_command(command),
+            Event::Worker(note) => self.on_worker(note).await,
+            Event::Bridge(answer) => self.on_answer(answer).await,
+            Event::Session(event) => self.on_session(event),
+            Event::Spool(progress) => self.on_progress(&progress),
+            Event::Heard(heard) if heard.is_empty() => self.fail(ManagerError::BridgeEnded),
+            Event::Heard(heard) => {
+                for event in heard {
+                    self.on_heard(event);
+                }
+            }
+            Event::Time => {}
+        }
+    }
+
+    fn on_command(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Shutdown(request)) => self.shut_down(request, ManagerExit::Asked),
+            Some(Command::Pause(done)) => {
+                self.reactor.pause(true);
+                self.pausing.push(done);
+            }
+            Some(Command::Resume(done)) => {
+                self.reactor.pause(false);
+                self.resuming.push(done);
+            }
+            Some(Command::SetPoll(poll)) => self.handle.set_poll(poll),
+            // Whoever asked may have lost interest.
+            Some(Command::Stats(answer)) => drop(answer.send(self.stats())),
+            // The last handle is gone, and nobody is left to ask for anything.
+            None => self.shut_down(ShutdownRequest::Immediate, ManagerExit::Asked),
+        }
+    }
+
+    async fn on_worker(&mut self, note: WorkerNote) {
+        let gone = matches!(note, WorkerNote::Gone { .. });
+        if gone {
+            // Everything it said lies in the bridge's events and comes first.
+            self.hear_everything().await;
+        }
+        match self.supervisor.noted(note, Instant::now()) {
+            Some(SupervisorEvent::Ended(ended)) => {
+                self.tokens
+                    .waiting
+                    .retain(|_, token| token.incarnation() != ended.incarnation);
+                self.reactor.worker_ended(&ended, Now::read());
+            }
+            Some(SupervisorEvent::Hopeless(last)) => self.fail(ManagerError::NoWorkers { last }),
+            None => {}
+        }
+    }
+
+    async fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Withdrawn(answers) => {
+                // A hand-over that the bridge told of before it answered must be known before "unknown" is believed.
+                self.hear_everything().await;
+                self.reactor.withdrawn(&answers, Now::read());
+            }
+            Answer::Unpreparable(refused) => {
+                for (key, reason) in refused {
+                    tracing::error!(reason, "a task cannot be handed to a worker; it goes back");
+                    self.reactor.unpreparable(key, &reason, Now::read());
+                }
+            }
+            Answer::GateSet(gate) => self.gate = gate,
+            Answer::Closed => self.fail(ManagerError::BridgeEnded),
+        }
+    }
+
+    /// Handles every event that the bridge has enqueued so far.
+    async fn hear_everything(&mut self) {
+        loop {
+            if let Some(event) = self.events.try_recv() {
+                self.on_heard(event);
+            } else if self.events.is_reading() {
+                // A large report is being read from its file; what comes behind it waits as well.
+                let Some(event) = self.events.recv().await else {
+                    return;
+                };
+                self.on_heard(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_heard(&mut self, event: ServerEvent) {
+        let now = Now::read();
+        match event {
+            ServerEvent::Joined {
+                incarnation,
+                local_id,
+                ..
+            } => {
+                self.reactor.worker_joined(incarnation);
+                self.supervisor.joined(local_id, incarnation, now.mono);
+            }
+            ServerEvent::HandedOver {
+                key,
+                incarnation,
+                at,
+            } => self.reactor.handed_over(key, incarnation, at, now),
+            ServerEvent::Report {
+                incarnation,
+                confirms,
+                payload,
+                reply,
+            } => self.on_report(incarnation, confirms, &payload, reply, now),
+            // The exit of the process says the same and more, and comes after.
+            ServerEvent::Left { .. } | ServerEvent::Closed { .. } => {}
+            other => tracing::debug!(?other, "the bridge says something new"),
+        }
+    }
+
+    fn on_report(
+        &mut self,
+        incarnation: Incarnation,
+        confirms: u64,
+        payload: &Bytes,
+        token: ReplyToken,
+        now: Now,
+    ) {
+        match decode::<TaskReport>("report", payload) {
+            Ok(report) => {
+                let source = ReportSource {
+                    incarnation,
+                    confirms,
+                    reply: self.tokens.keep(token),
+                };
+                self.reactor.report(source, report, now);
+            }
+            // Dropping the token tells the sender; saying the same again will not help it.
+            Err(error) => {
+                tracing::error!(%incarnation, error = super::session::error_chain(&error), "a worker's report is refused");
+            }
+        }
+    }
+
+    fn on_session(&mut self, event: SessionEvent) {
+        let now = Now::read();
+        match event {
+            SessionEvent::NeedHello => {
+                let hello = self.hello();
+                self.session.greet(hello);
+            }
+            SessionEvent::Up { welcome, asked } => {
+                tracing::info!(epoch = welcome.epoch, "connected to the coordinator");
+                metrics::counter!(names::MANAGER_SESSIONS).increment(1);
+                self.gauges.set_connected(true);
+                let mode = self.reactor.welcome(&welcome, asked, now);
+                self.obey(mode);
+            }
+            SessionEvent::Claimed { tasks, asked } => self.reactor.claimed(tasks, asked, now),
+            SessionEvent::Committed { verdicts } => self.reactor.committed(verdicts, now),
+            SessionEvent::Renewed {
+                lost,
+                directive,
+                asked,
+            } => {
+                self.reactor.renewed(&lost, asked, now);
+                self.follow(&directive, now);
+            }
+            SessionEvent::ClaimBusy { not_before } => {
+                self.reactor.claim_unanswered(Some(not_before));
+            }
+            SessionEvent::CommitBusy { not_before } => {
+                self.reactor.commit_unanswered(Some(not_before));
+            }
+            SessionEvent::Hint(Hint::Work) => self.reactor.hint(),
+            SessionEvent::Hint(Hint::Directive(directive)) => self.follow(&directive, now),
+            SessionEvent::RenewalDue => {
+                let ready = self.supervisor.population().ready;
+                self.session.renew(self.reactor.status(ready));
+            }
+            SessionEvent::Down { reason, was_open } => self.on_disconnect(&reason, was_open),
+            SessionEvent::Refused { message } => self.fail(ManagerError::Refused { message }),
+        }
+    }
+
+    fn on_disconnect(&mut self, reason: &str, was_open: bool) {
+        if was_open {
+            tracing::warn!(
+                reason,
+                "the session with the coordinator is over; tasks go on"
+            );
+        } else {
+            tracing::warn!(reason, "no session with the coordinator; trying again");
+        }
+        self.gauges.set_connected(false);
+        self.reactor.disconnected();
+    }
+
+    fn on_progress(&mut self, progress: &Progress) {
+        self.gauges.set_spool_bytes(progress.bytes);
+        self.reactor.spooled(progress.written);
+    }
+
+    fn follow(&mut self, directive: &ControlState, now: Now) {
+        let mode = self.reactor.directive(directive, now);
+        self.obey(mode);
+    }
+
+    fn obey(&mut self, mode: Option<Mode>) {
+        let Some(Mode::Shutdown {
+            graceful,
+            deadline_ms,
+        }) = mode
+        else {
+            return;
+        };
+        let request = if graceful {
+            ShutdownRequest::Graceful {
+                deadline: Duration::from_millis(deadline_ms),
+            }
+        } else {
+            ShutdownRequest::Immediate
+        };
+        self.shut_down(request, ManagerExit::AskedByCoordinator);
+    }
+
+    fn hello(&self) -> Hello {
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        Hello {
+            version: PROTOCOL_VERSION,
+            manager: self.identity.manager,
+            boot: self.identity.boot,
+            host,
+            workers: u32::from(self.config.workers),
+            milli_cpus: u64::from(self.config.milli_cpus()),
+            tags: self.config.tags.clone(),
+            inventory: self.reactor.inventory(),
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Prepare(preparation) => self.commander.order(Order::Prepare(preparation)),
+            Action::Withdraw(keys) => self.commander.order(Order::Withdraw(keys)),
+            Action::SetGate(gate) => self.commander.order(Order::SetGate(gate)),
+            Action::Publish { state, wake } => self.commander.order(Order::Publish(state, wake)),
+            Action::Finish(incarnation) => self.commander.order(Order::Finish(incarnation)),
+            Action::Spool(record) => self.spool.append(record),
+            Action::Reply { to, response, ring } => {
+                // The token of a dead worker is gone.
+                if let Some(token) = self.tokens.waiting.remove(&to) {
+                    token.reply(Bytes::from(encode(&response)), ring);
+                }
+            }
+            Action::End(incarnation) => self.supervisor.kill(incarnation, WorkerEnd::Unresponsive),
+        }
+    }
+
+    /// Tells those who wait for a pause or its end.
+    fn answer_waiting(&mut self) {
+        let waiting = match self.gate {
+            Gate::Shut if self.reactor.is_withdrawn() => &mut self.pausing,
+            Gate::Open => &mut self.resuming,
+            Gate::Shut => return,
+        };
+        for done in waiting.drain(..) {
+            // Whoever asked may have lost interest.
+            let _ = done.send(());
+        }
+    }
+
+    fn fail(&mut self, error: ManagerError) {
+        self.shut_down(
+            ShutdownRequest::Immediate,
+            ManagerExit::Failed(Arc::new(error)),
+        );
+    }
+
+    /// Begins or hastens the end.
+    fn shut_down(&mut self, request: ShutdownRequest, exit: ManagerExit) {
+        let now = Now::read();
+        self.exit.get_or_insert(exit);
+        self.reactor.drain(LEAVING, now);
+        self.supervisor.close();
+        match request {
+            ShutdownRequest::Graceful { deadline } => {
+                let grace = self.reactor.longest_grace().min(LONGEST_GRACE);
+                if self.closing.drain(deadline + grace + SLACK, now.mono) {
+                    self.reactor.set_mode(Mode::Shutdown {
+                        graceful: true,
+                        // 0 would mean no limit.
+                        deadline_ms: u64::try_from(deadline.as_millis())
+                            .unwrap_or(u64::MAX)
+                            .max(1),
+                    });
+                    self.commander.order(Order::DrainFetches);
+                }
+            }
+            ShutdownRequest::Immediate => {
+                if self.closing.cut_short(now.mono) == Some(Step::Kill) {
+                    self.supervisor.signal_all(crate::process::Signal::KILL);
+                }
+            }
+        }
+    }
+
+    /// Takes the next steps of a shutdown.
+    async fn advance(&mut self, now: Now) {
+        let left = Left {
+            workers: self.supervisor.population().alive(),
+            to_flush: self.session.is_open()
+                && !(self.reactor.is_empty() && self.reactor.is_committed()),
+        };
+        match self.closing.advance(left, &self.config.limits, now.mono) {
+            Some(Step::Terminate) => self.supervisor.signal_all(crate::process::Signal::TERM),
+            Some(Step::Kill) => self.supervisor.signal_all(crate::process::Signal::KILL),
+            Some(Step::Leave) if left.workers == 0 && !left.to_flush => {
+                self.session.leave(GOODBYE).await;
+            }
+            Some(Step::Leave | Step::Flush) | None => {}
+        }
+    }
+
+    /// Closes the parts in order. What was not committed stays in the spool.
+    async fn leave(self) {
+        self.server.close(BRIDGE_CLOSE).await;
+        self.spool.close().await;
+        self.gauges.set_connected(false);
+    }
+
+    fn stats(&self) -> ManagerStats {
+        let counts = self.reactor.counts();
+        let population = self.supervisor.population();
+        let [fetch_round_trip, report_round_trip] = self.workers.round_trips();
+        ManagerStats {
+            status: self.reactor.status(population.ready),
+            workers_alive: population.alive(),
+            worker_starts: self.supervisor.starts(),
+            worker_exits: self.supervisor.exits(),
+            outcomes: counts.outcomes,
+            released: counts.released,
+            executions: counts.executions,
+            strikes: counts.strikes,
+            stale_reports: counts.stale,
+            connected: self.session.is_open(),
+            fetch_round_trip,
+            report_round_trip,
+            queue_wait: counts.queue_wait,
+            start: counts.start,
+            run_time: counts.run_time,
+            commit: counts.commit,
+            poller: Some(self.handle.stats()),
+        }
+    }
+}
+
+/// Room for hand-over notices at the bridge. The reactor never has more prepared than half of it; the other half is for
+/// replies that are on their way back and for notices that wait for this loop.
+const NOTICES: usize = 2 * super::reactor::MOST_PREPARED;

@@ -1,0 +1,179 @@
+//! Everything that must come before anything is leased, in the order in which it must come.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use mitosis_bridge::{Gate, Server, ServerConfig, TransportRoot};
+use tokio::sync::{mpsc, watch};
+
+use crate::comm::link::Connector;
+use crate::process;
+use crate::telemetry::exposition::{self, Source};
+
+use super::super::admission::Admission;
+use super::super::closing::Closing;
+use super::super::commander::Commander;
+use super::super::config::ManagerConfig;
+use super::super::error::ManagerError;
+use super::super::handle::{COMMANDS, ManagerHandle};
+use super::super::identity::{Identity, at, create_private_dir};
+use super::super::metrics::{Exposition, Gauges, Workers};
+use super::super::reactor::{Reactor, Settings};
+use super::super::session::Session;
+use super::super::spool::{Recovered, Spool};
+use super::super::state::Now;
+use super::super::supervisor::{NOTES, Supervisor};
+use super::super::worker_process::Launcher;
+use super::{NOTICES, Run, Tokens};
+
+const RESTARTED: &str = "the manager was restarted while the task ran";
+
+pub(super) async fn start(
+    config: ManagerConfig,
+    connector: Arc<dyn Connector>,
+) -> Result<ManagerHandle, ManagerError> {
+    config.validate()?;
+    process::set_child_subreaper().map_err(ManagerError::Leftovers)?;
+    let (config, identity, spool, recovered) = on_blocking_thread(move || prepare(config)).await?;
+    let admission = Admission::new(&config);
+    let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
+    let server_config = ServerConfig {
+        manager: identity.manager,
+        root,
+        poll: config.poll,
+        capacity: admission.capacity(),
+        notices: NOTICES,
+    };
+    let (server, handle, events) = Server::open(server_config).await.map_err(bridge_error)?;
+    let workers = Workers::new(config.workers);
+    let exposition: Arc<dyn Source> = Arc::new(Exposition {
+        workers: workers.clone(),
+        server: handle.clone(),
+    });
+    exposition::add_source(&exposition);
+    let (notes_tx, notes_rx) = mpsc::channel(NOTES);
+    let launcher = Launcher::new(
+        &config,
+        identity.manager,
+        identity.instance(),
+        handle.clone(),
+        notes_tx,
+    )?;
+    let supervisor = Supervisor::new(
+        config.workers,
+        &config.limits,
+        launcher,
+        notes_rx,
+        workers.clone(),
+    );
+    let (commands_tx, commands_rx) = mpsc::channel(COMMANDS);
+    let (epilogue_tx, epilogue_rx) = watch::channel(None);
+    let manager_handle = ManagerHandle {
+        manager: identity.manager,
+        instance: identity.instance(),
+        commands_tx,
+        epilogue_rx,
+    };
+    let run = Run {
+        reactor: reactor(&config, &identity, admission, recovered),
+        identity,
+        config,
+        spool,
+        session: Session::new(connector),
+        supervisor,
+        server,
+        commander: Commander::new(handle.clone()),
+        handle,
+        events,
+        workers,
+        gauges: Gauges::new(),
+        _exposition: exposition,
+        commands_rx,
+        closing: Closing::Serving,
+        exit: None,
+        tokens: Tokens::default(),
+        gate: Gate::Open,
+        pausing: Vec::new(),
+        resuming: Vec::new(),
+    };
+    tokio::spawn(run.run(epilogue_tx));
+    Ok(manager_handle)
+}
+
+fn bridge_error(error: impl std::error::Error + Send + Sync + 'static) -> ManagerError {
+    ManagerError::Bridge(Box::new(error))
+}
+
+async fn on_blocking_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ManagerError> + Send + 'static,
+) -> Result<T, ManagerError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => Err(ManagerError::Leftovers(io::Error::other(panicked))),
+    }
+}
+
+/// Locks, ends what an earlier life left running, and only then touches what that was writing.
+fn prepare(
+    config: ManagerConfig,
+) -> Result<(ManagerConfig, Identity, Spool, Recovered), ManagerError> {
+    let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
+    let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
+    if killed > 0 {
+        tracing::warn!(
+            killed,
+            "processes of an earlier life were still running and are killed"
+        );
+    }
+    mitosis_bridge::limits::ensure_limits(config.workers).map_err(bridge_error)?;
+    wipe(&config.slots_dir())?;
+    for dir in [config.slots_dir(), config.logs_dir(), config.output_dir()] {
+        create_private_dir(&dir).map_err(at("create", &dir))?;
+    }
+    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability)?;
+    if recovered.dropped_bytes > 0 {
+        tracing::warn!(
+            bytes = recovered.dropped_bytes,
+            "the end of the spool was torn by a crash and is dropped; its reports were never acknowledged"
+        );
+    }
+    Ok((config, identity, spool, recovered))
+}
+
+fn wipe(dir: &Path) -> Result<(), ManagerError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("wipe", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn reactor(
+    config: &ManagerConfig,
+    identity: &Identity,
+    admission: Admission,
+    recovered: Recovered,
+) -> Reactor {
+    let mut reactor = Reactor::new(Settings {
+        workers: config.workers,
+        prefetch: config.prefetch,
+        limits: config.limits,
+        admission,
+        epoch: identity.boot.0,
+        first_ticket: recovered.next_ticket,
+    });
+    let now = Now::read();
+    if !recovered.finals.is_empty() || !recovered.lost.is_empty() {
+        tracing::info!(
+            reports = recovered.finals.len(),
+            lost = recovered.lost.len(),
+            "reports of an earlier life were recovered from the spool"
+        );
+    }
+    reactor.recovered(recovered.finals, now);
+    for started in &recovered.lost {
+        reactor.lost_execution(started, RESTARTED, now);
+    }
+    reactor
+}

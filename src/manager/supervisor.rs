@@ -1,0 +1,296 @@
+//! Keeps the worker slots filled: starts, watches, kills, counts.
+//!
+//! Owned by the manager's loop. Decisions about slots are in [`super::slots`], a single life is in
+//! [`super::worker_process`]; this module joins the two. What a dead worker held is the reactor's business.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use mitosis_bridge::status::StatusView;
+use rustix::process::pidfd_send_signal;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::process::{ExitStatus, Signal};
+use crate::protocol::{ControlState, Incarnation, LocalId};
+use crate::telemetry::names;
+
+use super::config::Limits;
+use super::identity::random_u64;
+use super::metrics::Workers;
+use super::reactor::Ended;
+use super::slots::{Aftermath, Population, Slots};
+use super::state::WorkerEnd;
+use super::worker_process::{Launcher, WorkerNote};
+
+/// Notes of lives that wait for the loop: three per worker, for all of them at once.
+pub(super) const NOTES: usize = 1024;
+
+/// Exit reasons in the order of their counters.
+const REASONS: [&str; 5] = ["asked", "exit", "signal", "startup", "unresponsive"];
+
+/// What the loop has to know.
+#[derive(Debug)]
+pub(super) enum SupervisorEvent {
+    /// A worker is over; everything it said is in the bridge's events.
+    Ended(Ended),
+    /// No worker can be started on this machine; the words say what happened to the last one.
+    Hopeless(String),
+}
+
+#[derive(Debug)]
+struct Live {
+    local_id: LocalId,
+    pidfd: OwnedFd,
+    /// Why the manager killed it, if it did.
+    killed: Option<WorkerEnd>,
+}
+
+/// The supervisor.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    slots: Slots,
+    launcher: Launcher,
+    lives: JoinSet<()>,
+    live: HashMap<Incarnation, Live>,
+    notes_rx: mpsc::Receiver<WorkerNote>,
+    workers: Workers,
+    closing: bool,
+    starts: u64,
+    exits: [u64; REASONS.len()],
+}
+
+impl Supervisor {
+    /// A supervisor with vacant slots; [`Self::fill`] starts the first workers.
+    pub(super) fn new(
+        workers: u16,
+        limits: &Limits,
+        launcher: Launcher,
+        notes_rx: mpsc::Receiver<WorkerNote>,
+        board: Workers,
+    ) -> Self {
+        Self {
+            slots: Slots::new(workers, limits.startup, Instant::now()),
+            launcher,
+            lives: JoinSet::new(),
+            live: HashMap::new(),
+            notes_rx,
+            workers: board,
+            closing: false,
+            starts: 0,
+            exits: [0; REASONS.len()],
+        }
+    }
+
+    /// Starts what is due and kills what did not come up.
+    pub(super) fn fill(&mut self, control: &ControlState, now: Instant) {
+        while self.lives.try_join_next().is_some() {}
+        for local_id in self.slots.take_due(now) {
+            let life = self.launcher.clone().live(local_id, control.clone());
+            self.lives.spawn(life);
+        }
+        for incarnation in self.slots.overdue(now) {
+            self.kill(incarnation, WorkerEnd::Startup);
+        }
+    }
+
+    /// When [`Self::fill`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.slots.next_deadline()
+    }
+
+    /// Waits for a note. Safe to drop and call again.
+    pub(super) async fn next(&mut self) -> WorkerNote {
+        match self.notes_rx.recv().await {
+            Some(note) => note,
+            // The launcher holds a sender as long as this lives.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes a note in.
+    pub(super) fn noted(&mut self, note: WorkerNote, now: Instant) -> Option<SupervisorEvent> {
+        match note {
+            WorkerNote::Launched {
+                local_id,
+                incarnation,
+                pidfd,
+                status,
+            } => {
+                self.launched(local_id, incarnation, pidfd, status, now);
+                None
+            }
+            WorkerNote::NotLaunched { local_id, reason } => {
+                tracing::error!(worker = %local_id, reason, "a worker cannot be started");
+                self.aftermath(local_id, WorkerEnd::Startup, reason, now)
+            }
+            WorkerNote::Gone {
+                local_id,
+                incarnation,
+                exit,
+                begun,
+                log_tail,
+            } => {
+                let came_up = self.slots.is_ready(local_id);
+                let how = self.classify(incarnation, exit.map(|exit| exit.status), came_up);
+                self.live.remove(&incarnation);
+                self.workers.gone(local_id);
+                self.report(local_id, how, &log_tail);
+                let said = format!(
+                    "worker {local_id} {}",
+                    describe(how, exit.map(|exit| exit.status))
+                );
+                let words = if log_tail.is_empty() {
+                    said
+                } else {
+                    format!("{said}; it said: {log_tail}")
+                };
+                if let Some(hopeless) = self.aftermath(local_id, how, words, now) {
+                    return Some(hopeless);
+                }
+                Some(SupervisorEvent::Ended(Ended {
+                    incarnation,
+                    local_id,
+                    how,
+                    begun,
+                }))
+            }
+        }
+    }
+
+    fn launched(
+        &mut self,
+        local_id: LocalId,
+        incarnation: Incarnation,
+        pidfd: OwnedFd,
+        status: StatusView,
+        now: Instant,
+    ) {
+        self.starts += 1;
+        metrics::counter!(names::MANAGER_WORKER_STARTS).increment(1);
+        if !self.slots.is_ready(local_id) {
+            self.slots.launched(local_id, incarnation, now);
+        }
+        self.workers.up(local_id, status);
+        let live = Live {
+            local_id,
+            pidfd,
+            killed: None,
+        };
+        self.live.insert(incarnation, live);
+        // It was on its way when everybody was told to go.
+        if self.closing {
+            self.signal(incarnation, Signal::TERM);
+        }
+    }
+
+    /// A worker's handshake succeeded.
+    pub(super) fn joined(&mut self, local_id: LocalId, incarnation: Incarnation, now: Instant) {
+        self.slots.joined(local_id, incarnation, now);
+    }
+
+    fn classify(
+        &self,
+        incarnation: Incarnation,
+        status: Option<ExitStatus>,
+        came_up: bool,
+    ) -> WorkerEnd {
+        let killed = self.live.get(&incarnation).and_then(|live| live.killed);
+        match (killed, status) {
+            (Some(end), _) => end,
+            _ if self.closing => WorkerEnd::Asked,
+            _ if !came_up => WorkerEnd::Startup,
+            (None, Some(ExitStatus::Code(code))) => WorkerEnd::Code(code),
+            (None, Some(ExitStatus::Signal(signal))) => WorkerEnd::Signal(signal),
+            (None, None) => WorkerEnd::Unresponsive,
+        }
+    }
+
+    fn report(&mut self, local_id: LocalId, how: WorkerEnd, log_tail: &str) {
+        let reason = how.as_str();
+        let index = REASONS.iter().position(|known| *known == reason);
+        self.exits[index.expect("every reason has a counter")] += 1;
+        metrics::counter!(names::MANAGER_WORKER_EXITS, "reason" => reason).increment(1);
+        if how == WorkerEnd::Asked {
+            tracing::debug!(worker = %local_id, "worker left");
+        } else {
+            tracing::warn!(worker = %local_id, reason, log_tail, "worker {local_id} {how}");
+        }
+    }
+
+    fn aftermath(
+        &mut self,
+        local_id: LocalId,
+        how: WorkerEnd,
+        words: String,
+        now: Instant,
+    ) -> Option<SupervisorEvent> {
+        let aftermath = self.slots.gone(local_id, how, random_u64(), now);
+        (aftermath == Aftermath::Hopeless && !self.closing)
+            .then_some(SupervisorEvent::Hopeless(words))
+    }
+
+    /// Kills a worker that does not react.
+    pub(super) fn kill(&mut self, incarnation: Incarnation, how: WorkerEnd) {
+        if let Some(live) = self.live.get_mut(&incarnation)
+            && live.killed.is_none()
+        {
+            tracing::warn!(worker = %live.local_id, "worker {} {how}", live.local_id);
+            live.killed = Some(how);
+            self.signal(incarnation, Signal::KILL);
+        }
+    }
+
+    /// Starts nothing any more; whoever ends from here on was asked to.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.slots.close();
+    }
+
+    /// Signals every worker; used for the steps of a shutdown.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        for incarnation in self.live.keys() {
+            self.signal(*incarnation, signal);
+        }
+    }
+
+    fn signal(&self, incarnation: Incarnation, signal: Signal) {
+        let Some(live) = self.live.get(&incarnation) else {
+            return;
+        };
+        match pidfd_send_signal(&live.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => {
+                let error = io::Error::from(errno);
+                tracing::error!(worker = %live.local_id, %error, "a worker cannot be signaled");
+            }
+        }
+    }
+
+    /// Workers by state.
+    pub(super) fn population(&self) -> Population {
+        self.slots.population()
+    }
+
+    /// Worker processes started.
+    pub(super) fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Worker processes that ended, by reason.
+    pub(super) fn exits(&self) -> Vec<(&'static str, u64)> {
+        REASONS.into_iter().zip(self.exits).collect()
+    }
+}
+
+/// An end in words; a worker that did not come up may have exited by itself.
+fn describe(how: WorkerEnd, status: Option<ExitStatus>) -> String {
+    match (how, status) {
+        (WorkerEnd::Startup, Some(ExitStatus::Code(code))) => {
+            format!("exited with code {code} before it was ready")
+        }
+        _ => how.to_string(),
+    }
+}
