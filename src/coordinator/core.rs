@@ -1,0 +1,177 @@
+//! The [`Coordinator`] handle: what every front end calls.
+//!
+//! A handle is a cheap clone; all of them share one store, one timer and the wake-ups. The methods live in the
+//! modules below, one per concern. Rules are in the store's ledger; waiting, waking and counting are here. Nothing in
+//! here holds a lock across an await, and no future in here half-does anything when it is dropped.
+//!
+//! | wake-up | who fills | who waits | when it is missed |
+//! |---|---|---|---|
+//! | `work` | every change that makes tasks ready | manager sessions, fetches of workers | the timer repeats it |
+//! | `ends` | every commit of a terminal state | `wait`, subscribers to ends | the waiter reads the store |
+//! | `posts` | cancels and modes | sessions, control calls of workers | repeated with every renewal |
+
+pub mod ends;
+mod manage;
+mod posts;
+mod publish;
+mod query;
+mod submit;
+mod timer;
+mod wait;
+mod work;
+pub mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use secrecy::SecretBox;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use super::config::CoordinatorConfig;
+use super::error::CoordinatorError;
+use super::store::sqlite::SqliteStore;
+use super::store::{Store, StoreError, SystemClock};
+
+pub use manage::ModeTarget;
+pub(super) use posts::Post;
+pub use query::{Archive, Page};
+pub use wait::WaitFor;
+pub(super) use work::WorkBoard;
+
+/// The coordinator of one store. Clones share it.
+///
+/// It stops when [`Coordinator::close`] is called or the last clone is dropped; only `close` waits for the store to
+/// be written to its final place.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    pub(super) shared: Arc<Shared>,
+    /// Dropping the last clone closes the channel, which every background future takes as the order to stop.
+    life: Arc<watch::Sender<bool>>,
+}
+
+/// What the handle, its background futures and its sessions share.
+pub(super) struct Shared {
+    pub(super) config: CoordinatorConfig,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) work: WorkBoard,
+    pub(super) posts: posts::Posts,
+    pub(super) ends: ends::EndLog,
+    /// Rung when something falls due earlier than the timer knows.
+    pub(super) timer: Notify,
+    /// True, or closed: stop.
+    stop: watch::Receiver<bool>,
+    signing_seed: SecretBox<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("epoch", &self.store.epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Coordinator {
+    /// Opens the store in the state directory and begins to serve: a new epoch, and a full new term for every lease
+    /// that was open.
+    ///
+    /// # Errors
+    /// `Open` when the directory is in use, unusable, or written by a newer program.
+    pub async fn open(config: CoordinatorConfig) -> Result<Self, CoordinatorError> {
+        let store = SqliteStore::open(&config, Arc::new(SystemClock::start())).await?;
+        Self::with_store(config, Arc::new(store)).await
+    }
+
+    /// Begins to serve a store that is already open.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn with_store(
+        config: CoordinatorConfig,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, CoordinatorError> {
+        let signing_seed = signing_seed(&*store).await?;
+        let last_end = store.last_end().await?;
+        let (life, stop) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            config,
+            store,
+            work: WorkBoard::default(),
+            posts: posts::Posts::default(),
+            ends: ends::EndLog::starting_at(last_end),
+            timer: Notify::new(),
+            stop,
+            signing_seed,
+        });
+        tokio::spawn(timer::run(Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            life: Arc::new(life),
+        })
+    }
+
+    /// The settings it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &CoordinatorConfig {
+        &self.shared.config
+    }
+
+    /// This life of the coordinator; one more at every start.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.shared.store.epoch()
+    }
+
+    /// Name of the store, kept over all lives.
+    #[must_use]
+    pub fn instance(&self) -> Uuid {
+        self.shared.store.instance()
+    }
+
+    /// Seed of the key that signs tokens; made with the store and kept in it.
+    #[must_use]
+    pub fn signing_seed(&self) -> &SecretBox<[u8; 32]> {
+        &self.shared.signing_seed
+    }
+
+    /// Resolves when the coordinator stops; long polls and sessions end with it.
+    pub async fn stopped(&self) {
+        self.shared.stopped().await;
+    }
+
+    /// Stops: sessions end, waiting calls return, the store is written to its final place. Leases stay open; the
+    /// next start gives each a full new term.
+    pub async fn close(self) {
+        self.life.send_replace(true);
+        self.shared.store.close().await;
+    }
+}
+
+impl Shared {
+    /// Resolves when the coordinator stops.
+    pub(super) async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // A closed channel means that the last handle is gone, which is an order to stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// True once the coordinator stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stop.borrow() || self.stop.has_changed().is_err()
+    }
+}
+
+/// The seed kept in the store; drawn now when the store is new.
+async fn signing_seed(store: &dyn Store) -> Result<SecretBox<[u8; 32]>, CoordinatorError> {
+    let mut candidate = [0; 32];
+    getrandom::fill(&mut candidate).map_err(CoordinatorError::Random)?;
+    let kept = store.secret("signing_seed", candidate.to_vec()).await?;
+    let kept = <[u8; 32]>::try_from(kept.as_slice()).map_err(|_| StoreError::Corrupt {
+        what: "the signing seed",
+    })?;
+    Ok(SecretBox::new(Box::new(kept)))
+}

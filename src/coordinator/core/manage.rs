@@ -1,0 +1,139 @@
+//! What users and operators decide about tasks and holders: cancel, retry, mode.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Coordinator;
+use crate::coordinator::error::CoordinatorError;
+use crate::coordinator::store::{
+    CancelTarget, CancelWish, Counts, Holder, HolderKind, RetryTarget, StoreError,
+};
+use crate::protocol::Mode;
+use crate::protocol::api::{CancelResponse, SubmittedTask};
+
+/// Whose mode an operator sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeTarget {
+    /// One manager.
+    Manager(Uuid),
+    /// One independent worker.
+    Worker(Uuid),
+    /// Every holder that is live now.
+    All,
+}
+
+impl Coordinator {
+    /// Ends one task. A task that nobody has is cancelled at once; for one that somebody has the order is stored and
+    /// pushed to its holder, and this returns without waiting for the end; an ended one keeps its result.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn cancel(
+        &self,
+        task: Uuid,
+        graceful: bool,
+    ) -> Result<CancelResponse, CoordinatorError> {
+        let counts = self
+            .cancel_target(CancelTarget::Task(task), graceful)
+            .await?;
+        let state = counts
+            .into_keys()
+            .next()
+            .expect("the counts of one task name its state");
+        Ok(CancelResponse { state })
+    }
+
+    /// Ends every task of a suite that has not ended. Returns the suite's counts after that; tasks that somebody has
+    /// follow within their grace.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn cancel_all(
+        &self,
+        suite: Uuid,
+        graceful: bool,
+    ) -> Result<Counts, CoordinatorError> {
+        self.cancel_target(CancelTarget::Suite(suite), graceful)
+            .await
+    }
+
+    async fn cancel_target(
+        &self,
+        target: CancelTarget,
+        graceful: bool,
+    ) -> Result<Counts, CoordinatorError> {
+        let wish = CancelWish::of(graceful);
+        let cancelled = self.shared.complete(move |shared| async move {
+            let cancelled = shared.store.cancel(target, wish).await?;
+            shared.publish(cancelled.changes).await;
+            Ok(cancelled.counts)
+        });
+        Ok(cancelled.await?)
+    }
+
+    /// Repeats one ended task as a new one of the same suite that names the old.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotEnded`.
+    pub async fn retry(&self, task: Uuid) -> Result<SubmittedTask, CoordinatorError> {
+        let tasks = self.retry_target(RetryTarget::Task(task)).await?;
+        let new = tasks.into_iter().next();
+        Ok(new.expect("the retry of one task makes one task"))
+    }
+
+    /// Repeats every failed or cancelled task of a suite that has not been repeated yet.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn retry_all(&self, suite: Uuid) -> Result<Vec<SubmittedTask>, CoordinatorError> {
+        self.retry_target(RetryTarget::Suite(suite)).await
+    }
+
+    async fn retry_target(
+        &self,
+        target: RetryTarget,
+    ) -> Result<Vec<SubmittedTask>, CoordinatorError> {
+        let retried = self.shared.complete(move |shared| async move {
+            let (tasks, changes) = shared.store.retry(target).await?;
+            shared.publish(changes).await;
+            Ok(tasks)
+        });
+        Ok(retried.await?)
+    }
+
+    /// Sets the mode of holders: pause, run, or leave. It is kept, and pushed where a session is open. A holder in
+    /// another mode than `Run` is granted nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when the holder never registered.
+    pub async fn set_mode(&self, target: ModeTarget, mode: Mode) -> Result<(), CoordinatorError> {
+        let holders = match target {
+            ModeTarget::Manager(uuid) => vec![named(HolderKind::Manager, uuid)],
+            ModeTarget::Worker(uuid) => vec![named(HolderKind::Worker, uuid)],
+            ModeTarget::All => self.live_holders().await?,
+        };
+        for holder in holders {
+            let id = self.shared.store.set_mode(holder, mode).await?;
+            if let Some(post) = self.shared.posts.get(id) {
+                self.shared.publish_mode(&post, mode);
+            }
+        }
+        // Whoever runs again may ask for what has been waiting.
+        self.shared.work.announce(1);
+        Ok(())
+    }
+
+    async fn live_holders(&self) -> Result<Vec<Holder>, StoreError> {
+        let mut holders = Vec::new();
+        for kind in [HolderKind::Manager, HolderKind::Worker] {
+            let known = self.shared.store.holders(kind, Duration::ZERO).await?;
+            holders.extend(known.into_iter().map(|record| record.holder));
+        }
+        Ok(holders)
+    }
+}
+
+fn named(kind: HolderKind, uuid: Uuid) -> Holder {
+    Holder { kind, uuid }
+}

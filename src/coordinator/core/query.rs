@@ -1,0 +1,256 @@
+//! Reading: tasks, suites, counts, holders, of a running coordinator or of one that is not running. Nothing here
+//! changes anything.
+
+use std::path::Path;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Coordinator;
+use crate::coordinator::error::CoordinatorError;
+use crate::coordinator::store::sqlite::SqliteArchive;
+use crate::coordinator::store::{
+    Audit, Counts, HolderId, HolderKind, HolderRecord, StoreError, StoreReader, TaskQuery,
+};
+use crate::protocol::TaskState;
+use crate::protocol::api::{
+    ManagerSummary, SuiteSummary, TaskDetail, TaskFilter, TaskPage, WorkerSummary,
+};
+
+/// Entries of a page when the request names no limit.
+pub(super) const DEFAULT_LIMIT: u32 = 100;
+/// Most entries of a page.
+pub(super) const MAX_LIMIT: u32 = 1000;
+/// How long a holder that is gone is still listed.
+const LISTED_AFTER_LAST_SEEN: Duration = Duration::from_secs(24 * 3600);
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Give it back to get the next page; `None` on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Everything about one task.
+async fn task(store: &dyn StoreReader, uuid: Uuid) -> Result<TaskDetail, CoordinatorError> {
+    let found = store.task(uuid).await?;
+    Ok(found.ok_or(StoreError::NotFound { what: "task", uuid })?)
+}
+
+async fn tasks(store: &dyn StoreReader, filter: &TaskFilter) -> Result<TaskPage, CoordinatorError> {
+    let query = parse_filter(filter)?;
+    let limit = query.limit;
+    let one_more = TaskQuery {
+        limit: limit + 1,
+        ..query
+    };
+    let mut tasks = store.tasks(one_more).await?;
+    let next_cursor = next_cursor(&mut tasks, limit, |task| task.id);
+    Ok(TaskPage { tasks, next_cursor })
+}
+
+async fn suites(
+    store: &dyn StoreReader,
+    cursor: Option<&str>,
+    limit: Option<u32>,
+) -> Result<Page<SuiteSummary>, CoordinatorError> {
+    let (after, limit) = (parse_cursor(cursor)?, parse_limit(limit)?);
+    let mut suites = store.suites(after, limit + 1).await?;
+    let next_cursor = next_cursor(&mut suites, limit, |(id, _)| *id);
+    Ok(Page {
+        items: suites.into_iter().map(|(_, suite)| suite).collect(),
+        next_cursor,
+    })
+}
+
+async fn suite(store: &dyn StoreReader, uuid: Uuid) -> Result<SuiteSummary, CoordinatorError> {
+    let found = store.suite(uuid).await?;
+    Ok(found.ok_or(StoreError::NotFound {
+        what: "suite",
+        uuid,
+    })?)
+}
+
+/// The queries that need no running coordinator, for a type that has a [`StoreReader`].
+macro_rules! queries {
+    ($owner:ty, $owned:ident => $store:expr) => {
+        impl $owner {
+            /// Everything about one task.
+            ///
+            /// # Errors
+            /// `NotFound`.
+            pub async fn task(&self, uuid: Uuid) -> Result<TaskDetail, CoordinatorError> {
+                let $owned = self;
+                task($store, uuid).await
+            }
+
+            /// One page of tasks, oldest first.
+            ///
+            /// # Errors
+            /// `BadQuery` for a state, cursor or limit that makes no sense; `NotFound` for an unknown suite.
+            pub async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, CoordinatorError> {
+                let $owned = self;
+                tasks($store, filter).await
+            }
+
+            /// One page of suites, oldest first.
+            ///
+            /// # Errors
+            /// `BadQuery` for a cursor or limit that makes no sense.
+            pub async fn suites(
+                &self,
+                cursor: Option<&str>,
+                limit: Option<u32>,
+            ) -> Result<Page<SuiteSummary>, CoordinatorError> {
+                let $owned = self;
+                suites($store, cursor, limit).await
+            }
+
+            /// One suite with its counts.
+            ///
+            /// # Errors
+            /// `NotFound`.
+            pub async fn suite(&self, uuid: Uuid) -> Result<SuiteSummary, CoordinatorError> {
+                let $owned = self;
+                suite($store, uuid).await
+            }
+
+            /// Tasks by state, of one suite or of all.
+            ///
+            /// # Errors
+            /// `NotFound` when the suite does not exist.
+            pub async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, CoordinatorError> {
+                let $owned = self;
+                Ok($store.counts(suite).await?)
+            }
+        }
+    };
+}
+
+queries!(Coordinator, coordinator => &*coordinator.shared.store);
+queries!(Archive, archive => &archive.store);
+
+/// The store of a coordinator that is not running, for reading: what `task`, `tasks` and `logs` show with
+/// `--state-dir`. It takes no lock and changes nothing.
+#[derive(Debug)]
+pub struct Archive {
+    store: SqliteArchive,
+}
+
+impl Archive {
+    /// Opens the store in a state directory.
+    ///
+    /// # Errors
+    /// `Open` when there is none, or it was written by another version.
+    pub async fn open(state_dir: &Path) -> Result<Self, CoordinatorError> {
+        let store = SqliteArchive::open(state_dir).await?;
+        Ok(Self { store })
+    }
+}
+
+impl Coordinator {
+    /// Managers that are live or were heard within a day.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn managers(&self) -> Result<Vec<ManagerSummary>, CoordinatorError> {
+        let records = self
+            .shared
+            .store
+            .holders(HolderKind::Manager, LISTED_AFTER_LAST_SEEN)
+            .await?;
+        let summary = |record: HolderRecord| ManagerSummary {
+            uuid: record.holder.uuid,
+            connected: self.is_connected(record.id),
+            host: record.host,
+            workers: record.slots,
+            leases: record.leases,
+            last_seen_us: record.last_seen_us,
+        };
+        Ok(records.into_iter().map(summary).collect())
+    }
+
+    /// Independent workers that are live or were heard within a day.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn workers(&self) -> Result<Vec<WorkerSummary>, CoordinatorError> {
+        let records = self
+            .shared
+            .store
+            .holders(HolderKind::Worker, LISTED_AFTER_LAST_SEEN)
+            .await?;
+        let summary = |record: HolderRecord| WorkerSummary {
+            uuid: record.holder.uuid,
+            host: record.host,
+            task: record.task,
+            last_seen_us: record.last_seen_us,
+        };
+        Ok(records.into_iter().map(summary).collect())
+    }
+
+    /// The books: accepted = finished + in flight.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn audit(&self) -> Result<Audit, CoordinatorError> {
+        Ok(self.shared.store.audit().await?)
+    }
+
+    fn is_connected(&self, id: HolderId) -> bool {
+        let post = self.shared.posts.get(id);
+        post.is_some_and(|post| post.session.receiver_count() > 0)
+    }
+}
+
+fn parse_filter(filter: &TaskFilter) -> Result<TaskQuery, CoordinatorError> {
+    let words = filter.state.as_deref().unwrap_or_default().split(',');
+    let words = words.map(str::trim).filter(|word| !word.is_empty());
+    let states: Result<Vec<_>, _> = words.map(parse_state).collect();
+    Ok(TaskQuery {
+        suite: filter.suite,
+        states: states?,
+        after: parse_cursor(filter.cursor.as_deref())?,
+        limit: parse_limit(filter.limit)?,
+    })
+}
+
+fn parse_state(word: &str) -> Result<TaskState, CoordinatorError> {
+    TaskState::parse(word).ok_or_else(|| CoordinatorError::BadQuery {
+        field: "state",
+        value: word.to_owned(),
+        expected: "write pending, ready, assigned, running, completed, failed or cancelled, separated by commas",
+    })
+}
+
+fn parse_cursor(cursor: Option<&str>) -> Result<i64, CoordinatorError> {
+    let Some(cursor) = cursor else { return Ok(0) };
+    cursor.parse().map_err(|_| CoordinatorError::BadQuery {
+        field: "cursor",
+        value: cursor.to_owned(),
+        expected: "give the `next_cursor` of the page before",
+    })
+}
+
+fn parse_limit(limit: Option<u32>) -> Result<u32, CoordinatorError> {
+    match limit.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        limit => Err(CoordinatorError::BadQuery {
+            field: "limit",
+            value: limit.to_string(),
+            expected: "write a number from 1 to 1000",
+        }),
+    }
+}
+
+/// Cuts the one entry that was read beyond the page, and says where the next page begins.
+fn next_cursor<T>(items: &mut Vec<T>, limit: u32, id: impl Fn(&T) -> i64) -> Option<String> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if items.len() <= limit {
+        return None;
+    }
+    items.truncate(limit);
+    items.last().map(|last| id(last).to_string())
+}

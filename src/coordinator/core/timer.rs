@@ -1,0 +1,82 @@
+//! The one timer: takes back leases that ran out, releases tasks whose back-off is over, refreshes gauges.
+//!
+//! It sleeps until the earliest known deadline, at most [`LONGEST_PAUSE`], and is rung when a commit makes something
+//! due earlier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+
+use super::Shared;
+use crate::protocol::TaskState;
+use crate::telemetry::names;
+
+/// Longest sleep: how late a hint to work that nobody took is repeated, and the age of the gauges.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest sleep, so that many deadlines in a row are served together.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Runs until the coordinator stops.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stopped() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = rung(&shared) => {}
+        }
+        pause = match shared.store.advance().await {
+            Ok(changes) => {
+                let due = changes.next_due.unwrap_or(LONGEST_PAUSE);
+                shared.publish_due(changes).await;
+                due.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+            }
+            Err(_) if shared.is_stopping() => return,
+            Err(error) => {
+                tracing::warn!(%error, "deadlines cannot be looked at; trying again");
+                LONGEST_PAUSE
+            }
+        };
+        refresh_gauges(&shared).await;
+    }
+}
+
+/// Resolves when something is due earlier than known, but leaves at least [`SHORTEST_PAUSE`] between two rounds.
+async fn rung(shared: &Shared) {
+    shared.timer.notified().await;
+    tokio::time::sleep(SHORTEST_PAUSE).await;
+}
+
+impl Shared {
+    /// Spreads the news of a round of the timer itself, which need not ring it again.
+    async fn publish_due(&self, mut changes: crate::coordinator::store::Changes) {
+        changes.next_due = None;
+        self.publish(changes).await;
+    }
+}
+
+async fn refresh_gauges(shared: &Shared) {
+    let Ok(counts) = shared.store.counts(None).await else {
+        return;
+    };
+    for state in TaskState::ALL
+        .into_iter()
+        .filter(|state| !state.is_terminal())
+    {
+        let tasks = counts.get(&state).copied().unwrap_or(0);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float; counts stay far below 2^52"
+        )]
+        gauge!(names::COORDINATOR_TASKS, "state" => state.as_str()).set(tasks as f64);
+    }
+    // A worker whose wake-up went to somebody who could not use it is woken here.
+    if counts
+        .get(&TaskState::Ready)
+        .is_some_and(|ready| *ready > 0)
+    {
+        shared.work.announce(1);
+    }
+}

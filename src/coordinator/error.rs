@@ -1,0 +1,103 @@
+//! Why the coordinator refused or failed, with the stable word that programs see.
+//!
+//! The mapping to HTTP status codes is the HTTP module's; the words here are the contract between the two.
+
+use uuid::Uuid;
+
+use super::store::{OpenError, StoreError};
+use crate::protocol::task::SpecError;
+
+/// Failure of a call on the coordinator.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A submit without tasks that names no new suite.
+    #[error("the submit has no tasks; give at least one, or ask for a new suite by name")]
+    NothingSubmitted,
+    /// One spec of a submit breaks a rule.
+    #[error("task {index} is refused: {source}")]
+    BadTask {
+        /// Its place in the submit, from 0.
+        index: usize,
+        /// The rule, in words for its author; part of the message because it is the message.
+        source: SpecError,
+    },
+    /// One spec or key of a submit is too large.
+    #[error(
+        "task {index} is refused: its {part} has {bytes} bytes, and {limit} is the most that is accepted"
+    )]
+    TooLarge {
+        /// Its place in the submit, from 0.
+        index: usize,
+        /// `spec` or `key`.
+        part: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The largest size accepted.
+        limit: usize,
+    },
+    /// The submit as a whole is too large for one transaction.
+    #[error(
+        "the submit has {bytes} bytes, and {limit} is the most one call may have; split it into several calls"
+    )]
+    SubmitTooLarge {
+        /// Size of all specs.
+        bytes: usize,
+        /// The largest size accepted.
+        limit: usize,
+    },
+    /// A filter, cursor or limit makes no sense.
+    #[error("`{field}` is `{value}`; {expected}")]
+    BadQuery {
+        /// The parameter.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is expected, in words.
+        expected: &'static str,
+    },
+    /// The worker never registered, or it left.
+    #[error("worker {0} is not registered; register first")]
+    WorkerGone(Uuid),
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+    /// No random numbers for keys.
+    #[error("the system gave no random numbers")]
+    Random(#[source] getrandom::Error),
+}
+
+impl CoordinatorError {
+    /// True when the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Stopping => true,
+            _ => false,
+        }
+    }
+
+    /// A stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store(StoreError::NotFound { .. }) => "not_found",
+            Self::Store(StoreError::NotEnded(_)) => "not_ended",
+            Self::Store(StoreError::Replaced) => "replaced",
+            Self::Store(StoreError::Closed) | Self::Stopping => "stopping",
+            Self::Store(StoreError::Backend { .. } | StoreError::Corrupt { .. })
+            | Self::Open(_)
+            | Self::Random(_) => "store",
+            Self::NothingSubmitted | Self::BadTask { .. } => "bad_task",
+            Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
+            Self::BadQuery { .. } => "bad_query",
+            Self::WorkerGone(_) => "worker_gone",
+        }
+    }
+}

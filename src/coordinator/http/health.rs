@@ -1,0 +1,83 @@
+//! Health, metrics, and the API's own description.
+//!
+//! `/healthz`, `/readyz` and the document need no token: they say nothing about what is stored. `/metrics` does, so
+//! it needs one, which a scraper gives as its bearer credentials.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::ObserverCaller;
+use super::failure::Failure;
+use super::state::ApiState;
+use crate::protocol::api::ErrorBody;
+
+/// How long the store may take to answer before it counts as not ready.
+const STORE_ANSWER: Duration = Duration::from_secs(2);
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+}
+
+pub(super) fn api_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(document))
+}
+
+/// Whether the process answers at all.
+#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the store answers.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, description = "The store does not answer, or the coordinator stops", body = ErrorBody)
+    )
+)]
+async fn readyz(State(state): State<ApiState>) -> Result<&'static str, Failure> {
+    let asked = tokio::time::timeout(STORE_ANSWER, state.coordinator().counts(None));
+    match state.unless_stopped(asked).await {
+        Some(Ok(Ok(_))) => Ok("ready\n"),
+        Some(_) => Err(Failure::not_ready()),
+        None => Err(Failure::stopping()),
+    }
+}
+
+/// What Prometheus scrapes.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation", security(("bearer" = ["user", "manager"])),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "default", description = "Refused", body = ErrorBody)
+    )
+)]
+async fn metrics(_: ObserverCaller, State(state): State<ApiState>) -> Result<Response, Failure> {
+    let render = state.options().metrics.as_ref().ok_or_else(|| {
+        Failure::not_found("this process exports no metrics here; scrape its own metrics address")
+    })?;
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((kind, render()).into_response())
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operation", responses((status = 200, body = Object)))]
+async fn document() -> Response {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let document = crate::coordinator::openapi::document();
+        document
+            .to_pretty_json()
+            .expect("the document is plain data")
+    });
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}

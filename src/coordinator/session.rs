@@ -1,0 +1,405 @@
+//! Serves one manager over a link: hello and inventory, then claims, commits and renewals, answered by their ids.
+//!
+//! A session is one future. It is fed by a link (a WebSocket or memory) and calls the core; it keeps no state that a
+//! new session of the same manager would miss. Claims, commits and renewals have a lane each: they overlap, and
+//! within a lane they keep their order, which for commits is the order of the spool. A session ends when the link
+//! closes, the manager leaves, the coordinator stops, or a newer session of the same manager takes over; whatever the
+//! reason, it leaves the manager's leases to the next inventory or to their term, except after a goodbye.
+//!
+//! ```text
+//!            +--> claims  --> core.claim  --> Claimed   (a short answer arms the hint)
+//!   frames --+--> commits --> core.commit --> Committed
+//!            +--> renewals -> core.renew  --> Renewed
+//!   work, directive --------> hints       --> Hint
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metrics::{gauge, histogram};
+use tokio::sync::watch;
+
+use super::core::{Coordinator, Post, Shared};
+use super::store::{Claim, HolderSession, StoreError, Unstarted};
+use crate::comm::link::{self, ConnectError, Connector, CoordinatorEnd, ManagerEnd};
+use crate::protocol::Mode;
+use crate::protocol::session::{Commit, Hint, ManagerStatus, ToCoordinator, ToManager};
+use crate::telemetry::names;
+
+mod hello;
+#[cfg(test)]
+mod tests;
+
+/// Requests of one kind that wait in their lane. A manager has one of each outstanding; a full lane holds up the
+/// frames behind it, and the link then holds up the manager.
+const LANE_CAPACITY: usize = 16;
+/// Most tasks of one answer; the store's own limit of bytes is usually reached by large specs only.
+const MAX_CLAIM: u32 = 4096;
+/// Pause asked for after a passing fault of the store.
+const BUSY_PAUSE_MS: u64 = 200;
+/// Pause asked for after a fault that an operator has to look at.
+const BROKEN_PAUSE_MS: u64 = 5_000;
+/// How long a new link may stay without a hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The manager said goodbye; whatever it still had was requeued.
+    Goodbye,
+    /// The link closed, or the manager broke the protocol. Its leases last until their term ends.
+    LinkClosed,
+    /// No hello came in time.
+    NoHello,
+    /// The manager was refused, in words.
+    Refused,
+    /// A newer session of the same manager took over.
+    Replaced,
+    /// The coordinator stops.
+    Stopping,
+}
+
+impl Coordinator {
+    /// Serves one manager until the session ends. The front end has checked that the peer may be a manager.
+    pub async fn serve_session(&self, end: CoordinatorEnd) -> SessionEnd {
+        let shared = Arc::clone(&self.shared);
+        let reason = tokio::select! {
+            () = self.stopped() => SessionEnd::Stopping,
+            reason = serve(shared, end) => reason,
+        };
+        tracing::debug!(?reason, "manager session ended");
+        reason
+    }
+
+    /// Opens sessions over memory, with the same frames as over a WebSocket: for `run` and `up`, where coordinator and
+    /// manager are one process.
+    #[must_use]
+    pub fn local_connector(&self) -> Arc<dyn Connector> {
+        Arc::new(LocalConnector {
+            coordinator: self.clone(),
+        })
+    }
+}
+
+/// Opens sessions over memory.
+#[derive(Debug)]
+struct LocalConnector {
+    coordinator: Coordinator,
+}
+
+#[async_trait]
+impl Connector for LocalConnector {
+    async fn connect(&self) -> Result<ManagerEnd, ConnectError> {
+        let (manager, coordinator) = link::pair();
+        let serving = self.coordinator.clone();
+        tokio::spawn(async move { serving.serve_session(coordinator).await });
+        Ok(manager)
+    }
+}
+
+async fn serve(shared: Arc<Shared>, end: CoordinatorEnd) -> SessionEnd {
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, end.frames_rx.recv_async()).await;
+    let hello = match hello {
+        Err(_) => return SessionEnd::NoHello,
+        Ok(Err(_)) => return SessionEnd::LinkClosed,
+        Ok(Ok(ToCoordinator::Hello(hello))) => hello,
+        Ok(Ok(_)) => {
+            hello::refuse(&end.frames_tx, "the first frame of a session is a hello").await;
+            return SessionEnd::Refused;
+        }
+    };
+    match hello::welcome(&shared, hello, &end.frames_tx).await {
+        Ok((post, session)) => {
+            let session = Session {
+                shared,
+                post,
+                fence: session,
+                frames_tx: end.frames_tx,
+            };
+            session.run(end.frames_rx).await
+        }
+        Err(reason) => reason,
+    }
+}
+
+/// An open session.
+struct Session {
+    shared: Arc<Shared>,
+    post: Arc<Post>,
+    /// What the store knows this session by.
+    fence: HolderSession,
+    frames_tx: flume::Sender<ToManager>,
+}
+
+/// Counts open sessions by living as long as one.
+struct OpenSession;
+
+impl OpenSession {
+    fn begin() -> Self {
+        gauge!(names::COORDINATOR_SESSIONS).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        gauge!(names::COORDINATOR_SESSIONS).decrement(1.0);
+    }
+}
+
+/// A lane's result: it runs until something ends the session.
+type Lane = Result<std::convert::Infallible, SessionEnd>;
+
+impl Session {
+    async fn run(self, frames_rx: flume::Receiver<ToCoordinator>) -> SessionEnd {
+        let _open = OpenSession::begin();
+        let (claims_tx, claims_rx) = flume::bounded(LANE_CAPACITY);
+        let (commits_tx, commits_rx) = flume::bounded(LANE_CAPACITY);
+        let (renewals_tx, renewals_rx) = flume::bounded(LANE_CAPACITY);
+        let lanes = Lanes {
+            claims_tx,
+            commits_tx,
+            renewals_tx,
+        };
+        // Armed with the version of the work board that a short claim had seen.
+        let (hungry_tx, hungry_rx) = watch::channel(None);
+        let ended = tokio::select! {
+            ended = read(frames_rx, lanes) => ended,
+            ended = self.claim_lane(claims_rx, hungry_tx) => ended,
+            ended = self.commit_lane(commits_rx) => ended,
+            ended = self.renewal_lane(renewals_rx) => ended,
+            ended = self.hint_lane(hungry_rx) => ended,
+            ended = self.replaced() => ended,
+        };
+        let reason = match ended {
+            Err(reason) => reason,
+            Ok(never) => match never {},
+        };
+        if reason == SessionEnd::Goodbye
+            && let Err(error) = self.shared.leave(self.fence).await
+        {
+            tracing::warn!(%error, manager = %self.post.holder, "the leases of a leaving manager stay until their term ends");
+        }
+        reason
+    }
+
+    async fn claim_lane(
+        &self,
+        claims_rx: flume::Receiver<(u64, u32)>,
+        hungry_tx: watch::Sender<Option<watch::Receiver<u64>>>,
+    ) -> Lane {
+        loop {
+            let (id, limit) = claims_rx.recv_async().await.map_err(closed)?;
+            hungry_tx.send_replace(None);
+            // Noted before the claim: what becomes ready after it moves the version.
+            let seen = self.shared.work.subscribe();
+            let answer = match self.claim(limit.min(MAX_CLAIM)).await {
+                Ok(tasks) => ToManager::Claimed { id, tasks },
+                Err(error) => self.busy(id, &error)?,
+            };
+            let is_short = match &answer {
+                ToManager::Claimed { tasks, .. } => (tasks.len() as u64) < u64::from(limit),
+                _ => false,
+            };
+            self.send(answer).await?;
+            if is_short {
+                hungry_tx.send_replace(Some(seen));
+            }
+        }
+    }
+
+    async fn claim(&self, limit: u32) -> Result<Vec<crate::protocol::WorkerTaskResp>, StoreError> {
+        if limit == 0 || self.post.control.borrow().mode != Mode::Run {
+            return Ok(Vec::new());
+        }
+        let claim = Claim {
+            session: self.fence,
+            limit,
+            unstarted: Unstarted::Keep,
+        };
+        let claimed = self.shared.claim(claim).await?;
+        let queue_wait = histogram!(names::TASK_QUEUE_WAIT);
+        let hand_out = |claimed: super::store::ClaimedTask| {
+            queue_wait.record(claimed.queued.as_secs_f64());
+            claimed.task
+        };
+        Ok(claimed.into_iter().map(hand_out).collect())
+    }
+
+    async fn commit_lane(&self, commits_rx: flume::Receiver<CommitItem>) -> Lane {
+        loop {
+            let (id, commits) = match commits_rx.recv_async().await.map_err(closed)? {
+                CommitItem::Reports { id, commits } => (id, commits),
+                CommitItem::Goodbye => return Err(SessionEnd::Goodbye),
+            };
+            let answer = match self.shared.commit(self.fence.holder, commits).await {
+                Ok(verdicts) => ToManager::Committed { id, verdicts },
+                Err(error) => self.busy(id, &error)?,
+            };
+            self.send(answer).await?;
+        }
+    }
+
+    async fn renewal_lane(&self, renewals_rx: flume::Receiver<(u64, ManagerStatus)>) -> Lane {
+        loop {
+            let (id, status) = renewals_rx.recv_async().await.map_err(closed)?;
+            let answer = match self.renew(id, status).await {
+                Ok(renewed) => renewed,
+                Err(error) => self.busy(id, &error)?,
+            };
+            self.send(answer).await?;
+        }
+    }
+
+    async fn renew(&self, id: u64, status: ManagerStatus) -> Result<ToManager, StoreError> {
+        let suspects = self.post.take_lost();
+        let renewed = self
+            .shared
+            .store
+            .renew(self.fence, Some(status), suspects.clone());
+        let lost = match renewed.await {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.post.give_back_lost(suspects);
+                return Err(error);
+            }
+        };
+        self.shared.refresh(&self.post).await?;
+        Ok(ToManager::Renewed {
+            id,
+            lost,
+            directive: self.post.control.borrow().clone(),
+        })
+    }
+
+    /// Pushes what may be worth a look. It waits for room in the link: what it says is a level, so states that came
+    /// up meanwhile are told once.
+    async fn hint_lane(
+        &self,
+        mut hungry_rx: watch::Receiver<Option<watch::Receiver<u64>>>,
+    ) -> Lane {
+        let mut control = self.post.control.subscribe();
+        // The welcome carried the state of its time; a change in between is told by this first look.
+        control.mark_changed();
+        loop {
+            let mut armed = hungry_rx.borrow_and_update().clone();
+            let hint = tokio::select! {
+                // The post keeps its sender while this session holds it.
+                _ = control.changed() => Some(Hint::Directive(control.borrow_and_update().clone())),
+                () = work_came(&mut armed) => Some(Hint::Work),
+                changed = hungry_rx.changed() => {
+                    changed.map_err(|_| SessionEnd::LinkClosed)?;
+                    None
+                }
+            };
+            if let Some(hint) = hint {
+                self.send(ToManager::Hint(hint)).await?;
+            }
+        }
+    }
+
+    /// Resolves when a newer session exists.
+    async fn replaced(&self) -> Lane {
+        let own = self.fence.number;
+        let mut newest = self.post.session.subscribe();
+        // The post keeps its sender while this session holds it.
+        let _ = newest.wait_for(|number| *number != own).await;
+        Err(SessionEnd::Replaced)
+    }
+
+    async fn send(&self, frame: ToManager) -> Result<(), SessionEnd> {
+        let sent = self.frames_tx.send_async(frame).await;
+        sent.map_err(|_| SessionEnd::LinkClosed)
+    }
+
+    /// The answer to a request that the store failed, or the end of the session where no answer makes sense.
+    fn busy(&self, id: u64, error: &StoreError) -> Result<ToManager, SessionEnd> {
+        let after_ms = match error {
+            StoreError::Replaced => return Err(SessionEnd::Replaced),
+            StoreError::Closed => return Err(SessionEnd::Stopping),
+            error if error.is_retryable() => BUSY_PAUSE_MS,
+            error => {
+                tracing::error!(%error, manager = %self.post.holder, "a manager's request failed in the store");
+                BROKEN_PAUSE_MS
+            }
+        };
+        Ok(ToManager::Busy { id, after_ms })
+    }
+}
+
+/// What waits in the lane of commits.
+enum CommitItem {
+    Reports {
+        id: u64,
+        commits: Vec<Commit>,
+    },
+    /// The last: reports that were sent before the goodbye are stored before it is heard.
+    Goodbye,
+}
+
+/// The reader's ends of the lanes; dropping them ends the lanes.
+struct Lanes {
+    claims_tx: flume::Sender<(u64, u32)>,
+    commits_tx: flume::Sender<CommitItem>,
+    renewals_tx: flume::Sender<(u64, ManagerStatus)>,
+}
+
+impl Lanes {
+    /// Puts a frame into its lane; waits while that is full.
+    async fn put(&self, frame: ToCoordinator) -> Result<(), SessionEnd> {
+        let open = match frame {
+            ToCoordinator::Claim { id, limit } => {
+                self.claims_tx.send_async((id, limit)).await.is_ok()
+            }
+            ToCoordinator::Commit { id, commits } => {
+                let item = CommitItem::Reports { id, commits };
+                self.commits_tx.send_async(item).await.is_ok()
+            }
+            ToCoordinator::Renew { id, status } => {
+                self.renewals_tx.send_async((id, status)).await.is_ok()
+            }
+            ToCoordinator::Goodbye => self
+                .commits_tx
+                .send_async(CommitItem::Goodbye)
+                .await
+                .is_ok(),
+            ToCoordinator::Hello(_) => {
+                tracing::warn!("a manager said hello twice in one session; closing it");
+                false
+            }
+        };
+        if open {
+            Ok(())
+        } else {
+            Err(SessionEnd::LinkClosed)
+        }
+    }
+}
+
+async fn read(frames_rx: flume::Receiver<ToCoordinator>, lanes: Lanes) -> Lane {
+    loop {
+        let frame = frames_rx.recv_async().await.map_err(closed)?;
+        let last = matches!(frame, ToCoordinator::Goodbye);
+        lanes.put(frame).await?;
+        if last {
+            // The lane of commits ends the session; what a manager sends after its goodbye is not heard.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Resolves when work was announced after the armed claim; never while nothing is armed.
+async fn work_came(armed: &mut Option<watch::Receiver<u64>>) {
+    match armed {
+        // The work board lives as long as the coordinator, so the channel is open.
+        Some(seen) => {
+            let _ = seen.changed().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn closed(_: flume::RecvError) -> SessionEnd {
+    SessionEnd::LinkClosed
+}

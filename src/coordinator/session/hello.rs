@@ -1,0 +1,80 @@
+//! The beginning of a session: check the version, settle the inventory, say welcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SessionEnd;
+use crate::coordinator::core::workers::sorted;
+use crate::coordinator::core::{Post, Shared};
+use crate::coordinator::store::{Holder, HolderKind, HolderSession, Registration, StoreError};
+use crate::protocol::PROTOCOL_VERSION;
+use crate::protocol::session::{Hello, ToManager, Welcome};
+
+/// Registers the manager and answers its hello.
+///
+/// A passing fault of the store closes the link without a refusal: the manager comes back with back-off.
+pub(super) async fn welcome(
+    shared: &Arc<Shared>,
+    hello: Hello,
+    frames_tx: &flume::Sender<ToManager>,
+) -> Result<(Arc<Post>, HolderSession), SessionEnd> {
+    if hello.version != PROTOCOL_VERSION {
+        let message = format!(
+            "this coordinator speaks protocol version {PROTOCOL_VERSION}, the manager version {}; run the same release \
+             on both",
+            hello.version
+        );
+        refuse(frames_tx, &message).await;
+        return Err(SessionEnd::Refused);
+    }
+    let manager = hello.manager;
+    let (post, registered) = match shared.register(registration(hello)).await {
+        Ok(registered) => registered,
+        Err(StoreError::Closed) => return Err(SessionEnd::Stopping),
+        Err(error) => {
+            tracing::error!(%error, %manager, "a manager's hello cannot be stored; closing the link");
+            return Err(SessionEnd::LinkClosed);
+        }
+    };
+    let config = &shared.config;
+    let welcome = Welcome {
+        version: PROTOCOL_VERSION,
+        epoch: shared.store.epoch(),
+        lease_ms: whole_ms(config.lease),
+        renew_ms: whole_ms(config.renew),
+        drop: registered.drop,
+        directive: post.control.borrow().clone(),
+    };
+    match frames_tx.send_async(ToManager::Welcome(welcome)).await {
+        Ok(()) => Ok((post, registered.session)),
+        Err(_) => Err(SessionEnd::LinkClosed),
+    }
+}
+
+/// Refuses the manager in words.
+pub(super) async fn refuse(frames_tx: &flume::Sender<ToManager>, message: &str) {
+    tracing::warn!(message, "a manager was refused");
+    let message = message.to_owned();
+    // A manager that is gone does not need the words.
+    let _ = frames_tx.send_async(ToManager::Refused { message }).await;
+}
+
+fn registration(hello: Hello) -> Registration {
+    Registration {
+        holder: Holder {
+            kind: HolderKind::Manager,
+            uuid: hello.manager,
+        },
+        boot: hello.boot,
+        host: hello.host,
+        slots: hello.workers,
+        milli_cpus: Some(hello.milli_cpus),
+        tags: sorted(hello.tags),
+        labels: std::collections::BTreeMap::new(),
+        inventory: hello.inventory,
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,187 @@
+//! The persistence contract in the words of the domain.
+//!
+//! [`Store`] is everything the coordinator asks of a database; [`sqlite`] implements it, and `conformance` is the
+//! test suite that every implementation passes. Decisions about a task's life are not made in SQL: [`ledger`] is the
+//! pure state machine that implementations apply to rows they hold under a write lock. The store knows nothing of
+//! sessions, HTTP or waiting.
+//!
+//! Time: an implementation reads a [`clock::Clock`] (or its database's). A lease lasts as long as its holder: each
+//! holder has one term, renewed as a whole, because a renewal always concerns everything a holder has.
+
+pub mod clock;
+pub mod error;
+pub mod ledger;
+pub mod model;
+pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
+use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
+use crate::protocol::{CancelOrder, Mode};
+
+pub use clock::{Clock, SystemClock};
+pub use error::{OpenError, StoreError};
+pub use model::{
+    Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, ClaimedTask, Committed,
+    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
+    LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered, Registration, RetryTarget,
+    Submitted, TaskQuery, Unstarted,
+};
+
+/// Reading what is stored. Nothing here waits or changes anything.
+#[async_trait]
+pub trait StoreReader: Send + Sync + fmt::Debug {
+    /// Everything about one task; `None` when there is none.
+    async fn task(&self, uuid: Uuid) -> Result<Option<TaskDetail>, StoreError>;
+
+    /// Tasks in order of their row ids.
+    ///
+    /// # Errors
+    /// `NotFound` when the suite does not exist.
+    async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskSummary>, StoreError>;
+
+    /// Suites in order of creation, from the one after `after`; with their counts.
+    async fn suites(&self, after: i64, limit: u32) -> Result<Vec<(i64, SuiteSummary)>, StoreError>;
+
+    /// One suite with its counts; `None` when there is none.
+    async fn suite(&self, uuid: Uuid) -> Result<Option<SuiteSummary>, StoreError>;
+
+    /// Tasks by state of one suite or of the whole store. Its cost does not depend on the number of tasks.
+    ///
+    /// # Errors
+    /// `NotFound` when the suite does not exist.
+    async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError>;
+
+    /// Tasks by state of a set.
+    ///
+    /// # Errors
+    /// `NotFound` for the first that does not exist.
+    async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError>;
+}
+
+/// Durable tasks, leases and results.
+///
+/// Every method is one transaction, unless it says otherwise, and is answered after its commit under the store's durability. Calls may overlap;
+/// writes take effect in the order in which they were first polled. Dropping a future does not undo or half-do
+/// anything: the transaction happens or does not.
+#[async_trait]
+pub trait Store: StoreReader {
+    /// This life of the coordinator: one more at every open. The upper half of every lease granted in it.
+    fn epoch(&self) -> u32;
+
+    /// Name of this store, drawn when it was made.
+    fn instance(&self) -> Uuid;
+
+    /// The bytes kept under `name`; when there are none, `candidate` is kept and returned. For keys that several
+    /// coordinators must share.
+    async fn secret(&self, name: &'static str, candidate: Vec<u8>) -> Result<Vec<u8>, StoreError>;
+
+    /// Stores tasks, all or none. A key that is known in its scope (the named suite; the whole store when no suite
+    /// was named) answers with the task that has it, and so does a key's second use inside one call. A suite is made
+    /// only when at least one task is new, or when a new one was asked for.
+    ///
+    /// # Errors
+    /// `NotFound` when the named suite does not exist.
+    async fn submit(&self, batch: NewTasks) -> Result<Submitted, StoreError>;
+
+    /// Stores a copy of each target, in the same suite, that names the old task in `retry_of`. The old one keeps its
+    /// state.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotEnded` when a single task has not ended.
+    async fn retry(&self, target: RetryTarget)
+    -> Result<(Vec<SubmittedTask>, Changes), StoreError>;
+
+    /// Begins a new session of a holder and settles its inventory lease by lease: kept when the lease is the task's
+    /// last and the task has not ended and nobody else has it (also after it ran out), dropped otherwise. What the
+    /// store believed the holder to have and the inventory lacks is requeued.
+    async fn register(&self, registration: Registration) -> Result<Registered, StoreError>;
+
+    /// A holder that registered and has not left. It may have been quiet for longer than its term: then it has no
+    /// leases, and its next claim or renewal makes it live again.
+    ///
+    /// # Errors
+    /// `NotFound` when it never registered, or left.
+    async fn live_holder(&self, holder: Holder) -> Result<LiveHolder, StoreError>;
+
+    /// Grants up to `limit` ready tasks, highest priority first and oldest first among equals, each under a lease
+    /// above all its earlier ones. Only tasks whose tags the holder carries and whose CPU demand it can ever meet. It
+    /// renews the holder's term. Its cost depends on `limit` and on the number of distinct demands, not on the number
+    /// of tasks that wait.
+    ///
+    /// # Errors
+    /// `Replaced` when a newer session exists.
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError>;
+
+    /// Applies reports in order, each by compare and set: accepted when its lease is the task's last and the task has
+    /// not ended, `Duplicate` when the same end was accepted under that lease before, `Stale` otherwise, `NotOwner`
+    /// when the lease was granted to somebody else. Renews the holder's term.
+    async fn commit(&self, holder: HolderId, commits: Vec<Commit>)
+    -> Result<Committed, StoreError>;
+
+    /// Gives everything the holder has a full new term, and keeps `status` for operators. Of `suspects`, leases that
+    /// were taken back, returns those that the holder does not have: an inventory may have kept some since.
+    ///
+    /// # Errors
+    /// `Replaced` when a newer session exists.
+    async fn renew(
+        &self,
+        session: HolderSession,
+        status: Option<ManagerStatus>,
+        suspects: Vec<HeldLease>,
+    ) -> Result<Vec<HeldLease>, StoreError>;
+
+    /// Ends a session: whatever the holder still has is requeued (or cancelled, where a cancel was asked for).
+    ///
+    /// # Errors
+    /// `Replaced` when a newer session exists.
+    async fn leave(&self, session: HolderSession) -> Result<Changes, StoreError>;
+
+    /// Does what time has made due: takes back the leases of holders whose term ran out and releases tasks whose
+    /// back-off is over. [`Changes::next_due`] says when it is worth calling again.
+    async fn advance(&self) -> Result<Changes, StoreError>;
+
+    /// Cancels: a task that nobody has is cancelled at once, one that somebody has is marked (a stronger wish wins),
+    /// an ended one keeps its result. A large suite takes several transactions, so that others get their turn.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn cancel(&self, target: CancelTarget, wish: CancelWish)
+    -> Result<Cancelled, StoreError>;
+
+    /// The cancel orders for everything a holder has, by task id.
+    async fn cancel_orders(&self, holder: HolderId) -> Result<Vec<CancelOrder>, StoreError>;
+
+    /// Keeps the mode an operator wants of a holder.
+    ///
+    /// # Errors
+    /// `NotFound` when it never registered.
+    async fn set_mode(&self, holder: Holder, mode: Mode) -> Result<HolderId, StoreError>;
+
+    /// The newest end.
+    async fn last_end(&self) -> Result<EndCursor, StoreError>;
+
+    /// Ends after a position, oldest first.
+    async fn ends(&self, after: EndCursor, limit: u32) -> Result<Vec<Ended>, StoreError>;
+
+    /// Every holder of a kind that is live, or was heard within a time, by name.
+    async fn holders(
+        &self,
+        kind: HolderKind,
+        heard_within: Duration,
+    ) -> Result<Vec<HolderRecord>, StoreError>;
+
+    /// The books: accepted = finished + in flight, counted in one transaction.
+    async fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// Writes everything to its final place and lets go of the files. Later calls fail with `Closed`.
+    async fn close(&self);
+}

@@ -1,0 +1,145 @@
+//! Lists and counts.
+
+use super::*;
+use crate::coordinator::store::TaskQuery;
+
+pub(in super::super) async fn lists_are_filtered_and_go_on_after_a_cursor(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let suite = bench
+        .submit_to(None, vec![TaskSpec::argv(["true"]); 3])
+        .await
+        .response
+        .suite;
+    let others = bench.submit_n(2).await;
+    let manager = bench.manager(1).await;
+    let task = bench.claim_one(manager).await;
+    bench.report(manager, &task, exited(7)).await;
+    let list = async |query: TaskQuery| {
+        let tasks = bench.store.tasks(query).await.unwrap();
+        tasks.iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    let query = TaskQuery {
+        limit: 2,
+        ..TaskQuery::default()
+    };
+    assert_eq!(list(query.clone()).await, [1, 2]);
+    let after = TaskQuery {
+        after: 2,
+        limit: 9,
+        ..query.clone()
+    };
+    assert_eq!(list(after).await, [3, others[0].id, others[1].id]);
+    let in_suite = TaskQuery {
+        suite: Some(suite),
+        after: 1,
+        limit: 9,
+        ..query.clone()
+    };
+    assert_eq!(list(in_suite.clone()).await, [2, 3]);
+    let failed = TaskQuery {
+        states: vec![TaskState::Failed, TaskState::Completed],
+        ..query.clone()
+    };
+    assert_eq!(list(failed).await, [task.id]);
+    let ready = TaskQuery {
+        states: vec![TaskState::Ready],
+        after: 0,
+        ..in_suite
+    };
+    assert_eq!(list(ready).await, [2, 3]);
+    let unknown = TaskQuery {
+        suite: Some(Uuid::nil()),
+        ..query
+    };
+    assert!(matches!(
+        bench.store.tasks(unknown).await,
+        Err(StoreError::NotFound { .. })
+    ));
+}
+
+pub(in super::super) async fn counts_follow_every_change(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let answer = bench
+        .submit_to(
+            Some(SuiteRef::New { name: "s".into() }),
+            vec![TaskSpec::argv(["true"]); 3],
+        )
+        .await
+        .response;
+    let (other, suite) = (bench.submit_n(1).await, answer.suite);
+    let manager = bench.manager(1).await;
+    let tasks = bench.claim(manager, 2).await;
+    bench.report(manager, &tasks[0], exited(0)).await;
+    bench.report(manager, &tasks[1], started()).await;
+    let expected = [
+        (TaskState::Ready, 1),
+        (TaskState::Running, 1),
+        (TaskState::Completed, 1),
+    ];
+    let summary = bench.store.suite(suite).await.unwrap().unwrap();
+    assert_eq!(
+        (summary.name.as_str(), summary.counts),
+        ("s", expected.into())
+    );
+    assert_eq!(
+        bench.store.counts(Some(suite)).await.unwrap(),
+        expected.into()
+    );
+    let suites = bench.store.suites(0, 10).await.unwrap();
+    assert_eq!(suites.len(), 2);
+    assert_eq!(suites[1].1.counts, [(TaskState::Ready, 1)].into());
+    assert_eq!(bench.store.suites(suites[0].0, 10).await.unwrap().len(), 1);
+    let some = vec![tasks[0].uuid, other[0].uuid];
+    let counts = bench.store.counts_of(some).await.unwrap();
+    assert_eq!(
+        counts,
+        [(TaskState::Ready, 1), (TaskState::Completed, 1)].into()
+    );
+    let unknown = bench
+        .store
+        .counts_of(vec![tasks[0].uuid, Uuid::nil()])
+        .await;
+    assert!(matches!(unknown, Err(StoreError::NotFound { uuid, .. }) if uuid == Uuid::nil()));
+    assert_eq!(
+        bench
+            .store
+            .counts(None)
+            .await
+            .unwrap()
+            .values()
+            .sum::<u64>(),
+        4
+    );
+}
+
+pub(in super::super) async fn a_task_shows_who_has_it_and_how_it_ended(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let spec = TaskSpec {
+        env: [("A".to_owned(), "1".to_owned())].into(),
+        ..TaskSpec::argv(["echo", "two words"])
+    };
+    let batch = NewTasks {
+        suite: None,
+        tasks: vec![new_task(Some("line 1"), spec.clone())],
+    };
+    let uuid = bench.store.submit(batch).await.unwrap().response.tasks[0].uuid;
+    let manager = bench.manager(1).await;
+    let task = bench.claim_one(manager).await;
+    assert_eq!((task.uuid, &task.spec), (uuid, &spec));
+    let detail = bench.task(uuid).await;
+    assert_eq!(detail.lease, Some(task.lease));
+    assert_eq!(detail.holder, Some(manager_named(1).to_string()));
+    assert_eq!(detail.key.as_deref(), Some("line 1"));
+    assert_eq!(detail.summary.command, "echo 'two words'");
+    bench.report(manager, &task, exited(7)).await;
+    let detail = bench.task(uuid).await;
+    assert_eq!((detail.lease, detail.summary.exit_code), (None, Some(7)));
+    assert_eq!(detail.result.unwrap().exit_code, Some(7));
+    assert_eq!(bench.store.task(Uuid::nil()).await.unwrap(), None);
+    let holders = bench
+        .store
+        .holders(HolderKind::Manager, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!((holders.len(), holders[0].leases), (1, 0));
+}

@@ -1,0 +1,360 @@
+//! The store on SQLite: one file, one process, two threads.
+//!
+//! [`SqliteStore`] is a handle: every method of [`Store`] is one job for the writing thread (which owns `Db`) or
+//! for the reading one, so that long lists do not delay claims. SQLite is compiled in; the system's is never used.
+//! Sets travel as JSON documents (`json_each`), never as one statement per row.
+//!
+//! ```text
+//!   Store methods --jobs--> thread "store-write": Db (WAL, groups of jobs share a transaction)
+//!                 --jobs--> thread "store-read":  Reader (sees every commit that was answered)
+//! ```
+
+mod archive;
+mod changes;
+mod claim;
+mod db;
+mod filesystem;
+mod holders;
+mod lock;
+mod query;
+mod results;
+mod rows;
+mod schema;
+mod submit;
+mod thread;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::OptionalExtension;
+use uuid::Uuid;
+
+pub use self::archive::SqliteArchive;
+use self::db::{Db, Reader};
+use self::filesystem::WalMode;
+use self::lock::DirLock;
+use self::thread::StoreThread;
+use super::clock::{Clock, whole_us};
+use super::{
+    Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed, Counts,
+    EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, LiveHolder,
+    NewTasks, OpenError, Registered, Registration, RetryTarget, Store, StoreError, StoreReader,
+    Submitted, TaskQuery,
+};
+use crate::coordinator::config::CoordinatorConfig;
+use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
+use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
+use crate::protocol::{CancelOrder, Mode};
+
+/// Name of the database in the state directory.
+const FILE_NAME: &str = "store.db";
+
+/// A store in a state directory. Dropping it without [`Store::close`] waits for the jobs that were queued.
+#[derive(Debug)]
+pub struct SqliteStore {
+    epoch: u32,
+    instance: Uuid,
+    clock: Arc<dyn Clock>,
+    /// Closed, and dropped, before the writer: the last connection tidies the log away.
+    reader: Option<Arc<StoreThread<Reader>>>,
+    writer: Arc<StoreThread<Db>>,
+}
+
+impl SqliteStore {
+    /// Takes the state directory, brings the schema up to date, and begins a new epoch.
+    ///
+    /// # Errors
+    /// `InUse` when another process has the directory; `NewerSchema`; `Io` and `Backend` for what cannot be opened.
+    pub async fn open(
+        config: &CoordinatorConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let config = config.clone();
+        let dir = config.state_dir.clone();
+        let opening = tokio::task::spawn_blocking(move || Self::open_blocking(&config, clock));
+        opening.await.unwrap_or_else(|panic| {
+            Err(OpenError::Io {
+                operation: "open the store in",
+                path: dir,
+                source: std::io::Error::other(panic),
+            })
+        })
+    }
+
+    fn open_blocking(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let dir = &config.state_dir;
+        let lock = DirLock::take(dir)?;
+        let path = dir.join(FILE_NAME);
+        let wal = filesystem::wal_mode(dir);
+        let conn = schema::open_writer(&path, config.durability, wal)?;
+        let begin = || -> Result<(Db, Uuid), rusqlite::Error> {
+            let mut db = Db::new(conn, lock, Arc::clone(&clock), config.lease)?;
+            let instance = db.begin_life()?;
+            Ok((db, instance))
+        };
+        let (db, instance) = begin().map_err(|source| schema::backend(&path, source))?;
+        let epoch = db.epoch;
+        let writer =
+            StoreThread::spawn("store-write", db).map_err(|error| no_thread(dir, error))?;
+        let reader = match wal {
+            WalMode::Exclusive => None,
+            WalMode::Shared => {
+                let conn = schema::open_reader(&path)?;
+                let reader = StoreThread::spawn("store-read", Reader { conn });
+                Some(reader.map_err(|error| no_thread(dir, error))?)
+            }
+        };
+        Ok(Self {
+            epoch,
+            instance,
+            clock,
+            reader,
+            writer,
+        })
+    }
+
+    /// Runs a change.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.call(operation, work).await
+    }
+
+    /// Runs a query, on the reading thread where there is one.
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match &self.reader {
+            Some(reader) => reader.call(operation, |reader| work(&reader.conn)).await,
+            None => self.writer.call(operation, |db| work(&db.conn)).await,
+        }
+    }
+
+    /// Cancels a suite batch by batch; claims and reports of others run in between.
+    async fn cancel_suite(&self, suite: Uuid, wish: CancelWish) -> Result<Cancelled, StoreError> {
+        let mut changes = Changes::default();
+        let mut next = Some(0);
+        while let Some(after) = next {
+            let batch = self.write("cancel", move |db| db.cancel_some(suite, after, wish));
+            let (rest, some) = batch.await?;
+            changes.extend(some);
+            next = rest;
+        }
+        let counts = self
+            .write("cancel", move |db| db.counts_of_suite(suite))
+            .await?;
+        Ok(Cancelled { counts, changes })
+    }
+}
+
+impl Db {
+    /// One more epoch, a name for a new store, and a full new term for every lease.
+    fn begin_life(&mut self) -> Result<Uuid, rusqlite::Error> {
+        let transaction = self.conn.unchecked_transaction()?;
+        let stored = |error: StoreError| match error {
+            StoreError::Backend { source, .. } => {
+                rusqlite::Error::ToSqlConversionFailure(Box::new(source))
+            }
+            other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
+        };
+        self.meta_add("epoch", 1).map_err(stored)?;
+        let epoch = self.meta_number("epoch").map_err(stored)?;
+        self.renew_all().map_err(stored)?;
+        let instance = kept(&self.conn, "instance", Uuid::new_v4().as_bytes())?;
+        transaction.commit()?;
+        self.epoch =
+            u32::try_from(epoch).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, epoch))?;
+        Ok(Uuid::from_slice(&instance).unwrap_or_default())
+    }
+}
+
+/// The bytes kept under a name; `candidate` from now on when there were none.
+fn kept(
+    conn: &rusqlite::Connection,
+    name: &str,
+    candidate: &[u8],
+) -> Result<Vec<u8>, rusqlite::Error> {
+    let mut insert = conn
+        .prepare_cached("INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    insert.execute((name, candidate))?;
+    let mut select = conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    let value = select.query_row([name], |row| row.get(0)).optional()?;
+    value.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn no_thread(dir: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Io {
+        operation: "start a thread for the store in",
+        path: dir.to_owned(),
+        source,
+    }
+}
+
+#[async_trait]
+impl StoreReader for SqliteStore {
+    async fn task(&self, uuid: Uuid) -> Result<Option<TaskDetail>, StoreError> {
+        self.read("show_task", move |conn| query::task(conn, uuid))
+            .await
+    }
+
+    async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskSummary>, StoreError> {
+        self.read("list_tasks", move |conn| query::tasks(conn, &query))
+            .await
+    }
+
+    async fn suites(&self, after: i64, limit: u32) -> Result<Vec<(i64, SuiteSummary)>, StoreError> {
+        self.read("list_suites", move |conn| query::suites(conn, after, limit))
+            .await
+    }
+
+    async fn suite(&self, uuid: Uuid) -> Result<Option<SuiteSummary>, StoreError> {
+        self.read("show_suite", move |conn| query::suite(conn, uuid))
+            .await
+    }
+
+    async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError> {
+        self.read("count", move |conn| query::counts(conn, suite))
+            .await
+    }
+
+    async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {
+        self.read("count", move |conn| query::counts_of(conn, &tasks))
+            .await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    fn instance(&self) -> Uuid {
+        self.instance
+    }
+
+    async fn secret(&self, name: &'static str, candidate: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        self.write("keep_key", move |db| Ok(kept(&db.conn, name, &candidate)?))
+            .await
+    }
+
+    async fn submit(&self, batch: NewTasks) -> Result<Submitted, StoreError> {
+        self.write("submit", move |db| db.submit(&batch)).await
+    }
+
+    async fn retry(
+        &self,
+        target: RetryTarget,
+    ) -> Result<(Vec<SubmittedTask>, Changes), StoreError> {
+        self.write("retry", move |db| db.retry(target)).await
+    }
+
+    async fn register(&self, registration: Registration) -> Result<Registered, StoreError> {
+        self.write("register", move |db| db.register(&registration))
+            .await
+    }
+
+    async fn live_holder(&self, holder: Holder) -> Result<LiveHolder, StoreError> {
+        self.read("find_holder", move |conn| query::live_holder(conn, holder))
+            .await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        self.write("claim", move |db| db.claim(claim)).await
+    }
+
+    async fn commit(
+        &self,
+        holder: HolderId,
+        commits: Vec<Commit>,
+    ) -> Result<Committed, StoreError> {
+        self.write("commit", move |db| db.commit_reports(holder, commits))
+            .await
+    }
+
+    async fn renew(
+        &self,
+        session: HolderSession,
+        status: Option<ManagerStatus>,
+        suspects: Vec<HeldLease>,
+    ) -> Result<Vec<HeldLease>, StoreError> {
+        self.write("renew", move |db| db.renew(session, status, suspects))
+            .await
+    }
+
+    async fn leave(&self, session: HolderSession) -> Result<Changes, StoreError> {
+        self.write("leave", move |db| db.leave(session)).await
+    }
+
+    async fn advance(&self) -> Result<Changes, StoreError> {
+        self.write("advance", Db::advance).await
+    }
+
+    async fn cancel(
+        &self,
+        target: CancelTarget,
+        wish: CancelWish,
+    ) -> Result<Cancelled, StoreError> {
+        match target {
+            CancelTarget::Task(uuid) => {
+                self.write("cancel", move |db| db.cancel_task(uuid, wish))
+                    .await
+            }
+            CancelTarget::Suite(uuid) => self.cancel_suite(uuid, wish).await,
+        }
+    }
+
+    async fn cancel_orders(&self, holder: HolderId) -> Result<Vec<CancelOrder>, StoreError> {
+        self.read("list_cancels", move |conn| {
+            query::cancel_orders(conn, holder)
+        })
+        .await
+    }
+
+    async fn set_mode(&self, holder: Holder, mode: Mode) -> Result<HolderId, StoreError> {
+        self.write("set_mode", move |db| db.set_mode(holder, mode))
+            .await
+    }
+
+    async fn last_end(&self) -> Result<EndCursor, StoreError> {
+        self.write("find_end", |db| Ok(EndCursor(db.tally.last_end)))
+            .await
+    }
+
+    async fn ends(&self, after: EndCursor, limit: u32) -> Result<Vec<Ended>, StoreError> {
+        self.read("list_ends", move |conn| query::ends(conn, after, limit))
+            .await
+    }
+
+    async fn holders(
+        &self,
+        kind: HolderKind,
+        heard_within: Duration,
+    ) -> Result<Vec<HolderRecord>, StoreError> {
+        let since_us = self.clock.wall_us().saturating_sub(whole_us(heard_within));
+        self.read("list_holders", move |conn| {
+            query::holders(conn, kind, since_us)
+        })
+        .await
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        self.read("audit", query::audit).await
+    }
+
+    async fn close(&self) {
+        if let Some(reader) = &self.reader {
+            reader.close().await;
+        }
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! Changes to tasks that somebody or nobody holds: reports, cancels, and what time makes due.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::db::Db;
+use super::rows::{Tracked, until};
+use crate::coordinator::store::ledger::Effects;
+use crate::coordinator::store::{
+    CancelWish, Cancelled, Changes, Committed, Counts, HolderId, ReclaimCause, StoreError,
+};
+use crate::protocol::Verdict;
+use crate::protocol::session::Commit;
+
+/// Tasks of a suite that are cancelled in one transaction.
+pub(super) const CANCEL_BATCH: usize = 4096;
+/// Tasks whose back-off ends in one transaction.
+const DUE_BATCH: i64 = 4096;
+
+impl Db {
+    pub(super) fn commit_reports(
+        &mut self,
+        holder: HolderId,
+        commits: Vec<Commit>,
+    ) -> Result<Committed, StoreError> {
+        self.touch(holder)?;
+        let now_us = self.clock.wall_us();
+        let mut ids: Vec<i64> = commits.iter().map(|commit| commit.report.task_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let tasks = self.load(&ids)?;
+        let mut places: HashMap<i64, Tracked> = tasks
+            .into_iter()
+            .map(|task| (task.record.task.id, task))
+            .collect();
+        let mut fx = Effects::default();
+        let mut changed = Vec::new();
+        let mut verdicts = Vec::with_capacity(commits.len());
+        for commit in commits {
+            let id = commit.report.task_id;
+            let verdict = match places.get_mut(&id) {
+                Some(task) => task.record.report(holder, commit, now_us, &mut fx),
+                None => Verdict::Invalid {
+                    message: format!("there is no task {id}"),
+                },
+            };
+            if matches!(verdict, Verdict::Accepted | Verdict::Cancel) {
+                changed.push(id);
+            }
+            verdicts.push(verdict);
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        let changed: Vec<_> = changed.iter().filter_map(|id| places.remove(id)).collect();
+        let changes = self.apply(&changed, fx)?;
+        Ok(Committed { verdicts, changes })
+    }
+
+    /// Cancels one task.
+    pub(super) fn cancel_task(
+        &mut self,
+        uuid: Uuid,
+        wish: CancelWish,
+    ) -> Result<Cancelled, StoreError> {
+        let id = super::query::task_id(&self.conn, uuid)?
+            .ok_or(StoreError::NotFound { what: "task", uuid })?;
+        let (tasks, changes) = self.cancel_ids(&[id], wish)?;
+        let counts = tasks.iter().map(|task| (task.record.state, 1)).collect();
+        Ok(Cancelled { counts, changes })
+    }
+
+    /// Cancels the next tasks of a suite after a row id. Returns where to go on, until nothing is left.
+    pub(super) fn cancel_some(
+        &mut self,
+        suite: Uuid,
+        after: i64,
+        wish: CancelWish,
+    ) -> Result<(Option<i64>, Changes), StoreError> {
+        let suite = self.suite_id(suite)?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id FROM tasks WHERE suite = ?1 AND id > ?2 AND state < 4 ORDER BY id LIMIT ?3",
+        )?;
+        let batch = i64::try_from(CANCEL_BATCH).unwrap_or(i64::MAX);
+        let rows = statement.query_map((suite, after, batch), |row| row.get(0))?;
+        let ids = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
+        drop(statement);
+        let (_, changes) = self.cancel_ids(&ids, wish)?;
+        let more = ids.len() == CANCEL_BATCH;
+        Ok((ids.last().copied().filter(|_| more), changes))
+    }
+
+    fn cancel_ids(
+        &mut self,
+        ids: &[i64],
+        wish: CancelWish,
+    ) -> Result<(Vec<Tracked>, Changes), StoreError> {
+        let now_us = self.clock.wall_us();
+        let mut fx = Effects::default();
+        let mut tasks = self.load(ids)?;
+        for task in &mut tasks {
+            task.record.ask_cancel(wish, now_us, &mut fx);
+        }
+        let changes = self.apply(&tasks, fx)?;
+        Ok((tasks, changes))
+    }
+
+    pub(super) fn advance(&mut self) -> Result<Changes, StoreError> {
+        let mut changes = self.end_backoffs()?;
+        for holder in self.expired_holders()? {
+            changes.extend(self.take_back_all(holder, ReclaimCause::Expired, "lease expired")?);
+            self.conn
+                .prepare_cached("UPDATE holders SET presence = 2 WHERE id = ?1")?
+                .execute([holder.0])?;
+            changes.gone.push(holder);
+        }
+        changes.next_due = self.next_due()?;
+        Ok(changes)
+    }
+
+    fn end_backoffs(&mut self) -> Result<Changes, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id FROM tasks WHERE state = 0 AND queued_us <= ?1 ORDER BY queued_us LIMIT ?2",
+        )?;
+        let rows = statement.query_map((self.clock.wall_us(), DUE_BATCH), |row| row.get(0))?;
+        let ids = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
+        drop(statement);
+        if ids.is_empty() {
+            return Ok(Changes::default());
+        }
+        let mut tasks = self.load(&ids)?;
+        for task in &mut tasks {
+            task.record.release_from_backoff();
+        }
+        self.apply(&tasks, Effects::default())
+    }
+
+    fn expired_holders(&self) -> Result<Vec<HolderId>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT id FROM holders WHERE presence = 1 AND expires_us <= ?1")?;
+        let rows = statement.query_map([self.serving_us()], |row| row.get(0).map(HolderId))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Time until the earliest back-off or term ends.
+    fn next_due(&self) -> Result<Option<std::time::Duration>, StoreError> {
+        let earliest = |sql: &str, now: i64| -> Result<_, StoreError> {
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let due: Option<i64> = statement.query_row([], |row| row.get(0))?;
+            Ok(due.map(|due| until(due, now)))
+        };
+        let backoff = earliest(
+            "SELECT min(queued_us) FROM tasks WHERE state = 0",
+            self.clock.wall_us(),
+        )?;
+        let term = earliest(
+            "SELECT min(expires_us) FROM holders WHERE presence = 1",
+            self.serving_us(),
+        )?;
+        Ok(backoff.into_iter().chain(term).min())
+    }
+
+    /// The counts of one suite, as the writing side sees them.
+    pub(super) fn counts_of_suite(&self, suite: Uuid) -> Result<Counts, StoreError> {
+        super::query::counts(&self.conn, Some(suite))
+    }
+}

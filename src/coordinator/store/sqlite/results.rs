@@ -1,0 +1,96 @@
+//! Results as rows: JSON that people and SQL can read, and both output tails as they were where one is no text.
+
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::store::StoreError;
+use crate::protocol::TaskResult;
+
+/// Inserts a set of [`ResultRow`]s.
+pub(super) const INSERT: &str = "
+    INSERT INTO results (task, result, tails)
+    SELECT value->>'$.task', value->>'$.result', unhex(value->>'$.tails') FROM json_each(?1)";
+
+/// One result on its way into the table.
+#[derive(Serialize)]
+pub(super) struct ResultRow {
+    task: i64,
+    result: String,
+    tails: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Tails {
+    #[serde(with = "serde_bytes")]
+    stdout: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    stderr: Vec<u8>,
+}
+
+impl ResultRow {
+    pub(super) fn of(task: i64, result: &TaskResult) -> Self {
+        let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+        let tails = if is_text(&result.stdout.tail) && is_text(&result.stderr.tail) {
+            None
+        } else {
+            let tails = Tails {
+                stdout: result.stdout.tail.clone(),
+                stderr: result.stderr.tail.clone(),
+            };
+            Some(hex(&rmp_serde::to_vec(&tails).expect("bytes encode")))
+        };
+        Self {
+            task,
+            result: serde_json::to_string(result).expect("a result is plain data"),
+            tails,
+        }
+    }
+}
+
+/// A result from its columns.
+pub(super) fn read(result: &str, tails: Option<&[u8]>) -> Result<TaskResult, StoreError> {
+    let corrupt = StoreError::Corrupt { what: "a result" };
+    let mut result: TaskResult = serde_json::from_str(result).map_err(|_| corrupt.clone())?;
+    if let Some(tails) = tails {
+        let tails: Tails = rmp_serde::from_slice(tails).map_err(|_| corrupt)?;
+        result.stdout.tail = tails.stdout;
+        result.stderr.tail = tails.stderr;
+    }
+    Ok(result)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::report::Reason;
+
+    #[test]
+    fn output_that_is_no_text_comes_back_byte_for_byte() {
+        let mut result = TaskResult::not_started(Reason::Exit, "", 1);
+        result.stdout.tail = vec![b'a', 0xff, 0x00];
+        result.stderr.tail = "ä\n".into();
+        let row = ResultRow::of(1, &result);
+        let tails = row.tails.map(|text| {
+            let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+            (0..text.len()).step_by(2).map(digits).collect::<Vec<_>>()
+        });
+        assert_eq!(read(&row.result, tails.as_deref()).unwrap(), result);
+    }
+
+    #[test]
+    fn text_needs_no_second_copy() {
+        let mut result = TaskResult::not_started(Reason::Exit, "", 1);
+        result.stdout.tail = "plain\n".into();
+        let row = ResultRow::of(1, &result);
+        assert_eq!(row.tails, None);
+        assert_eq!(read(&row.result, None).unwrap(), result);
+    }
+}

@@ -1,0 +1,434 @@
+//! Records of the ledger as rows, and back, always as sets.
+//!
+//! [`Db::load`] reads the hot columns of many tasks in one statement, [`Db::apply`] writes records and effects back
+//! and keeps every counter: tasks by suite and state, ready tasks by demand, the sequence of ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::Row;
+use rusqlite::types::{FromSqlError, Type};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::db::{Db, json};
+use super::results::ResultRow;
+use crate::coordinator::store::clock::whole_us;
+use crate::coordinator::store::ledger::{AttemptWrite, Effects, Finish, Record, Settled};
+use crate::coordinator::store::{CancelWish, Changes, EndCursor, Ended, HolderId, StoreError};
+use crate::protocol::api::TaskEnd;
+use crate::protocol::ids::{Lease, TaskRef};
+use crate::protocol::report::Reason;
+use crate::protocol::{Outcome, TaskState};
+
+/// The columns that [`record`] reads, in its order.
+macro_rules! record_columns {
+    () => {
+        "t.id, t.uuid, t.suite, s.uuid, t.demand, t.state, t.lease, t.settled, t.holder, t.last_holder, t.cancel, \
+         t.attempts, t.failures, t.max_attempts, t.backoff, t.open_attempt, t.queued_us, t.claimed_us, t.started_us, \
+         t.finished_us, t.reason, t.exit_code, t.requeue_cause"
+    };
+}
+pub(super) use record_columns;
+
+/// Reads a record from a row that begins with [`record_columns`].
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        task: TaskRef {
+            id: row.get(0)?,
+            uuid: uuid(row, 1)?,
+        },
+        suite: row.get(2)?,
+        suite_uuid: uuid(row, 3)?,
+        demand: row.get(4)?,
+        state: state(row, 5)?,
+        lease: Lease(row.get::<_, i64>(6)?.cast_unsigned()),
+        settled: settled(row.get(7)?),
+        holder: row.get::<_, Option<i64>>(8)?.map(HolderId),
+        last_holder: row.get::<_, Option<i64>>(9)?.map(HolderId),
+        cancel: wish(row.get(10)?),
+        attempts: row.get(11)?,
+        failures: row.get(12)?,
+        max_attempts: row.get(13)?,
+        backoff: from_json(row, 14)?,
+        open_attempt: row.get(15)?,
+        queued_us: row.get(16)?,
+        claimed_us: row.get(17)?,
+        started_us: row.get(18)?,
+        finished_us: row.get(19)?,
+        reason: row
+            .get::<_, Option<String>>(20)?
+            .as_deref()
+            .and_then(reason),
+        exit_code: row.get(21)?,
+        requeue_cause: row.get(22)?,
+    })
+}
+
+/// A uuid column.
+pub(super) fn uuid(row: &Row<'_>, index: usize) -> rusqlite::Result<Uuid> {
+    Ok(Uuid::from_bytes(row.get(index)?))
+}
+
+/// A state column.
+pub(super) fn state(row: &Row<'_>, index: usize) -> rusqlite::Result<TaskState> {
+    let number: i64 = row.get(index)?;
+    let mut states = TaskState::ALL.into_iter();
+    let state = states.find(|state| state_number(*state) == number);
+    state.ok_or_else(|| FromSqlError::OutOfRange(number).into())
+}
+
+/// A column that holds JSON or NULL.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    index: usize,
+) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get::<_, Option<String>>(index)? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+    })?;
+    Ok(Some(value))
+}
+
+/// The number a state is stored as.
+pub(super) fn state_number(state: TaskState) -> i64 {
+    match state {
+        TaskState::Pending => 0,
+        TaskState::Ready => 1,
+        TaskState::Assigned => 2,
+        TaskState::Running => 3,
+        TaskState::Completed => 4,
+        TaskState::Failed => 5,
+        TaskState::Cancelled => 6,
+    }
+}
+
+/// The outcome that a terminal state stands for.
+pub(super) fn outcome(state: TaskState) -> Option<Outcome> {
+    match state {
+        TaskState::Completed => Some(Outcome::Completed),
+        TaskState::Failed => Some(Outcome::Failed),
+        TaskState::Cancelled => Some(Outcome::Cancelled),
+        _ => None,
+    }
+}
+
+pub(super) fn reason(word: &str) -> Option<Reason> {
+    Reason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
+}
+
+fn settled(number: i64) -> Settled {
+    match number {
+        1 => Settled::Ended(Outcome::Completed),
+        2 => Settled::Ended(Outcome::Failed),
+        3 => Settled::Ended(Outcome::Cancelled),
+        4 => Settled::Released,
+        _ => Settled::Open,
+    }
+}
+
+fn settled_number(settled: Settled) -> i64 {
+    match settled {
+        Settled::Open => 0,
+        Settled::Ended(Outcome::Completed) => 1,
+        Settled::Ended(Outcome::Failed) => 2,
+        Settled::Ended(Outcome::Cancelled) => 3,
+        Settled::Released => 4,
+    }
+}
+
+fn wish(number: i64) -> Option<CancelWish> {
+    match number {
+        1 => Some(CancelWish::Graceful),
+        2 => Some(CancelWish::Now),
+        _ => None,
+    }
+}
+
+fn wish_number(wish: Option<CancelWish>) -> i64 {
+    match wish {
+        None => 0,
+        Some(CancelWish::Graceful) => 1,
+        Some(CancelWish::Now) => 2,
+    }
+}
+
+/// A record in a transaction, with the state it was read in.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) record: Record,
+    before: TaskState,
+}
+
+impl Tracked {
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            before: record.state,
+            record,
+        }
+    }
+}
+
+/// What a record changes in its row.
+#[derive(Serialize)]
+struct TaskRow<'a> {
+    id: i64,
+    state: i64,
+    lease: i64,
+    settled: i64,
+    holder: Option<i64>,
+    last_holder: Option<i64>,
+    cancel: i64,
+    attempts: u32,
+    failures: u32,
+    open_attempt: u32,
+    queued: i64,
+    claimed: Option<i64>,
+    started: Option<i64>,
+    finished: Option<i64>,
+    reason: Option<&'static str>,
+    exit_code: Option<i32>,
+    cause: Option<&'a str>,
+    end_seq: Option<i64>,
+}
+
+impl<'a> TaskRow<'a> {
+    fn of(record: &'a Record, end_seq: Option<i64>) -> Self {
+        Self {
+            id: record.task.id,
+            state: state_number(record.state),
+            lease: record.lease.0.cast_signed(),
+            settled: settled_number(record.settled),
+            holder: record.holder.map(|holder| holder.0),
+            last_holder: record.last_holder.map(|holder| holder.0),
+            cancel: wish_number(record.cancel),
+            attempts: record.attempts,
+            failures: record.failures,
+            open_attempt: record.open_attempt,
+            queued: record.queued_us,
+            claimed: record.claimed_us,
+            started: record.started_us,
+            finished: record.finished_us,
+            reason: record.reason.map(Reason::as_str),
+            exit_code: record.exit_code,
+            cause: record.requeue_cause.as_deref(),
+            end_seq,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AttemptRow<'a> {
+    task: i64,
+    attempt: u32,
+    lease: i64,
+    try_no: u32,
+    holder: Option<i64>,
+    started: i64,
+    ended: Option<i64>,
+    end: Option<&'a str>,
+    cause: Option<&'a str>,
+}
+
+pub(super) const UPDATE_TASKS: &str = "
+    UPDATE tasks SET
+        state = v.value->>'$.state', lease = v.value->>'$.lease', settled = v.value->>'$.settled',
+        holder = v.value->>'$.holder', last_holder = v.value->>'$.last_holder', cancel = v.value->>'$.cancel',
+        attempts = v.value->>'$.attempts', failures = v.value->>'$.failures',
+        open_attempt = v.value->>'$.open_attempt', queued_us = v.value->>'$.queued',
+        claimed_us = v.value->>'$.claimed', started_us = v.value->>'$.started', finished_us = v.value->>'$.finished',
+        reason = v.value->>'$.reason', exit_code = v.value->>'$.exit_code', requeue_cause = v.value->>'$.cause',
+        end_seq = coalesce(end_seq, v.value->>'$.end_seq')
+    FROM json_each(?1) AS v
+    WHERE tasks.id = v.value->>'$.id'";
+
+const UPSERT_ATTEMPTS: &str = "
+    INSERT INTO attempts (task, attempt, lease, try_no, holder, started_us, ended_us, end, cause)
+    SELECT value->>'$.task', value->>'$.attempt', value->>'$.lease', value->>'$.try_no', value->>'$.holder',
+           value->>'$.started', value->>'$.ended', value->>'$.end', value->>'$.cause'
+    FROM json_each(?1) WHERE true ORDER BY key
+    ON CONFLICT (task, attempt) DO UPDATE SET ended_us = excluded.ended_us, end = excluded.end";
+
+const ADD_COUNTS: &str = "
+    INSERT INTO counts (suite, state, n)
+    SELECT value->>0, value->>1, value->>2 FROM json_each(?1) WHERE true
+    ON CONFLICT (suite, state) DO UPDATE SET n = n + excluded.n";
+
+const ADD_READY: &str = "
+    UPDATE demands SET ready = ready + (v.value->>1) FROM json_each(?1) AS v WHERE demands.id = v.value->>0";
+
+/// The suite number of the whole store in the counts.
+pub(super) const WHOLE_STORE: i64 = 0;
+
+/// Moves between states, gathered.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    counts: BTreeMap<(i64, i64), i64>,
+    ready: BTreeMap<i64, i64>,
+}
+
+impl Moves {
+    /// Adds `n` tasks to a state, or takes them from it.
+    pub(super) fn add(&mut self, suite: i64, demand: i64, state: TaskState, n: i64) {
+        for suite in [suite, WHOLE_STORE] {
+            *self.counts.entry((suite, state_number(state))).or_default() += n;
+        }
+        if state == TaskState::Ready {
+            *self.ready.entry(demand).or_default() += n;
+        }
+    }
+}
+
+impl Db {
+    /// Reads tasks by row id, in order of their ids; unknown ones are left out.
+    pub(super) fn load(&self, ids: &[i64]) -> Result<Vec<Tracked>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            record_columns!(),
+            " FROM json_each(?1) AS wanted JOIN tasks t ON t.id = wanted.value JOIN suites s ON s.id = t.suite \
+             ORDER BY t.id"
+        );
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([json(ids)], record)?;
+        Ok(rows
+            .map(|row| row.map(Tracked::new))
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Reads every task that a holder has.
+    pub(super) fn load_held(&self, holder: HolderId) -> Result<Vec<Tracked>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            record_columns!(),
+            " FROM tasks t JOIN suites s ON s.id = t.suite WHERE t.holder = ?1 ORDER BY t.id"
+        );
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([holder.0], record)?;
+        Ok(rows
+            .map(|row| row.map(Tracked::new))
+            .collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Writes records and effects back, and says what changed.
+    pub(super) fn apply(&mut self, tasks: &[Tracked], fx: Effects) -> Result<Changes, StoreError> {
+        let now_us = self.clock.wall_us();
+        let ends = self.number_ends(&fx.finished);
+        let rows: Vec<_> = tasks
+            .iter()
+            .map(|task| TaskRow::of(&task.record, ends.get(&task.record.task.id).copied()))
+            .collect();
+        self.for_set(UPDATE_TASKS, &rows)?;
+        self.write_attempts(&fx.attempts)?;
+        self.write_results(&fx.finished)?;
+        let ready = self.count_moves(tasks)?;
+        let ended = fx.finished.into_iter().map(|finish| {
+            let cursor = EndCursor(ends[&finish.task.id]);
+            ended(finish, cursor, now_us)
+        });
+        let mut cancels = fx.cancels;
+        cancels.sort_unstable();
+        cancels.dedup();
+        Ok(Changes {
+            ready,
+            ended: ended.collect(),
+            reclaimed: fx.reclaimed,
+            cancels,
+            stale: fx.stale,
+            next_due: fx.due_us.map(|due| until(due, now_us)),
+            ..Changes::default()
+        })
+    }
+
+    /// Gives every end its number.
+    fn number_ends(&mut self, finished: &[Finish]) -> BTreeMap<i64, i64> {
+        let number = |finish: &Finish| {
+            self.tally.last_end += 1;
+            (finish.task.id, self.tally.last_end)
+        };
+        finished.iter().map(number).collect()
+    }
+
+    fn write_attempts(&self, attempts: &[AttemptWrite]) -> Result<(), StoreError> {
+        let rows: Vec<_> = attempts
+            .iter()
+            .map(|attempt| AttemptRow {
+                task: attempt.task_id,
+                attempt: attempt.attempt,
+                lease: attempt.lease.0.cast_signed(),
+                try_no: attempt.try_no.0,
+                holder: attempt.holder.map(|holder| holder.0),
+                started: attempt.started_us,
+                ended: attempt.ended_us,
+                end: attempt.end.as_deref(),
+                cause: attempt.cause.as_deref(),
+            })
+            .collect();
+        self.for_set(UPSERT_ATTEMPTS, &rows)
+    }
+
+    fn write_results(&self, finished: &[Finish]) -> Result<(), StoreError> {
+        let rows: Vec<_> = finished
+            .iter()
+            .map(|finish| ResultRow::of(finish.task.id, &finish.result))
+            .collect();
+        self.for_set(super::results::INSERT, &rows)
+    }
+
+    /// Keeps the counters; returns how many tasks became ready.
+    fn count_moves(&self, tasks: &[Tracked]) -> Result<u64, StoreError> {
+        let mut moves = Moves::default();
+        let mut ready = 0;
+        for Tracked { record, before } in tasks {
+            if record.state == *before {
+                continue;
+            }
+            moves.add(record.suite, record.demand, *before, -1);
+            moves.add(record.suite, record.demand, record.state, 1);
+            ready += u64::from(record.state == TaskState::Ready);
+        }
+        self.write_moves(&moves)?;
+        Ok(ready)
+    }
+
+    /// Adds moves to the counters.
+    pub(super) fn write_moves(&self, moves: &Moves) -> Result<(), StoreError> {
+        let counts: Vec<_> = moves
+            .counts
+            .iter()
+            .filter(|(_, n)| **n != 0)
+            .map(|((suite, state), n)| (suite, state, n))
+            .collect();
+        let ready: Vec<_> = moves.ready.iter().filter(|(_, n)| **n != 0).collect();
+        self.for_set(ADD_COUNTS, &counts)?;
+        self.for_set(ADD_READY, &ready)
+    }
+}
+
+fn ended(finish: Finish, cursor: EndCursor, now_us: i64) -> Ended {
+    let executed = finish.result.started_at_us.is_some();
+    Ended {
+        cursor,
+        suite: finish.suite_uuid,
+        commit_latency: executed.then(|| until(now_us, finish.result.ended_at_us)),
+        end: TaskEnd {
+            id: finish.task.id,
+            uuid: finish.task.uuid,
+            outcome: finish.outcome,
+            result: finish.result,
+        },
+    }
+}
+
+/// Time from `now_us` to `due_us`; zero when that is over.
+pub(super) fn until(due_us: i64, now_us: i64) -> Duration {
+    Duration::from_micros(due_us.saturating_sub(now_us).max(0).unsigned_abs())
+}
+
+/// A duration in whole microseconds, for columns.
+pub(super) fn micros(duration: Duration) -> i64 {
+    whole_us(duration)
+}

@@ -1,0 +1,398 @@
+//! Accepting and repeating tasks: everything of one call in one transaction, as sets.
+
+use std::collections::HashMap;
+
+use rusqlite::OptionalExtension;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::db::{CHUNK, Db, Demand, json};
+use super::rows::{Moves, state_number};
+use crate::coordinator::store::{Changes, NewTask, NewTasks, RetryTarget, StoreError, Submitted};
+use crate::protocol::api::{SubmitResponse, SubmittedTask, SuiteRef};
+use crate::protocol::{TaskSpec, TaskState};
+
+/// Bytes of specs in one JSON document; larger sets are cut.
+const CHUNK_BYTES: usize = 8 << 20;
+/// The key scope of tasks that were submitted without naming a suite.
+const STORE_SCOPE: i64 = 0;
+/// Name of a suite that was made because none was named.
+const UNNAMED: &str = "unnamed";
+
+/// One row on its way into the tables.
+#[derive(Serialize)]
+struct InsertRow<'a> {
+    id: i64,
+    uuid: String,
+    suite: i64,
+    demand: i64,
+    state: i64,
+    priority: i32,
+    max_attempts: u32,
+    backoff: Option<String>,
+    now: i64,
+    milli_cpus: i64,
+    mem: i64,
+    gpus: u32,
+    named: Option<String>,
+    retry_of: Option<i64>,
+    spec_bytes: usize,
+    spec: &'a str,
+    scope: i64,
+    key: Option<&'a str>,
+}
+
+const INSERT_TASKS: &str = "
+    INSERT INTO tasks (id, uuid, suite, demand, state, priority, max_attempts, backoff, accepted_us, queued_us,
+                       milli_cpus, mem_bytes, gpus, named, retry_of, spec_bytes)
+    SELECT value->>'$.id', unhex(value->>'$.uuid'), value->>'$.suite', value->>'$.demand', value->>'$.state',
+           value->>'$.priority', value->>'$.max_attempts', value->>'$.backoff', value->>'$.now', value->>'$.now',
+           value->>'$.milli_cpus', value->>'$.mem', value->>'$.gpus', value->>'$.named', value->>'$.retry_of',
+           value->>'$.spec_bytes'
+    FROM json_each(?1)";
+const INSERT_SPECS: &str =
+    "INSERT INTO specs (task, spec) SELECT value->>'$.id', value->>'$.spec' FROM json_each(?1)";
+const INSERT_KEYS: &str = "
+    INSERT INTO task_keys (scope, key, task)
+    SELECT value->>'$.scope', value->>'$.key', value->>'$.id' FROM json_each(?1) WHERE value->>'$.key' IS NOT NULL";
+
+/// A task about to be inserted.
+struct Planned<'a> {
+    id: i64,
+    uuid: Uuid,
+    key: Option<&'a str>,
+    spec: &'a TaskSpec,
+    encoded: &'a str,
+    retry_of: Option<i64>,
+}
+
+/// A task that has a key already.
+struct Known {
+    task: SubmittedTask,
+    suite: Uuid,
+}
+
+/// A suite by both names.
+#[derive(Clone, Copy)]
+struct Suite {
+    id: i64,
+    uuid: Uuid,
+}
+
+impl Db {
+    pub(super) fn submit(&mut self, batch: &NewTasks) -> Result<Submitted, StoreError> {
+        let named = match &batch.suite {
+            None => None,
+            Some(SuiteRef::Uuid(uuid)) => Some(self.suite_named(*uuid)?),
+            Some(SuiteRef::New { name }) => Some(self.create_suite(name)?),
+        };
+        let scope = named.map_or(STORE_SCOPE, |suite| suite.id);
+        let known = self.known_keys(scope, &batch.tasks)?;
+        let (planned, tasks) = self.plan(&batch.tasks, &known);
+        let suite = match named {
+            Some(suite) => suite.uuid,
+            None if planned.is_empty() => known
+                .values()
+                .next()
+                .map_or_else(Uuid::nil, |known| known.suite),
+            None => {
+                let suite = self.create_suite(UNNAMED)?;
+                self.insert(suite.id, scope, &planned)?;
+                suite.uuid
+            }
+        };
+        if let Some(suite) = named {
+            self.insert(suite.id, scope, &planned)?;
+        }
+        Ok(Submitted {
+            response: SubmitResponse { suite, tasks },
+            changes: accepted(planned.len()),
+        })
+    }
+
+    pub(super) fn retry(
+        &mut self,
+        target: RetryTarget,
+    ) -> Result<(Vec<SubmittedTask>, Changes), StoreError> {
+        let (suite, old) = match target {
+            RetryTarget::Task(uuid) => self.one_to_retry(uuid)?,
+            RetryTarget::Suite(uuid) => self.all_to_retry(uuid)?,
+        };
+        let mut specs = Vec::with_capacity(old.len());
+        for (_, encoded) in &old {
+            let spec: TaskSpec = serde_json::from_str(encoded)
+                .map_err(|_| StoreError::Corrupt { what: "a spec" })?;
+            specs.push(spec);
+        }
+        let planned: Vec<_> = old
+            .iter()
+            .zip(&specs)
+            .map(|((id, encoded), spec)| Planned {
+                id: self.next_id(),
+                uuid: Uuid::now_v7(),
+                key: None,
+                spec,
+                encoded,
+                retry_of: Some(*id),
+            })
+            .collect();
+        self.insert(suite, STORE_SCOPE, &planned)?;
+        let tasks = planned.iter().map(submitted).collect();
+        Ok((tasks, accepted(planned.len())))
+    }
+
+    fn one_to_retry(&self, uuid: Uuid) -> Result<(i64, Vec<(i64, String)>), StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT t.suite, t.id, t.state, p.spec FROM tasks t JOIN specs p ON p.task = t.id WHERE t.uuid = ?1",
+        )?;
+        let found = statement
+            .query_row([uuid.into_bytes()], |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    super::rows::state(row, 2)?,
+                    row.get(3)?,
+                ))
+            })
+            .optional()?;
+        match found {
+            None => Err(StoreError::NotFound { what: "task", uuid }),
+            Some((_, _, state, _)) if !state.is_terminal() => Err(StoreError::NotEnded(uuid)),
+            Some((suite, id, _, spec)) => Ok((suite, vec![(id, spec)])),
+        }
+    }
+
+    fn all_to_retry(&self, uuid: Uuid) -> Result<(i64, Vec<(i64, String)>), StoreError> {
+        let suite = self.suite_named(uuid)?.id;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT t.id, p.spec FROM tasks t JOIN specs p ON p.task = t.id
+             WHERE t.suite = ?1 AND t.state IN (5, 6)
+                 AND NOT EXISTS (SELECT 1 FROM tasks r WHERE r.retry_of = t.id)
+             ORDER BY t.id",
+        )?;
+        let rows = statement.query_map([suite], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((suite, rows.collect::<rusqlite::Result<_>>()?))
+    }
+
+    fn suite_named(&self, uuid: Uuid) -> Result<Suite, StoreError> {
+        let id = self.suite_id(uuid)?;
+        Ok(Suite { id, uuid })
+    }
+
+    /// Row id of a suite.
+    pub(super) fn suite_id(&self, uuid: Uuid) -> Result<i64, StoreError> {
+        super::query::suite_id(&self.conn, uuid)
+    }
+
+    fn create_suite(&self, name: &str) -> Result<Suite, StoreError> {
+        let uuid = Uuid::now_v7();
+        let mut statement = self
+            .conn
+            .prepare_cached("INSERT INTO suites (uuid, name, created_us) VALUES (?1, ?2, ?3)")?;
+        let id = statement.insert((uuid.into_bytes(), name, self.clock.wall_us()))?;
+        Ok(Suite { id, uuid })
+    }
+
+    /// Which keys of the batch have a task already.
+    fn known_keys(
+        &self,
+        scope: i64,
+        tasks: &[NewTask],
+    ) -> Result<HashMap<String, Known>, StoreError> {
+        let keys: Vec<&str> = tasks
+            .iter()
+            .filter_map(|task| task.key.as_deref())
+            .collect();
+        let mut known = HashMap::new();
+        for chunk in keys.chunks(CHUNK) {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT k.key, t.id, t.uuid, s.uuid
+                 FROM json_each(?2) AS wanted
+                 JOIN task_keys k ON k.scope = ?1 AND k.key = wanted.value
+                 JOIN tasks t ON t.id = k.task JOIN suites s ON s.id = t.suite",
+            )?;
+            let rows = statement.query_map((scope, json(chunk)), |row| {
+                let task = SubmittedTask {
+                    id: row.get(1)?,
+                    uuid: super::rows::uuid(row, 2)?,
+                    existing: true,
+                };
+                let suite = super::rows::uuid(row, 3)?;
+                Ok((row.get(0)?, Known { task, suite }))
+            })?;
+            for row in rows {
+                let (key, found) = row?;
+                known.insert(key, found);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Separates new tasks from known ones; the answer has all, in order.
+    fn plan<'a>(
+        &mut self,
+        tasks: &'a [NewTask],
+        known: &HashMap<String, Known>,
+    ) -> (Vec<Planned<'a>>, Vec<SubmittedTask>) {
+        let mut planned = Vec::with_capacity(tasks.len());
+        let mut answer = Vec::with_capacity(tasks.len());
+        let mut seen: HashMap<&str, SubmittedTask> = HashMap::new();
+        for task in tasks {
+            let key = task.key.as_deref();
+            let earlier = key.and_then(|key| {
+                let known = known.get(key).map(|known| known.task);
+                known.or_else(|| seen.get(key).copied())
+            });
+            if let Some(earlier) = earlier {
+                answer.push(SubmittedTask {
+                    existing: true,
+                    ..earlier
+                });
+                continue;
+            }
+            let new = Planned {
+                id: self.next_id(),
+                uuid: Uuid::now_v7(),
+                key,
+                spec: &task.spec,
+                encoded: &task.encoded,
+                retry_of: None,
+            };
+            answer.push(submitted(&new));
+            if let Some(key) = key {
+                seen.insert(key, submitted(&new));
+            }
+            planned.push(new);
+        }
+        (planned, answer)
+    }
+
+    fn next_id(&mut self) -> i64 {
+        self.tally.last_task += 1;
+        self.tally.last_task
+    }
+
+    fn insert(
+        &mut self,
+        suite: i64,
+        scope: i64,
+        planned: &[Planned<'_>],
+    ) -> Result<(), StoreError> {
+        let now = self.clock.wall_us();
+        let mut moves = Moves::default();
+        let mut rows = Vec::with_capacity(planned.len().min(CHUNK));
+        let mut bytes = 0;
+        for task in planned {
+            let row = self.row(suite, scope, task, now)?;
+            moves.add(suite, row.demand, TaskState::Ready, 1);
+            bytes += row.spec_bytes;
+            rows.push(row);
+            if rows.len() == CHUNK || bytes >= CHUNK_BYTES {
+                self.insert_rows(&rows)?;
+                rows.clear();
+                bytes = 0;
+            }
+        }
+        self.insert_rows(&rows)?;
+        self.write_moves(&moves)?;
+        let accepted = i64::try_from(planned.len()).unwrap_or(i64::MAX);
+        self.meta_add("accepted", accepted)
+    }
+
+    fn insert_rows(&self, rows: &[InsertRow<'_>]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let document = json(rows);
+        for sql in [INSERT_TASKS, INSERT_SPECS, INSERT_KEYS] {
+            self.conn.prepare_cached(sql)?.execute([&document])?;
+        }
+        Ok(())
+    }
+
+    fn row<'a>(
+        &mut self,
+        suite: i64,
+        scope: i64,
+        task: &Planned<'a>,
+        now: i64,
+    ) -> Result<InsertRow<'a>, StoreError> {
+        let spec = task.spec;
+        let demand = demand_of(spec);
+        let milli_cpus = demand.milli_cpus;
+        let named = &spec.resources.named;
+        Ok(InsertRow {
+            id: task.id,
+            uuid: task.uuid.simple().to_string(),
+            suite,
+            demand: self.demand_id(demand)?,
+            state: state_number(TaskState::Ready),
+            priority: spec.priority,
+            max_attempts: spec.max_attempts(),
+            backoff: spec.backoff.as_ref().map(text),
+            now,
+            milli_cpus,
+            mem: i64::try_from(spec.resources.mem_bytes.unwrap_or(0)).unwrap_or(i64::MAX),
+            gpus: spec.resources.gpus,
+            named: (!named.is_empty()).then(|| text(named)),
+            retry_of: task.retry_of,
+            spec_bytes: task.encoded.len(),
+            spec: task.encoded,
+            scope,
+            key: task.key,
+        })
+    }
+
+    fn demand_id(&mut self, demand: Demand) -> Result<i64, StoreError> {
+        if let Some(id) = self.demands.get(&demand) {
+            return Ok(*id);
+        }
+        let mut statement = self.conn.prepare_cached(
+            "INSERT INTO demands (tags, milli_cpus) VALUES (?1, ?2)
+             ON CONFLICT (tags, milli_cpus) DO UPDATE SET tags = excluded.tags RETURNING id",
+        )?;
+        let id = statement.query_row((&demand.tags, demand.milli_cpus), |row| row.get(0))?;
+        drop(statement);
+        self.demands.insert(demand, id);
+        Ok(id)
+    }
+}
+
+fn submitted(task: &Planned<'_>) -> SubmittedTask {
+    SubmittedTask {
+        id: task.id,
+        uuid: task.uuid,
+        existing: false,
+    }
+}
+
+fn accepted(tasks: usize) -> Changes {
+    let tasks = tasks as u64;
+    Changes {
+        accepted: tasks,
+        ready: tasks,
+        ..Changes::default()
+    }
+}
+
+fn text<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("parts of a spec are plain data")
+}
+
+fn demand_of(spec: &TaskSpec) -> Demand {
+    let mut tags: Vec<&str> = spec.tags.iter().map(String::as_str).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a validated spec asks for at most 65536 cores"
+    )]
+    let milli_cpus = spec
+        .resources
+        .cpus
+        .map_or(0, |cpus| (cpus * 1000.0).ceil() as i64);
+    Demand {
+        tags: json(&tags),
+        milli_cpus,
+    }
+}

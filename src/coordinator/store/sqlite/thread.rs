@@ -1,0 +1,235 @@
+//! The threads that own the database connections.
+//!
+//! A connection is used by one named thread alone, fed by a bounded channel of jobs; every caller is answered by a
+//! oneshot. On the writing thread several queued jobs share one transaction (one flush to disk with durability
+//! `power`): each is undone alone when it fails, and all are answered after the commit.
+//!
+//! | channel | capacity | who fills | when full | when closed |
+//! |---|---|---|---|---|
+//! | jobs | [`QUEUE`] | every call on the store | the caller waits | the call fails with `Closed` |
+//! | reply | 1 | the thread, after the commit | cannot be | the caller went away; the change stands |
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use metrics::histogram;
+use tokio::sync::oneshot;
+
+use crate::coordinator::store::StoreError;
+use crate::telemetry::names;
+
+/// Jobs that may wait. A job takes some 50 us, so a full queue is a tenth of a second; callers then wait in turn.
+const QUEUE: usize = 1024;
+/// Most jobs of one transaction: bounds how long the first of them waits for its answer.
+const GROUP: usize = 64;
+
+/// A connection that jobs run on.
+pub(super) trait Context: Send + 'static {
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), StoreError>;
+    /// Ends it; after an error it is undone.
+    fn commit(&mut self) -> Result<(), StoreError>;
+    /// Undoes it.
+    fn roll_back(&mut self);
+    /// Marks the beginning of one job of several.
+    fn mark(&mut self) -> Result<(), StoreError>;
+    /// Accepts the job since its mark.
+    fn accept(&mut self) -> Result<(), StoreError>;
+    /// Undoes the job since its mark; fails when the whole transaction is lost.
+    fn undo_to_mark(&mut self) -> Result<(), StoreError>;
+}
+
+/// A call on its way to the thread and back.
+trait Job<C>: Send {
+    /// Does the work inside a transaction; true when it succeeded.
+    fn run(&mut self, context: &mut C) -> bool;
+    /// Answers the caller; `fate` is the transaction's.
+    fn answer(self: Box<Self>, fate: Result<(), StoreError>);
+}
+
+struct Call<F, T> {
+    work: Option<F>,
+    outcome: Option<Result<T, StoreError>>,
+    reply_tx: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<C, F, T> Job<C> for Call<F, T>
+where
+    F: FnOnce(&mut C) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn run(&mut self, context: &mut C) -> bool {
+        if let Some(work) = self.work.take() {
+            self.outcome = Some(work(context));
+        }
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, fate: Result<(), StoreError>) {
+        let own = self.outcome.unwrap_or(Err(StoreError::Closed));
+        // A refused job keeps its own error: it changed nothing, whatever became of the transaction.
+        let answer = match (own, fate) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+        };
+        // The caller may have gone away; the change stands, as the contract of the store says.
+        let _ = self.reply_tx.send(answer);
+    }
+}
+
+enum Message<C> {
+    Job(Box<dyn Job<C>>),
+    Stop,
+}
+
+/// A running thread with its connection.
+pub(super) struct StoreThread<C> {
+    jobs_tx: flume::Sender<Message<C>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<C> std::fmt::Debug for StoreThread<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreThread")
+            .field("queued", &self.jobs_tx.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: Context> StoreThread<C> {
+    /// Starts the thread; it owns `context` from now on and drops it at its end.
+    pub(super) fn spawn(name: &str, context: C) -> std::io::Result<Arc<Self>> {
+        let (jobs_tx, jobs_rx) = flume::bounded(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || serve(context, &jobs_rx))?;
+        Ok(Arc::new(Self {
+            jobs_tx,
+            thread: Mutex::new(Some(thread)),
+        }))
+    }
+
+    /// Runs `work` on the thread, inside a transaction, and waits until that is committed. `operation` names it in
+    /// metrics and errors.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut C) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let asked = Instant::now();
+        let (reply_tx, reply_rx) = oneshot::channel();
+        let job = Message::Job(Box::new(Call {
+            work: Some(work),
+            outcome: None,
+            reply_tx,
+        }));
+        let sent = self.jobs_tx.send_async(job).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        let answer = reply_rx.await.map_err(|_| StoreError::Closed)?;
+        histogram!(names::COORDINATOR_STORE, "operation" => operation)
+            .record(asked.elapsed().as_secs_f64());
+        answer.map_err(|error| error.during(operation))
+    }
+
+    /// Ends the thread after the jobs that were queued, and waits for it.
+    pub(super) async fn close(&self) {
+        // A thread that has ended already needs no order.
+        let _ = self.jobs_tx.send_async(Message::Stop).await;
+        if let Some(thread) = self.take_thread() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("a store thread ended by a panic");
+            }
+        }
+    }
+}
+
+impl<C> StoreThread<C> {
+    fn take_thread(&self) -> Option<JoinHandle<()>> {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.take()
+    }
+}
+
+impl<C> Drop for StoreThread<C> {
+    /// Without a close the thread is asked to stop and waited for, so that the files are free when this returns. The
+    /// wait is bounded by the jobs that were queued.
+    fn drop(&mut self) {
+        let Some(thread) = self.take_thread() else {
+            return;
+        };
+        let stopping = self.jobs_tx.send(Message::Stop).is_ok();
+        if stopping || thread.is_finished() {
+            // A panic of the thread was reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve<C: Context>(mut context: C, jobs_rx: &flume::Receiver<Message<C>>) {
+    let mut group = Vec::with_capacity(GROUP);
+    let mut stopping = false;
+    while !stopping {
+        let Ok(first) = jobs_rx.recv() else { return };
+        for message in std::iter::once(first).chain(jobs_rx.try_iter().take(GROUP - 1)) {
+            match message {
+                Message::Job(job) => group.push(job),
+                Message::Stop => stopping = true,
+            }
+        }
+        perform(&mut context, &mut group);
+    }
+}
+
+/// Runs a group of jobs in as few transactions as possible: one, unless the database gives one up.
+fn perform<C: Context>(context: &mut C, group: &mut Vec<Box<dyn Job<C>>>) {
+    let mut waiting = std::mem::take(group);
+    while !waiting.is_empty() {
+        let (done, rest, fate) = transact(context, waiting);
+        for job in done {
+            job.answer(fate.clone());
+        }
+        waiting = rest;
+    }
+}
+
+type Jobs<C> = Vec<Box<dyn Job<C>>>;
+
+/// Runs jobs until all are done or the transaction is lost. Returns those that ran, those that did not, and the
+/// transaction's fate.
+fn transact<C: Context>(
+    context: &mut C,
+    mut jobs: Jobs<C>,
+) -> (Jobs<C>, Jobs<C>, Result<(), StoreError>) {
+    if let Err(error) = context.begin() {
+        return (jobs, Vec::new(), Err(error));
+    }
+    if let [only] = jobs.as_mut_slice() {
+        let fate = if only.run(context) {
+            context.commit()
+        } else {
+            context.roll_back();
+            Ok(())
+        };
+        return (jobs, Vec::new(), fate);
+    }
+    for index in 0..jobs.len() {
+        if let Err(error) = run_marked(context, &mut *jobs[index]) {
+            context.roll_back();
+            let rest = jobs.split_off(index + 1);
+            return (jobs, rest, Err(error));
+        }
+    }
+    (jobs, Vec::new(), context.commit())
+}
+
+/// Runs one job of several; fails when the whole transaction is lost.
+fn run_marked<C: Context>(context: &mut C, job: &mut dyn Job<C>) -> Result<(), StoreError> {
+    context.mark()?;
+    if job.run(context) {
+        context.accept()
+    } else {
+        context.undo_to_mark()
+    }
+}
