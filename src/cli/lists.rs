@@ -1,0 +1,95 @@
+//! `suites`, `managers`, `workers`: lists of what a service knows.
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::output;
+use super::reach::{Reach, ReachArgs, refused};
+use super::show;
+use crate::exit_code::Exit;
+use crate::protocol::api::{ManagerList, PageQuery, WorkerList};
+use crate::run::plan::now_us;
+
+/// List suites with their tasks by state, oldest first.
+#[derive(Debug, Args)]
+pub(super) struct SuitesArgs {
+    /// Most suites to show.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the last page ended.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// One JSON object with `suites` and, unless it is the last page, `next_cursor`.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl SuitesArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let service = Reach::to_act(&self.reach).await?;
+        let query = PageQuery {
+            cursor: self.cursor,
+            limit: Some(self.limit),
+        };
+        let page = service.client().suites(&query).await.map_err(refused)?;
+        if self.json {
+            output::json(&page)?;
+            return Ok(Exit::Ok);
+        }
+        output::text(&show::suites(&page.suites, now_us()))?;
+        if let Some(cursor) = page.next_cursor {
+            output::note(&format!(
+                "there are more: add --cursor {cursor}, or a larger --limit"
+            ));
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// List managers.
+#[derive(Debug, Args)]
+pub(super) struct ManagersArgs {
+    /// One JSON object with `managers`.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl ManagersArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let service = Reach::to_act(&self.reach).await?;
+        let managers = service.client().managers().await.map_err(refused)?;
+        if self.json {
+            output::json(&ManagerList { managers })?;
+        } else {
+            output::text(&show::managers(&managers, now_us()))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// List independent workers.
+#[derive(Debug, Args)]
+pub(super) struct WorkersArgs {
+    /// One JSON object with `workers`.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl WorkersArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let service = Reach::to_act(&self.reach).await?;
+        let workers = service.client().workers().await.map_err(refused)?;
+        if self.json {
+            output::json(&WorkerList { workers })?;
+        } else {
+            output::text(&show::workers(&workers, now_us()))?;
+        }
+        Ok(Exit::Ok)
+    }
+}

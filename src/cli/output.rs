@@ -1,0 +1,45 @@
+//! Data on stdout, words on stderr. A reader that went away (`mitosis tasks | head`) is no failure.
+//!
+//! Commands write through here only; `run` has its printer thread.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::failure::{Failure, OrFail};
+
+/// Writes text as it is.
+pub(super) fn text(text: &str) -> Result<(), Failure> {
+    bytes(text.as_bytes())
+}
+
+/// Writes one JSON value and a line end.
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(value).or_system()?;
+    line.push(b'\n');
+    bytes(&line)
+}
+
+/// Writes bytes as they are.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written
+            .context("standard output cannot be written")
+            .or_system(),
+    }
+}
+
+/// Writes a line to stderr.
+pub(super) fn note(line: &str) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes bytes to stderr as they are.
+pub(super) fn stderr_bytes(bytes: &[u8]) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = io::stderr().write_all(bytes);
+}

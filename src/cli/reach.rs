@@ -1,0 +1,309 @@
+//! How a client command reaches tasks: the running service, or, to look only, the store of a state directory.
+//!
+//! Discovery is [`crate::endpoint`]'s, calls are [`crate::client`]'s; here their failures get their exit codes: what the
+//! user has to change is 2, what the system has to answer for is 3.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::failure::{Failure, OrFail};
+use super::ids::TaskName;
+use crate::client::{ApiClient, ClientError, LogStream};
+use crate::coordinator::store::StoreError;
+use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
+use crate::endpoint::{DiscoverError, Discovery};
+use crate::protocol::api::{
+    CancelRequest, CancelResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
+    TaskFilter, TaskPage, WaitResponse,
+};
+use crate::run::output::{self, Stream};
+
+/// Variable that names a coordinator.
+const COORDINATOR_URL: &str = "MITOSIS_COORDINATOR_URL";
+/// Variable that holds a token.
+const TOKEN: &str = "MITOSIS_TOKEN";
+/// File of the store in a state directory.
+const STORE_FILE: &str = "store.db";
+/// Tasks read at once while a name is looked for.
+const PAGE: u32 = 1000;
+
+/// Where the service is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Service")]
+pub(super) struct ReachArgs {
+    #[command(flatten)]
+    token: ReachCoordinatorArgs,
+    /// State directory of a coordinator on this machine, which leaves address and token there [default:
+    /// $XDG_STATE_HOME/mitosis].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Which coordinator, and how to be let in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Service")]
+pub(super) struct ReachCoordinatorArgs {
+    /// Address of the coordinator; its token is taken from MITOSIS_TOKEN or --token-file [env:
+    /// MITOSIS_COORDINATOR_URL].
+    #[arg(long, value_name = "URL")]
+    coordinator_url: Option<String>,
+    /// File with a token, readable by its owner alone.
+    #[arg(long, value_name = "FILE", env = "MITOSIS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl ReachArgs {
+    /// What discovery needs to know. A state directory that was named goes before a variable.
+    fn discovery(&self) -> Discovery {
+        let mut discovery = self.token.discovery();
+        if self.state_dir.is_some() {
+            discovery
+                .coordinator_url
+                .clone_from(&self.token.coordinator_url);
+        }
+        discovery.state_dir.clone_from(&self.state_dir);
+        discovery
+    }
+}
+
+impl ReachCoordinatorArgs {
+    /// What discovery needs to know.
+    pub(super) fn discovery(&self) -> Discovery {
+        let variable = || {
+            std::env::var(COORDINATOR_URL)
+                .ok()
+                .filter(|url| !url.is_empty())
+        };
+        Discovery {
+            coordinator_url: self.coordinator_url.clone().or_else(variable),
+            token: token_of_environment(),
+            token_file: self.token_file.clone(),
+            state_dir: None,
+        }
+    }
+}
+
+/// The token of the environment.
+fn token_of_environment() -> Option<SecretString> {
+    let token = std::env::var(TOKEN).ok()?;
+    (!token.trim().is_empty()).then(|| token.trim().to_owned().into())
+}
+
+/// A way to look at tasks.
+#[derive(Debug)]
+pub(super) enum Reach {
+    /// Through a running service.
+    Service(Act),
+    /// In a store that nobody serves.
+    Store(Box<Coordinator>),
+}
+
+/// A way to change something: a running service.
+#[derive(Debug)]
+pub(super) struct Act(ApiClient);
+
+impl Reach {
+    /// A way to look at tasks.
+    pub(super) async fn to_read(args: &ReachArgs) -> Result<Self, Failure> {
+        let target = match args.discovery().resolve() {
+            Ok(target) => target,
+            Err(
+                DiscoverError::NotRunning { state_dir } | DiscoverError::Stale { state_dir, .. },
+            ) if state_dir.join(STORE_FILE).is_file() => {
+                return Self::open(&state_dir).await;
+            }
+            Err(error) => return Err(Failure::system(error)),
+        };
+        let client = ApiClient::of(&target).await.map_err(refused)?;
+        Ok(Self::Service(Act(client)))
+    }
+
+    /// A way to change something.
+    pub(super) async fn to_act(args: &ReachArgs) -> Result<Act, Failure> {
+        let target = args.discovery().resolve().or_system()?;
+        ApiClient::of(&target).await.map(Act).map_err(refused)
+    }
+
+    async fn open(state_dir: &Path) -> Result<Self, Failure> {
+        let coordinator = Coordinator::open(CoordinatorConfig::new(state_dir)).await;
+        Ok(Self::Store(Box::new(
+            coordinator.map_err(refused_by_store)?,
+        )))
+    }
+
+    /// Lets go of a store.
+    pub(super) async fn close(self) {
+        if let Self::Store(coordinator) = self {
+            coordinator.close().await;
+        }
+    }
+
+    pub(super) async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, Failure> {
+        match self {
+            Self::Service(service) => service.0.tasks(filter).await.map_err(refused),
+            Self::Store(coordinator) => coordinator.tasks(filter).await.map_err(refused_by_store),
+        }
+    }
+
+    pub(super) async fn task(&self, uuid: Uuid) -> Result<TaskDetail, Failure> {
+        match self {
+            Self::Service(service) => service.0.task(uuid).await.map_err(refused),
+            Self::Store(coordinator) => coordinator.task(uuid).await.map_err(refused_by_store),
+        }
+    }
+
+    pub(super) async fn named_task(&self, name: &TaskName) -> Result<TaskDetail, Failure> {
+        let uuid = self.resolve(name).await?;
+        self.task(uuid).await
+    }
+
+    /// What an ended task wrote.
+    pub(super) async fn log(&self, uuid: Uuid, stream: Stream) -> Result<Vec<u8>, Failure> {
+        if let Self::Service(service) = self {
+            let which = match stream {
+                Stream::Out => LogStream::Stdout,
+                Stream::Err => LogStream::Stderr,
+            };
+            let logs = service.0.logs(uuid, which).await.map_err(refused)?;
+            return logs.read_all().await.map_err(refused);
+        }
+        let task = self.task(uuid).await?;
+        let Some(result) = task.result else {
+            let state = task.summary.state;
+            return Err(Failure::usage(anyhow!(
+                "task {uuid} is {state}; its output can be read when it has ended"
+            )));
+        };
+        let kept = match stream {
+            Stream::Out => result.stdout,
+            Stream::Err => result.stderr,
+        };
+        let mut bytes = Vec::new();
+        output::copy(&kept, &mut bytes).or_system()?;
+        Ok(bytes)
+    }
+
+    /// The uuid of a named task.
+    pub(super) async fn resolve(&self, name: &TaskName) -> Result<Uuid, Failure> {
+        if let TaskName::Uuid(uuid) = name {
+            return Ok(*uuid);
+        }
+        let mut found = Vec::new();
+        let mut filter = TaskFilter {
+            limit: Some(PAGE),
+            ..TaskFilter::default()
+        };
+        loop {
+            let page = self.tasks(&filter).await?;
+            found.extend(
+                page.tasks
+                    .iter()
+                    .filter(|task| name.names(task))
+                    .map(|task| task.uuid),
+            );
+            // Numbers are unique, and two candidates are as bad as many.
+            let enough = found.len() > 1 || (matches!(name, TaskName::Row(_)) && !found.is_empty());
+            match page.next_cursor {
+                Some(cursor) if !enough => filter.cursor = Some(cursor),
+                _ => return only(name, &found),
+            }
+        }
+    }
+}
+
+fn only(name: &TaskName, found: &[Uuid]) -> Result<Uuid, Failure> {
+    match found {
+        [] => Err(Failure::usage(anyhow!(
+            "there is no task {name}; `mitosis tasks` lists them"
+        ))),
+        [uuid] => Ok(*uuid),
+        [first, second, ..] => Err(Failure::usage(anyhow!(
+            "{name} names several tasks, among them {first} and {second}; give more digits"
+        ))),
+    }
+}
+
+impl Act {
+    /// The client itself, for what is not about tasks.
+    pub(super) fn client(&self) -> &ApiClient {
+        &self.0
+    }
+
+    pub(super) async fn submit(&self, request: &SubmitRequest) -> Result<SubmitResponse, Failure> {
+        self.0.submit(request).await.map_err(refused)
+    }
+
+    pub(super) async fn wait_task(
+        &self,
+        uuid: Uuid,
+        pause: Duration,
+    ) -> Result<WaitResponse, Failure> {
+        self.0.wait_task(uuid, pause).await.map_err(refused)
+    }
+
+    pub(super) async fn wait_suite(
+        &self,
+        uuid: Uuid,
+        pause: Duration,
+    ) -> Result<WaitResponse, Failure> {
+        self.0.wait_suite(uuid, pause).await.map_err(refused)
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        uuid: Uuid,
+        request: CancelRequest,
+    ) -> Result<CancelResponse, Failure> {
+        self.0.cancel_task(uuid, request).await.map_err(refused)
+    }
+
+    pub(super) async fn cancel_suite(
+        &self,
+        uuid: Uuid,
+        request: CancelRequest,
+    ) -> Result<WaitResponse, Failure> {
+        self.0.cancel_suite(uuid, request).await.map_err(refused)
+    }
+
+    pub(super) async fn retry(&self, uuid: Uuid) -> Result<SubmittedTask, Failure> {
+        self.0.retry_task(uuid).await.map_err(refused)
+    }
+
+    pub(super) async fn retry_suite(&self, uuid: Uuid) -> Result<Vec<SubmittedTask>, Failure> {
+        Ok(self.0.retry_suite(uuid).await.map_err(refused)?.tasks)
+    }
+
+    /// The uuid of a named task.
+    pub(super) async fn resolve(&self, name: &TaskName) -> Result<Uuid, Failure> {
+        Reach::Service(Self(self.0.clone())).resolve(name).await
+    }
+}
+
+/// The caller's mistakes are those that the same call would make again.
+pub(super) fn refused(error: ClientError) -> Failure {
+    let callers = match &error {
+        ClientError::Url(_) | ClientError::Token(_) | ClientError::TokenText => true,
+        ClientError::Api { status, .. } => {
+            matches!(status, 400..=499) && !matches!(status, 403 | 408 | 425 | 429)
+        }
+        _ => false,
+    };
+    if callers {
+        Failure::usage(error)
+    } else {
+        Failure::system(error)
+    }
+}
+
+fn refused_by_store(error: CoordinatorError) -> Failure {
+    match error {
+        CoordinatorError::Store(StoreError::NotFound { .. })
+        | CoordinatorError::BadQuery { .. } => Failure::usage(error),
+        _ => Failure::system(error),
+    }
+}

@@ -1,0 +1,164 @@
+//! `tasks`, `task`, `logs`: looking at tasks, through a service or, with none running, in the store.
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::ids::TaskName;
+use super::output;
+use super::reach::{Reach, ReachArgs};
+use super::show;
+use crate::exit_code::Exit;
+use crate::protocol::TaskState;
+use crate::protocol::api::TaskFilter;
+use crate::run::output::Stream;
+use crate::run::plan::now_us;
+
+const TASKS_HELP: &str = "\
+Examples:
+  mitosis tasks
+  mitosis tasks --state failed,cancelled
+  mitosis tasks --state-dir ~/sweep --json | jq '.tasks[] | select(.attempts > 1)'
+
+With --json one page is one object with `tasks` and, unless it is the last, `next_cursor` for --cursor.";
+
+/// List tasks, oldest first.
+#[derive(Debug, Args)]
+#[command(after_help = TASKS_HELP)]
+pub(super) struct TasksArgs {
+    /// Only tasks of this suite.
+    #[arg(long, value_name = "UUID")]
+    suite: Option<Uuid>,
+    /// Only tasks in these states, separated by commas.
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    state: Vec<TaskState>,
+    /// Most tasks to show.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the last page ended.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// One JSON object on stdout instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+fn state(word: &str) -> Result<TaskState, String> {
+    TaskState::parse(word).ok_or_else(|| {
+        let known: Vec<&str> = TaskState::ALL.map(TaskState::as_str).to_vec();
+        format!("a state is one of {}", known.join(", "))
+    })
+}
+
+impl TasksArgs {
+    pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
+        let states: Vec<&str> = self.state.iter().map(|state| state.as_str()).collect();
+        let filter = TaskFilter {
+            suite: self.suite,
+            state: (!states.is_empty()).then(|| states.join(",")),
+            cursor: self.cursor,
+            limit: Some(self.limit),
+        };
+        let reach = Reach::to_read(&self.reach).await?;
+        let page = reach.tasks(&filter).await;
+        reach.close().await;
+        let page = page?;
+        if self.json {
+            output::json(&page)?;
+            return Ok(Exit::Ok);
+        }
+        output::text(&show::tasks(&page.tasks, now_us()))?;
+        if let Some(cursor) = page.next_cursor
+            && global.quiet == 0
+        {
+            output::note(&format!(
+                "there are more: add --cursor {cursor}, or a larger --limit"
+            ));
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Show everything about one task.
+#[derive(Debug, Args)]
+pub(super) struct TaskArgs {
+    /// The task: its uuid, the beginning of it, or its number.
+    #[arg(value_name = "ID")]
+    task: TaskName,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl TaskArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let reach = Reach::to_read(&self.reach).await?;
+        let task = reach.named_task(&self.task).await;
+        reach.close().await;
+        let task = task?;
+        if self.json {
+            output::json(&task)?;
+        } else {
+            output::text(&show::task(&task))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Which streams to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Streams {
+    /// Standard output on stdout and standard error on stderr.
+    #[default]
+    Both,
+    /// Standard output alone, on stdout.
+    Stdout,
+    /// Standard error alone, on stdout.
+    Stderr,
+}
+
+const LOGS_HELP: &str = "\
+Examples:
+  mitosis logs 42
+  mitosis logs 42 --stream stderr | less";
+
+/// Write what an ended task wrote, byte by byte.
+#[derive(Debug, Args)]
+#[command(after_help = LOGS_HELP)]
+pub(super) struct LogsArgs {
+    /// The task: its uuid, the beginning of it, or its number.
+    #[arg(value_name = "ID")]
+    task: TaskName,
+    /// Which streams.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    stream: Streams,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl LogsArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let reach = Reach::to_read(&self.reach).await?;
+        let written = self.write(&reach).await;
+        reach.close().await;
+        written
+    }
+
+    async fn write(&self, reach: &Reach) -> Result<Exit, Failure> {
+        let uuid = reach.resolve(&self.task).await?;
+        match self.stream {
+            Streams::Both => {
+                output::bytes(&reach.log(uuid, Stream::Out).await?)?;
+                output::stderr_bytes(&reach.log(uuid, Stream::Err).await?);
+            }
+            Streams::Stdout => output::bytes(&reach.log(uuid, Stream::Out).await?)?,
+            Streams::Stderr => output::bytes(&reach.log(uuid, Stream::Err).await?)?,
+        }
+        Ok(Exit::Ok)
+    }
+}

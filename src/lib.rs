@@ -1,0 +1,18 @@
+//! Mitosis: a durable task runner.
+
+pub mod bench;
+pub mod cli;
+pub mod client;
+pub mod comm;
+pub mod coordinator;
+pub mod endpoint;
+pub mod exit_code;
+pub mod manager;
+pub mod private_file;
+pub mod process;
+pub mod protocol;
+pub mod run;
+pub mod service;
+pub mod shutdown;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,33 @@
+//! What `mitosis run` does, apart from its argument parsing and its exit code.
+//!
+//! One process holds the coordinator, one manager and the printer; the worker processes are the manager's children.
+//!
+//! ```text
+//!   input (file, stdin, command line) -> Vec<InputTask> -> one submit
+//!   coordinator --TaskEnd--> session loop --> Ledger (pure: what counts, what is next)
+//!                                        \--> printer thread (stdout, stderr, output files) and progress bar
+//!   signals --> ShutdownRequest --> manager
+//! ```
+//!
+//! `submit` uses the same input grammar ([`input`]).
+
+pub mod array;
+pub mod engine;
+pub mod error;
+pub mod input;
+pub mod jsonl;
+pub mod key;
+pub mod ledger;
+pub mod lines;
+pub mod manifest;
+pub mod notes;
+pub mod options;
+pub mod output;
+pub mod plan;
+pub mod printer;
+pub mod progress;
+pub mod quote;
+pub mod session;
+pub mod state_dir;
+pub mod summary;
+pub mod verdict;

@@ -1,0 +1,119 @@
+//! What does the work of a run: the manager with its workers, and the HTTP face for onlookers.
+//!
+//! Started once the tasks are in the store and stopped before the summary. The coordinator belongs to the session.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::RunError;
+use super::options::RunOptions;
+use super::summary::Figures;
+use crate::coordinator::{Coordinator, Durability};
+use crate::manager::config::{Durability as SpoolDurability, ExecDefaults};
+use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy};
+use crate::service::{Service, ServiceOptions};
+use crate::shutdown::ShutdownRequest;
+
+/// Directory of the manager inside the state directory.
+pub const MANAGER_DIR: &str = "manager";
+/// Where the HTTP face of a run listens.
+const ANY_LOCAL_PORT: &str = "127.0.0.1:0";
+
+/// How long the workers of a finished run have to leave.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Manager and HTTP face of a run.
+#[derive(Debug)]
+pub struct Engine {
+    manager: ManagerHandle,
+    service: Service,
+}
+
+impl Engine {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// When no worker can be started, or no port can be opened.
+    pub async fn start(
+        options: &RunOptions,
+        coordinator: &Coordinator,
+        state_dir: &Path,
+    ) -> Result<Self, RunError> {
+        let config = manager_config(options, state_dir)?;
+        let serving = ServiceOptions {
+            listen: ANY_LOCAL_PORT.to_owned(),
+            state_dir: state_dir.to_owned(),
+            output_dir: Some(config.output_dir()),
+        };
+        let service = Service::start(coordinator, serving)
+            .await
+            .map_err(|error| RunError::Service(Box::new(error)))?;
+        match Manager::start(config, coordinator.local_connector()).await {
+            Ok(manager) => Ok(Self { manager, service }),
+            Err(error) => {
+                service.stop().await;
+                Err(RunError::Manager(Box::new(error)))
+            }
+        }
+    }
+
+    /// Resolves when the manager has gone because it was asked to.
+    ///
+    /// # Errors
+    /// When the manager could not go on.
+    pub async fn gone(&self) -> Result<(), RunError> {
+        match self.manager.wait().await {
+            ManagerExit::Asked | ManagerExit::AskedByCoordinator => Ok(()),
+            ManagerExit::Failed(error) => Err(RunError::Manager(Box::new(error))),
+        }
+    }
+
+    /// Passes a request on; the manager is gone some time later.
+    pub fn request_stop(&self, request: ShutdownRequest) {
+        let manager = self.manager.clone();
+        tokio::spawn(async move { manager.shutdown(request).await });
+    }
+
+    /// Tasks being executed.
+    #[must_use]
+    pub async fn running(&self) -> u64 {
+        self.manager.stats().await.status.running.into()
+    }
+
+    /// Stops both and returns the figures. Nothing is running any more, or it has been asked to end already.
+    pub async fn stop(self) -> Figures {
+        self.manager
+            .shutdown(ShutdownRequest::Graceful {
+                deadline: LEAVE_DEADLINE,
+            })
+            .await;
+        self.service.stop().await;
+        let stats = self.manager.stats().await;
+        let quantile = |share| {
+            let quantile = stats.fetch_round_trip.quantile(share)?;
+            u64::try_from(quantile.as_nanos()).ok()
+        };
+        Figures {
+            executions: stats.executions,
+            fetch_p50_ns: quantile(0.5),
+            fetch_p99_ns: quantile(0.99),
+        }
+    }
+}
+
+fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfig, RunError> {
+    // The caller's directory and environment, as with any other command that runs commands.
+    let cwd = std::env::current_dir().map_err(RunError::io("find the working directory"))?;
+    let mut config = ManagerConfig::new(state_dir.join(MANAGER_DIR), options.workers);
+    config.poll = options.poll;
+    config.exec = ExecDefaults {
+        env: EnvPolicy::Inherit,
+        cwd: CwdPolicy::Fixed(cwd),
+    };
+    config.durability = match options.durability {
+        Durability::Process => SpoolDurability::Process,
+        Durability::Power => SpoolDurability::Power,
+    };
+    Ok(config)
+}

@@ -1,0 +1,293 @@
+//! Where tasks come from: a file, standard input, or the command line.
+//!
+//! Everything is read and checked before anything runs. The grammars are in [`super::lines`] and [`super::jsonl`];
+//! this module reads the bytes and says in words what is wrong with them.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use super::array::Array;
+use super::{jsonl, lines};
+use crate::protocol::TaskSpec;
+use crate::protocol::task::SpecError;
+
+/// Bad lines that are told one by one.
+const LISTED_PROBLEMS: usize = 10;
+
+/// One task of an input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputTask {
+    /// Where it stands in its input, from 1; the array index for an array, 1 for a single command.
+    pub line: u64,
+    /// What to run, as the input says it.
+    pub spec: TaskSpec,
+}
+
+/// How an input is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// `jsonl` for a file whose name ends in `.jsonl`, else `lines`.
+    #[default]
+    Auto,
+    /// One shell command per line.
+    Lines,
+    /// One JSON task spec per line.
+    Jsonl,
+}
+
+/// Where tasks come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// One command, perhaps once per index.
+    Command {
+        /// Program and arguments.
+        args: Vec<String>,
+        /// Indexes; `None` for a single task.
+        array: Option<Array>,
+    },
+}
+
+impl Source {
+    /// The source that positional arguments ask for. `None` when they ask for nothing and standard input is a
+    /// terminal, where nobody would expect a program to wait for a list.
+    #[must_use]
+    pub fn from_file_argument(file: Option<&Path>) -> Option<Self> {
+        match file {
+            Some(path) if path.as_os_str() == "-" => Some(Self::Stdin),
+            Some(path) => Some(Self::File(path.to_owned())),
+            None if stdin_is_given() => Some(Self::Stdin),
+            None => None,
+        }
+    }
+
+    /// Reads and checks every task.
+    ///
+    /// # Errors
+    /// When the source cannot be read or any task in it is refused.
+    pub fn read(&self, format: Format) -> Result<Vec<InputTask>, InputError> {
+        match self {
+            Self::Command { args, array } => command(args, array.as_ref()),
+            Self::Stdin => {
+                let mut bytes = Vec::new();
+                let read = io::stdin().lock().read_to_end(&mut bytes);
+                read.map_err(|source| InputError::Unreadable {
+                    name: self.to_string(),
+                    source,
+                })?;
+                parse(&bytes, format == Format::Jsonl)
+            }
+            Self::File(path) => {
+                let bytes = std::fs::read(path).map_err(|source| InputError::Unreadable {
+                    name: self.to_string(),
+                    source,
+                })?;
+                let by_name = path
+                    .extension()
+                    .is_some_and(|extension| extension == "jsonl");
+                let json = match format {
+                    Format::Auto => by_name,
+                    Format::Lines => false,
+                    Format::Jsonl => true,
+                };
+                parse(&bytes, json)
+            }
+        }
+    }
+
+    /// True for one command without an array, whose exit code becomes the caller's.
+    #[must_use]
+    pub fn is_single_command(&self) -> bool {
+        matches!(self, Self::Command { array: None, .. })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Stdin => f.write_str("standard input"),
+            Self::Command { .. } => f.write_str("the command line"),
+        }
+    }
+}
+
+/// True when standard input holds something that was meant as an input: a pipe or a file, not a terminal and not
+/// `/dev/null`.
+fn stdin_is_given() -> bool {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return false;
+    }
+    rustix::fs::fstat(&stdin).is_ok_and(|stat| {
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        kind.is_file() || kind.is_fifo() || kind.is_socket()
+    })
+}
+
+fn parse(bytes: &[u8], json: bool) -> Result<Vec<InputTask>, InputError> {
+    if json {
+        jsonl::parse(bytes)
+    } else {
+        lines::parse(bytes)
+    }
+}
+
+fn command(args: &[String], array: Option<&Array>) -> Result<Vec<InputTask>, InputError> {
+    let spec = TaskSpec::argv(args);
+    spec.validate().map_err(InputError::Command)?;
+    let Some(array) = array else {
+        return Ok(vec![InputTask { line: 1, spec }]);
+    };
+    let with_index = |index: i64| InputTask {
+        line: index.unsigned_abs(),
+        spec: TaskSpec {
+            array_index: Some(index),
+            ..spec.clone()
+        },
+    };
+    Ok(array.indexes().map(with_index).collect())
+}
+
+/// Why an input is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// It cannot be read.
+    #[error("{name} cannot be read")]
+    Unreadable {
+        /// The file, or `standard input`.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Some lines are refused.
+    #[error("{}", list(.0))]
+    Lines(Vec<(u64, Problem)>),
+    /// The command of the command line is refused.
+    #[error("the command is refused: {0}")]
+    Command(SpecError),
+}
+
+impl InputError {
+    /// The error that lists `problems`, if there are any.
+    pub(super) fn unless_empty(problems: Vec<(u64, Problem)>) -> Result<(), Self> {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self::Lines(problems))
+        }
+    }
+}
+
+fn list(problems: &[(u64, Problem)]) -> String {
+    let mut text: Vec<String> = problems
+        .iter()
+        .take(LISTED_PROBLEMS)
+        .map(|(line, problem)| problem.at(*line))
+        .collect();
+    if problems.len() > LISTED_PROBLEMS {
+        let more = problems.len() - LISTED_PROBLEMS;
+        text.push(format!("and {more} more"));
+    }
+    text.join("\n")
+}
+
+/// What is wrong with a line.
+#[derive(Debug, PartialEq)]
+pub enum Problem {
+    /// A byte that begins no UTF-8 sequence.
+    NotUtf8 {
+        /// Its place in the line, in bytes from 1.
+        column: usize,
+        /// The byte.
+        byte: u8,
+    },
+    /// A NUL byte.
+    Nul {
+        /// Its place in the line, in bytes from 1.
+        column: usize,
+    },
+    /// More than an argument can hold.
+    TooLong {
+        /// Length of the line.
+        bytes: usize,
+        /// Longest length.
+        longest: usize,
+    },
+    /// No JSON, or a value of the wrong type.
+    Json {
+        /// Where in the line, from 1.
+        column: usize,
+        /// What the parser says.
+        message: String,
+    },
+    /// Fields that no spec has.
+    UnknownFields(Vec<String>),
+    /// JSON, but no acceptable spec.
+    Spec(SpecError),
+}
+
+impl Problem {
+    fn at(&self, line: u64) -> String {
+        match self {
+            Self::NotUtf8 { column, byte } => {
+                format!("line {line}, byte {column}: 0x{byte:02x} is not UTF-8; convert the file")
+            }
+            Self::Nul { column } => {
+                format!("line {line}, byte {column}: a NUL byte, which no program can be given")
+            }
+            Self::TooLong { bytes, longest } => format!(
+                "line {line}: the line has {bytes} bytes; the longest command has {longest}; put it into a script"
+            ),
+            Self::Json { column, message } => {
+                format!("line {line}, column {column}: {message}")
+            }
+            Self::UnknownFields(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                format!("line {line}: no task has a field {}", names.join(" or "))
+            }
+            Self::Spec(error) => format!("line {line}: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_runs_once_or_once_per_index() {
+        let args = vec!["echo".to_owned(), "hi".to_owned()];
+        let single = command(&args, None).unwrap();
+        assert_eq!((single.len(), single[0].spec.array_index), (1, None));
+        let array = "2-6:2".parse::<Array>().unwrap();
+        let many = command(&args, Some(&array)).unwrap();
+        let indexes: Vec<_> = many
+            .iter()
+            .map(|task| (task.line, task.spec.array_index))
+            .collect();
+        assert_eq!(indexes, [(2, Some(2)), (4, Some(4)), (6, Some(6))]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let source = Source::File("/nowhere/tasks.txt".into());
+        let error = source.read(Format::Auto).unwrap_err();
+        assert_eq!(error.to_string(), "/nowhere/tasks.txt cannot be read");
+    }
+
+    #[test]
+    fn the_name_decides_the_format_unless_told_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, "{\"args\":[\"true\"]}\n").unwrap();
+        let source = Source::File(path);
+        let read = |format| source.read(format).unwrap()[0].spec.shell;
+        assert!(!read(Format::Auto) && !read(Format::Jsonl) && read(Format::Lines));
+    }
+}

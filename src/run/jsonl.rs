@@ -1,0 +1,129 @@
+//! The grammar of a `.jsonl` file: one JSON task spec per line.
+//!
+//! Encoding, line ends, the byte order mark and blank lines are as in [`super::lines`]; there are no comments. A
+//! field that no spec has is refused, because a mistyped `timout` would otherwise be no time limit at all. Pure.
+
+use super::input::{InputError, InputTask, Problem};
+use super::lines::{self, MAX_LINE_BYTES};
+use crate::protocol::TaskSpec;
+use crate::protocol::task::MAX_SPEC_BYTES;
+
+/// Reads all specs, or lists what is wrong with them.
+///
+/// # Errors
+/// When any line is refused; nothing of the input may run then.
+pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
+    let mut problems = Vec::new();
+    let mut tasks = Vec::new();
+    for (number, line) in lines::numbered(text) {
+        match spec(line) {
+            Ok(None) => {}
+            Ok(Some(spec)) => tasks.push(InputTask { line: number, spec }),
+            Err(problem) => problems.push((number, problem)),
+        }
+    }
+    InputError::unless_empty(problems).map(|()| tasks)
+}
+
+fn spec(line: &[u8]) -> Result<Option<TaskSpec>, Problem> {
+    let text = lines::checked(line)?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    too_long(text.len(), MAX_SPEC_BYTES)?;
+    let mut unknown = Vec::new();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let spec: TaskSpec =
+        serde_ignored::deserialize(&mut json, |path| unknown.push(path.to_string()))
+            .map_err(not_json)?;
+    json.end().map_err(not_json)?;
+    if !unknown.is_empty() {
+        return Err(Problem::UnknownFields(unknown));
+    }
+    spec.validate().map_err(Problem::Spec)?;
+    for arg in &spec.args {
+        too_long(arg.len(), MAX_LINE_BYTES)?;
+    }
+    Ok(Some(spec))
+}
+
+fn too_long(bytes: usize, longest: usize) -> Result<(), Problem> {
+    if bytes > longest {
+        return Err(Problem::TooLong { bytes, longest });
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "used as the function of map_err"
+)]
+fn not_json(error: serde_json::Error) -> Problem {
+    let text = error.to_string();
+    // The parser saw one line only; the place in the file is told by the caller.
+    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    Problem::Json {
+        column: error.column(),
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = parse(text.as_bytes())
+            .expect_err("must be refused")
+            .to_string();
+        assert!(error.contains(expected), "`{error}` lacks `{expected}`");
+    }
+
+    #[test]
+    fn a_spec_per_line_with_any_of_its_fields() {
+        let text = "\n{\"args\":[\"echo\",\"hi\"],\"timeout\":\"2s\",\"env\":{\"A\":\"b\"}}\r\n  \n{\"args\":[\"a; b\"],\"shell\":true}";
+        let tasks = parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            tasks.iter().map(|task| task.line).collect::<Vec<_>>(),
+            [2, 4]
+        );
+        assert_eq!(tasks[0].spec.args, ["echo", "hi"]);
+        assert_eq!(tasks[0].spec.timeout.unwrap().0, Duration::from_secs(2));
+        assert!(tasks[1].spec.shell);
+    }
+
+    #[test]
+    fn a_malformed_line_is_told_with_line_and_column() {
+        refused(
+            "{\"args\":[\"true\"]}\n{\"args\": [}\n",
+            "line 2, column 11: expected value",
+        );
+        refused(
+            "{\"args\":\"true\"}",
+            "line 1, column 14: invalid type: string",
+        );
+        refused(
+            "{\"args\":[\"true\"]} x",
+            "line 1, column 19: trailing characters",
+        );
+        refused("# no comments here", "line 1, column 1: expected value");
+    }
+
+    #[test]
+    fn a_field_that_no_spec_has_is_named() {
+        refused(
+            "{\"args\":[\"true\"],\"timout\":1,\"capture\":{\"limit\":1}}",
+            "line 1: no task has a field `timout` or `capture.limit`",
+        );
+    }
+
+    #[test]
+    fn a_spec_that_cannot_run_is_refused() {
+        refused("{\"args\":[]}", "line 1: `args` is empty");
+        refused("{\"args\":[\"a\\u0000\"]}", "NUL");
+        let long = "x".repeat(MAX_LINE_BYTES + 1);
+        refused(&format!("{{\"args\":[\"{long}\"]}}"), "131072 bytes");
+    }
+}

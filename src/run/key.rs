@@ -1,0 +1,73 @@
+//! Identity of a task inside a run: the content of its spec and its occurrence.
+//!
+//! A second run on the same state directory finds its tasks by these keys: an unchanged line is the task it was, a
+//! changed line is a new one, and the same line written three times is three tasks. Only what the input says goes
+//! into the key, so moving a line or running with another `--timeout` changes nothing. Pure.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::input::InputTask;
+
+/// Name space of the content hashes; a constant of this program, drawn once.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_3c5a_8d1b_4b7e_9c42_5a1d_7fe3_2b90);
+
+/// One key per task, in order: unique, and equal for equal inputs.
+///
+/// # Panics
+/// Never: a spec is plain data and always encodes.
+#[must_use]
+pub fn keys(tasks: &[InputTask]) -> Vec<String> {
+    let mut seen: HashMap<Uuid, u32> = HashMap::with_capacity(tasks.len());
+    tasks
+        .iter()
+        .map(|task| {
+            let content = serde_json::to_vec(&task.spec).expect("a spec is plain data");
+            let hash = Uuid::new_v5(&NAMESPACE, &content);
+            let occurrence = seen.entry(hash).or_insert(0);
+            *occurrence += 1;
+            format!("{}.{occurrence}", hash.simple())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::lines;
+    use proptest::prelude::*;
+
+    fn keys_of(text: &str) -> Vec<String> {
+        keys(&lines::parse(text.as_bytes()).expect("a good file"))
+    }
+
+    #[test]
+    fn equal_lines_are_told_apart_by_their_occurrence() {
+        let keys = keys_of("a\nb\na\n");
+        assert_eq!(keys[0].strip_suffix(".1"), keys[2].strip_suffix(".2"));
+        assert_ne!(keys[0], keys[1]);
+    }
+
+    #[test]
+    fn a_changed_line_is_a_new_task_and_the_others_stay() {
+        let before = keys_of("a\nb\nc\n");
+        let after = keys_of("# a comment moves every line\na\nB\nc\n");
+        assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
+        assert!(!after.contains(&before[1]));
+    }
+
+    #[test]
+    fn keys_are_the_same_in_every_version_of_this_program() {
+        assert_eq!(keys_of("true"), ["4a4c39d2691c50038938fb6d7aa63d9e.1"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_stands_twice(lines in proptest::collection::vec("[ab]{0,2}x", 0..40)) {
+            let keys = keys_of(&lines.join("\n"));
+            let distinct: std::collections::HashSet<_> = keys.iter().collect();
+            prop_assert_eq!(distinct.len(), lines.len());
+        }
+    }
+}

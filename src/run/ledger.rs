@@ -1,0 +1,278 @@
+//! What a run knows about its tasks: which of them count, how they ended, what that means.
+//!
+//! Pure: the session loop feeds ends in and acts on what comes out. A task counts when it is in the input of this
+//! run; ends of other tasks of the same state directory pass by. An end that is told twice is counted once.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::summary::{Failure, Spread};
+use crate::protocol::api::TaskEnd;
+use crate::protocol::{Outcome, TaskResult};
+
+/// Failures kept for the summary.
+const KEPT_FAILURES: usize = 100;
+
+/// One task of the run.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    line: u64,
+    ended: bool,
+}
+
+/// Tasks by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Counts {
+    /// Tasks of the input.
+    pub total: u64,
+    /// Exit code 0.
+    pub completed: u64,
+    /// Any other end.
+    pub failed: u64,
+    /// Ended, or not begun, at a wish.
+    pub cancelled: u64,
+    /// Not ended: an interrupt was faster.
+    pub unfinished: u64,
+    /// Of all these, ended in an earlier run on the same state directory.
+    pub earlier: u64,
+}
+
+/// What a recorded end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Not a task of this run, or known before.
+    Ignored,
+    /// The task of this line has ended.
+    Ended {
+        /// Its line.
+        line: u64,
+        /// True for the first end of this run that is a failure.
+        first_failure: bool,
+    },
+}
+
+/// The tasks of a run.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: HashMap<Uuid, Entry>,
+    counts: Counts,
+    failed_now: bool,
+    accepted_at_us: i64,
+    queue_wait: Spread,
+    run: Spread,
+    failures: Vec<Failure>,
+    single: Option<TaskResult>,
+}
+
+impl Ledger {
+    /// A ledger of these tasks, `(line, uuid)`, accepted at a time in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn new(tasks: impl IntoIterator<Item = (u64, Uuid)>, accepted_at_us: i64) -> Self {
+        let entries: HashMap<_, _> = tasks
+            .into_iter()
+            .map(|(line, uuid)| (uuid, Entry { line, ended: false }))
+            .collect();
+        let total = entries.len() as u64;
+        Self {
+            entries,
+            counts: Counts {
+                total,
+                unfinished: total,
+                ..Counts::default()
+            },
+            accepted_at_us,
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of an end that an earlier run brought about.
+    pub fn ended_earlier(
+        &mut self,
+        uuid: Uuid,
+        outcome: Outcome,
+        failure: impl FnOnce(u64) -> Failure,
+    ) {
+        let Some(entry) = self.entries.get_mut(&uuid).filter(|entry| !entry.ended) else {
+            return;
+        };
+        entry.ended = true;
+        let line = entry.line;
+        self.counts.earlier += 1;
+        self.count(outcome);
+        if outcome == Outcome::Failed && self.failures.len() < KEPT_FAILURES {
+            self.failures.push(failure(line));
+        }
+    }
+
+    /// Takes note of an end.
+    pub fn record(&mut self, end: &TaskEnd) -> Recorded {
+        let Some(entry) = self.entries.get_mut(&end.uuid).filter(|entry| !entry.ended) else {
+            return Recorded::Ignored;
+        };
+        entry.ended = true;
+        let line = entry.line;
+        self.count(end.outcome);
+        self.sample(&end.result);
+        let failed = end.outcome == Outcome::Failed;
+        if failed && self.failures.len() < KEPT_FAILURES {
+            self.failures.push(Failure::of(line, end));
+        }
+        if self.counts.total == 1 {
+            self.single = Some(end.result.clone());
+        }
+        let first_failure = failed && !self.failed_now;
+        self.failed_now |= failed;
+        Recorded::Ended {
+            line,
+            first_failure,
+        }
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        self.counts.unfinished -= 1;
+        match outcome {
+            Outcome::Completed => self.counts.completed += 1,
+            Outcome::Failed => self.counts.failed += 1,
+            Outcome::Cancelled => self.counts.cancelled += 1,
+        }
+    }
+
+    fn sample(&mut self, result: &TaskResult) {
+        if let Some(started) = result.started_at_us {
+            self.queue_wait.add_us(started - self.accepted_at_us);
+            self.run.add_us(result.wall_us());
+        }
+    }
+
+    /// Tasks by state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// True when every task has ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.counts.unfinished == 0
+    }
+
+    /// Uuids of the tasks that have not ended, in no order.
+    pub fn unfinished(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| !entry.ended)
+            .map(|(uuid, _)| *uuid)
+    }
+
+    /// The result of the only task of this run.
+    #[must_use]
+    pub fn single(&self) -> Option<&TaskResult> {
+        self.single.as_ref()
+    }
+
+    /// Time from acceptance to the beginning of the execution.
+    #[must_use]
+    pub fn queue_wait(&self) -> &Spread {
+        &self.queue_wait
+    }
+
+    /// Time from the beginning of an execution to its end.
+    #[must_use]
+    pub fn run_time(&self) -> &Spread {
+        &self.run
+    }
+
+    /// The first failures, in the order in which they were heard of.
+    #[must_use]
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::report::Reason;
+
+    fn end(uuid: u128, outcome: Outcome, started_at_us: i64, ended_at_us: i64) -> TaskEnd {
+        let mut result = TaskResult::not_started(Reason::Exit, "", ended_at_us);
+        result.started_at_us = Some(started_at_us);
+        result.exit_code = Some(i32::from(outcome != Outcome::Completed));
+        TaskEnd {
+            id: 0,
+            uuid: Uuid::from_u128(uuid),
+            outcome,
+            result,
+        }
+    }
+
+    fn ledger(tasks: u64) -> Ledger {
+        Ledger::new(
+            (1..=tasks).map(|n| (n * 10, Uuid::from_u128(n.into()))),
+            1000,
+        )
+    }
+
+    #[test]
+    fn an_end_counts_once_and_only_if_it_belongs_to_the_run() {
+        let mut ledger = ledger(2);
+        let one = end(1, Outcome::Completed, 1500, 2500);
+        assert_eq!(
+            ledger.record(&one),
+            Recorded::Ended {
+                line: 10,
+                first_failure: false
+            }
+        );
+        assert_eq!(ledger.record(&one), Recorded::Ignored);
+        assert_eq!(
+            ledger.record(&end(9, Outcome::Failed, 0, 0)),
+            Recorded::Ignored
+        );
+        assert!(!ledger.is_done());
+        assert_eq!(
+            ledger.unfinished().collect::<Vec<_>>(),
+            [Uuid::from_u128(2)]
+        );
+        assert_eq!(ledger.queue_wait().quantile_ns(0.5), Some(500_000));
+        assert_eq!(ledger.run_time().quantile_ns(0.5), Some(1_000_000));
+    }
+
+    #[test]
+    fn only_the_first_failure_of_this_run_is_the_first() {
+        let mut ledger = ledger(4);
+        ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, |line| Failure {
+            line,
+            uuid: Uuid::from_u128(1),
+            reason: "exit".to_owned(),
+            exit_code: Some(1),
+            signal: None,
+        });
+        let first = |ledger: &mut Ledger, uuid, outcome| {
+            let recorded = ledger.record(&end(uuid, outcome, 1000, 1000));
+            matches!(
+                recorded,
+                Recorded::Ended {
+                    first_failure: true,
+                    ..
+                }
+            )
+        };
+        assert!(!first(&mut ledger, 2, Outcome::Cancelled));
+        assert!(first(&mut ledger, 3, Outcome::Failed));
+        assert!(!first(&mut ledger, 4, Outcome::Failed));
+        assert!(ledger.is_done());
+        let counts = ledger.counts();
+        assert_eq!((counts.failed, counts.cancelled, counts.earlier), (3, 1, 1));
+        assert_eq!(ledger.failures().len(), 3);
+    }
+
+    #[test]
+    fn the_result_of_a_single_task_is_kept() {
+        let mut ledger = ledger(1);
+        assert!(ledger.single().is_none());
+        ledger.record(&end(1, Outcome::Failed, 1000, 1000));
+        assert_eq!(ledger.single().and_then(|result| result.exit_code), Some(1));
+    }
+}

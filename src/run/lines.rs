@@ -1,0 +1,153 @@
+//! The grammar of a task file: one shell command per line.
+//!
+//! - The file is UTF-8; a byte order mark at its beginning is dropped.
+//! - A line ends with LF or CR LF; the last one may end with the file.
+//! - Blank lines and lines whose first non-blank character is `#` are skipped.
+//! - Everything else is a command for `/bin/sh -c`, unchanged: a `#` further on and a backslash at the end are the
+//!   shell's business, and a backslash does **not** join two lines.
+//! - A line has at most [`MAX_LINE_BYTES`] bytes and no NUL: the kernel takes no longer argument.
+//!
+//! Lines are numbered from 1 as an editor shows them, skipped ones included. Pure: bytes in, tasks out.
+
+use super::input::{InputError, InputTask, Problem};
+use crate::protocol::TaskSpec;
+
+/// Longest command: the kernel's `MAX_ARG_STRLEN` (128 KiB) less the NUL that ends an argument.
+pub const MAX_LINE_BYTES: usize = 128 * 1024 - 1;
+
+/// Reads all lines, or lists what is wrong with them.
+///
+/// # Errors
+/// When any line breaks a rule; nothing of the input may run then.
+pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
+    let mut problems = Vec::new();
+    let mut tasks = Vec::new();
+    for (number, line) in numbered(text) {
+        match command(line) {
+            Ok(None) => {}
+            Ok(Some(command)) => tasks.push(InputTask {
+                line: number,
+                spec: TaskSpec::shell_line(command),
+            }),
+            Err(problem) => problems.push((number, problem)),
+        }
+    }
+    InputError::unless_empty(problems).map(|()| tasks)
+}
+
+/// The lines of a file with their numbers, without their ends.
+pub(super) fn numbered(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    // `split` yields one empty piece after a final LF; it is blank and skipped like any other.
+    (1..)
+        .zip(text.split(|byte| *byte == b'\n'))
+        .map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)))
+}
+
+/// The line as text, checked for what no argument can hold.
+pub(super) fn checked(line: &[u8]) -> Result<&str, Problem> {
+    let text = std::str::from_utf8(line).map_err(|error| Problem::NotUtf8 {
+        column: error.valid_up_to() + 1,
+        byte: line[error.valid_up_to()],
+    })?;
+    match text.find('\0') {
+        Some(at) => Err(Problem::Nul { column: at + 1 }),
+        None => Ok(text),
+    }
+}
+
+fn command(line: &[u8]) -> Result<Option<&str>, Problem> {
+    let text = checked(line)?;
+    let trimmed = text.trim_start();
+    if trimmed.is_empty() || trimmed.starts_with('#') {
+        return Ok(None);
+    }
+    if text.len() > MAX_LINE_BYTES {
+        return Err(Problem::TooLong {
+            bytes: text.len(),
+            longest: MAX_LINE_BYTES,
+        });
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &[u8], expected: &[(u64, &str)]) {
+        let tasks = parse(text).expect("a good file");
+        let lines: Vec<_> = tasks
+            .iter()
+            .map(|task| (task.line, task.spec.args[0].as_str()))
+            .collect();
+        assert_eq!(lines, expected, "{:?}", String::from_utf8_lossy(text));
+        assert!(tasks.iter().all(|task| task.spec.shell));
+    }
+
+    #[track_caller]
+    fn refused(text: &[u8], expected: &str) {
+        let error = parse(text).expect_err("must be refused").to_string();
+        assert!(error.contains(expected), "`{error}` lacks `{expected}`");
+    }
+
+    #[test]
+    fn a_command_per_line_with_either_line_end() {
+        check(b"", &[]);
+        check(b"\n\n", &[]);
+        check(b"a", &[(1, "a")]);
+        check(b"a\nb\n", &[(1, "a"), (2, "b")]);
+        check(b"a\r\nb\r\n", &[(1, "a"), (2, "b")]);
+        check(b"\xef\xbb\xbfa\n", &[(1, "a")]);
+    }
+
+    #[test]
+    fn blank_lines_and_comments_are_skipped_but_counted() {
+        check(b"\n  \t\n# no\n   # no\na # yes\n", &[(5, "a # yes")]);
+        check(b"\r\n#x\r\nb", &[(3, "b")]);
+    }
+
+    #[test]
+    fn a_command_reaches_the_shell_unchanged() {
+        check(b"  echo  'a b' \n", &[(1, "  echo  'a b' ")]);
+        check(b"a \\\nb\n", &[(1, "a \\"), (2, "b")]);
+        check(
+            "echo \u{e4}\u{1f600}".as_bytes(),
+            &[(1, "echo \u{e4}\u{1f600}")],
+        );
+        check(b"a\rb\n", &[(1, "a\rb")]);
+        // A mark in the middle is text, not a mark.
+        check(b"a\n\xef\xbb\xbfb", &[(1, "a"), (2, "\u{feff}b")]);
+    }
+
+    #[test]
+    fn what_no_program_can_be_given_is_refused_with_its_place() {
+        refused(b"ok\nab\xffc\n", "line 2, byte 3: 0xff is not UTF-8");
+        refused(b"a\0b\n", "line 1, byte 2: a NUL byte");
+        let longest = "x".repeat(MAX_LINE_BYTES);
+        check(longest.as_bytes(), &[(1, &longest)]);
+        refused(
+            format!("\n{longest}x").as_bytes(),
+            "line 2: the line has 131072 bytes; the longest command has 131071",
+        );
+    }
+
+    #[test]
+    fn a_long_comment_harms_nobody_but_must_be_text() {
+        check(format!("#{}", "x".repeat(MAX_LINE_BYTES)).as_bytes(), &[]);
+        refused(b"# \xff", "line 1, byte 3");
+    }
+
+    #[test]
+    fn ten_bad_lines_are_listed_and_the_rest_counted() {
+        let error = parse(&b"\xff\n".repeat(25))
+            .expect_err("all bad")
+            .to_string();
+        assert!(
+            error.contains("line 10,") && !error.contains("line 11,"),
+            "{error}"
+        );
+        assert!(error.contains("and 15 more"), "{error}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What a run is told. Validated values; the command line fills them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mitosis_bridge::PollConfig;
+use mitosis_bridge::ids::MAX_WORKERS;
+
+use super::input::InputTask;
+use super::printer::Destination;
+use super::progress::ProgressMode;
+use crate::coordinator::Durability;
+use crate::protocol::task::DEFAULT_GRACE;
+use crate::protocol::{HumanDuration, TaskSpec};
+
+/// Everything about a run but its input.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Worker processes, 1 to 256.
+    pub workers: u16,
+    /// Where tasks are kept; a fresh directory when absent.
+    pub state_dir: Option<PathBuf>,
+    /// Keep a fresh directory after full success.
+    pub keep_state: bool,
+    /// Where outputs go, one file per task and stream.
+    pub output_dir: Option<PathBuf>,
+    /// For specs that do not say.
+    pub defaults: SpecDefaults,
+    /// Cancel the rest after the first failure.
+    pub fail_fast: bool,
+    /// Repeat tasks that failed or were cancelled in an earlier run.
+    pub retry_failed: bool,
+    /// When progress is shown.
+    pub progress: ProgressMode,
+    /// stdout is taken by a JSON summary.
+    pub json: bool,
+    /// How pollers wait.
+    pub poll: PollConfig,
+    /// What an accepted task survives.
+    pub durability: Durability,
+    /// Say nothing on stderr but errors and failures.
+    pub quiet: bool,
+    /// Words of the command line that a resuming one repeats.
+    pub again: Vec<String>,
+}
+
+impl RunOptions {
+    /// Where outputs of tasks go.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        match &self.output_dir {
+            Some(directory) => Destination::Directory(directory.clone()),
+            None if self.json => Destination::Nowhere,
+            None => Destination::Streams,
+        }
+    }
+
+    /// How long running tasks may go on after the first interrupt.
+    #[must_use]
+    pub fn stop_deadline(&self) -> Duration {
+        self.defaults.grace.map_or(DEFAULT_GRACE, |grace| grace.0)
+    }
+}
+
+/// Fields for specs that do not have them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecDefaults {
+    /// Longest run time.
+    pub timeout: Option<HumanDuration>,
+    /// Time between TERM and KILL.
+    pub grace: Option<HumanDuration>,
+    /// Attempts that may fail.
+    pub max_attempts: Option<u32>,
+}
+
+impl SpecDefaults {
+    /// The spec with these defaults where it says nothing.
+    #[must_use]
+    pub fn applied(&self, spec: TaskSpec) -> TaskSpec {
+        TaskSpec {
+            timeout: spec.timeout.or(self.timeout),
+            grace: spec.grace.or(self.grace),
+            max_attempts: spec.max_attempts.or(self.max_attempts),
+            ..spec
+        }
+    }
+}
+
+/// The tasks of a run.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Where they came from, for people.
+    pub source: String,
+    /// True for one command whose exit code becomes the run's.
+    pub single_command: bool,
+    /// The tasks.
+    pub tasks: Vec<InputTask>,
+}
+
+/// Workers when nobody names a number: the cores this process may use, as its affinity mask and its control group's
+/// CPU quota allow.
+#[must_use]
+pub fn default_workers() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u16::try_from(cores)
+        .unwrap_or(MAX_WORKERS)
+        .clamp(1, MAX_WORKERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_keeps_what_it_says() {
+        let second = HumanDuration(Duration::from_secs(1));
+        let minute = HumanDuration(Duration::from_secs(60));
+        let defaults = SpecDefaults {
+            timeout: Some(second),
+            grace: Some(second),
+            max_attempts: Some(3),
+        };
+        let spec = TaskSpec {
+            timeout: Some(minute),
+            ..TaskSpec::argv(["a"])
+        };
+        let applied = defaults.applied(spec);
+        assert_eq!(
+            (applied.timeout, applied.grace),
+            (Some(minute), Some(second))
+        );
+        assert_eq!(applied.max_attempts(), 3);
+    }
+
+    #[test]
+    fn there_is_at_least_one_worker_and_at_most_the_limit() {
+        assert!((1..=MAX_WORKERS).contains(&default_workers()));
+    }
+}

@@ -1,0 +1,368 @@
+//! One run from its state directory to its summary: opens, submits, starts, listens, stops, sums up.
+//!
+//! Owned by the command; everything it opens is closed again in a fixed order, also when something fails on the way:
+//! manager (its workers first), HTTP face, printer, coordinator, state directory. What the ends of tasks mean is the
+//! ledger's business, what is written the printer's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use super::engine::Engine;
+use super::error::RunError;
+use super::ledger::{Ledger, Recorded};
+use super::notes;
+use super::options::{Input, RunOptions};
+use super::output;
+use super::plan::{self, Plan};
+use super::printer::{Destination, Printer, TaskOutput};
+use super::progress::Standing;
+use super::state_dir::{Removal, StateDir};
+use super::summary::{Figures, Summary};
+use super::verdict;
+use crate::coordinator::{Coordinator, CoordinatorConfig};
+use crate::exit_code::Exit;
+use crate::protocol::api::TaskEnd;
+use crate::protocol::{Outcome as TaskOutcome, TaskResult, TaskState};
+use crate::shutdown::{ShutdownRequest, ShutdownSignals};
+
+/// How often progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long committed ends are waited for once the manager has gone.
+const LAST_ENDS: Duration = Duration::from_secs(5);
+/// Failures that are told one by one; the rest is in the summary's count.
+const TOLD_FAILURES: u64 = 100;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The figures.
+    pub summary: Summary,
+    /// How the process is to end.
+    pub exit: Exit,
+    /// What the user should know at the end, e.g. how to resume.
+    pub hints: Vec<String>,
+}
+
+/// Runs `input`, or what the state directory still has to do.
+///
+/// # Errors
+/// When the run as a whole fails; failed tasks are part of the outcome.
+pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, RunError> {
+    let began = Instant::now();
+    // First of all: from here on an interrupt ends the run in words.
+    let mut signals = ShutdownSignals::install(options.stop_deadline())
+        .map_err(RunError::io("install signal handlers"))?;
+    if let Some(directory) = &options.output_dir {
+        std::fs::create_dir_all(directory).map_err(RunError::io("make the output directory"))?;
+    }
+    let state_dir = open_state_dir(&options)?;
+    announce(&options, &state_dir);
+    let coordinator = Coordinator::open(CoordinatorConfig {
+        durability: options.durability,
+        ..CoordinatorConfig::new(state_dir.path())
+    })
+    .await?;
+    let request = plan::Request {
+        input,
+        state_dir: state_dir.path(),
+        defaults: &options.defaults,
+        retry_failed: options.retry_failed,
+    };
+    let finished = match plan::make(&coordinator, request).await {
+        Ok(plan) => perform(&options, &coordinator, state_dir.path(), plan, &mut signals).await,
+        Err(error) => Err(error),
+    };
+    let single = match &finished {
+        Ok(finished) => single_result(&coordinator, finished).await?,
+        Err(_) => None,
+    };
+    coordinator.close().await;
+    conclude(
+        &options,
+        state_dir,
+        finished?,
+        single.as_ref(),
+        began.elapsed(),
+    )
+}
+
+fn open_state_dir(options: &RunOptions) -> Result<StateDir, RunError> {
+    let state_dir = match &options.state_dir {
+        Some(path) => StateDir::given(path)?,
+        None if options.keep_state => StateDir::fresh(Removal::Never)?,
+        None => StateDir::fresh(Removal::AfterSuccess)?,
+    };
+    Ok(state_dir)
+}
+
+fn announce(options: &RunOptions, state_dir: &StateDir) {
+    if let Some(notice) = state_dir.notice() {
+        say(notice);
+    }
+    if !options.quiet && options.state_dir.is_none() {
+        say(&format!("state in {}", state_dir.path().display()));
+    }
+}
+
+/// A line on stderr before the printer lives.
+fn say(text: &str) {
+    use std::io::Write as _;
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "mitosis: {text}");
+}
+
+/// A run that has ended, one way or another.
+struct Finished {
+    ledger: Ledger,
+    single: Option<Uuid>,
+    interrupted: bool,
+    engine: Figures,
+    unwritten: super::printer::Report,
+}
+
+/// Does what is left to do.
+async fn perform(
+    options: &RunOptions,
+    coordinator: &Coordinator,
+    state_dir: &Path,
+    plan: Plan,
+    signals: &mut ShutdownSignals,
+) -> Result<Finished, RunError> {
+    plan.notices.iter().for_each(|notice| say(notice));
+    let standing = Standing {
+        counts: plan.ledger.counts(),
+        running: 0,
+    };
+    let printer = Printer::spawn(options.destination(), options.progress, standing)
+        .map_err(RunError::io("start the printer thread"))?;
+    write_missing(coordinator, &printer, options, &plan).await?;
+    let ends = coordinator.ends();
+    let single = plan.single;
+    let mut session = Session {
+        options,
+        coordinator,
+        printer: &printer,
+        plan,
+        interrupted: false,
+    };
+    let mut engine = Figures::default();
+    if !session.plan.ledger.is_done() {
+        let started = Engine::start(options, coordinator, state_dir).await?;
+        let heard = session.listen(&ends, &started, signals).await;
+        engine = started.stop().await;
+        heard?;
+        session.hear_last(&ends).await?;
+    }
+    let (ledger, interrupted) = (session.plan.ledger, session.interrupted);
+    Ok(Finished {
+        ledger,
+        single,
+        interrupted,
+        engine,
+        unwritten: printer.finish().await,
+    })
+}
+
+/// Writes output files of tasks that ended in a run that could not write them any more.
+async fn write_missing(
+    coordinator: &Coordinator,
+    printer: &Printer,
+    options: &RunOptions,
+    plan: &Plan,
+) -> Result<(), RunError> {
+    let Some(directory) = &options.output_dir else {
+        return Ok(());
+    };
+    for (line, uuid) in &plan.earlier {
+        if output::is_saved(directory, *line) {
+            continue;
+        }
+        if let Some(result) = coordinator.task(*uuid).await?.result {
+            printer.output(task_output(*line, result, None)).await;
+        }
+    }
+    Ok(())
+}
+
+fn task_output(line: u64, result: TaskResult, note: Option<String>) -> TaskOutput {
+    TaskOutput {
+        line,
+        stdout: result.stdout,
+        stderr: result.stderr,
+        note,
+    }
+}
+
+/// The run while its tasks run.
+struct Session<'a> {
+    options: &'a RunOptions,
+    coordinator: &'a Coordinator,
+    printer: &'a Printer,
+    plan: Plan,
+    interrupted: bool,
+}
+
+impl Session<'_> {
+    /// Takes ends, signals and time as they come, until every task has ended or the manager has gone.
+    async fn listen(
+        &mut self,
+        ends: &flume::Receiver<TaskEnd>,
+        engine: &Engine,
+        signals: &mut ShutdownSignals,
+    ) -> Result<(), RunError> {
+        let shows = self.options.progress.shows();
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while !self.plan.ledger.is_done() {
+            tokio::select! {
+                end = ends.recv_async() => match end {
+                    Ok(end) => self.on_end(end).await?,
+                    // The coordinator is ours and closes later; its pump is gone only if its task was lost.
+                    Err(flume::RecvError::Disconnected) => return Ok(()),
+                },
+                request = signals.next() => self.on_signal(request, engine).await,
+                gone = engine.gone() => {
+                    // Ours was not the wish if we had none, but it was somebody's.
+                    self.interrupted = true;
+                    return gone;
+                }
+                _ = ticks.tick(), if shows => self.printer.progress(Standing {
+                    counts: self.plan.ledger.counts(),
+                    running: engine.running().await,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_end(&mut self, end: TaskEnd) -> Result<(), RunError> {
+        let Recorded::Ended {
+            line,
+            first_failure,
+        } = self.plan.ledger.record(&end)
+        else {
+            return Ok(());
+        };
+        let note = self.note_about(line, &end);
+        self.printer
+            .output(task_output(line, end.result, note))
+            .await;
+        if first_failure && self.options.fail_fast {
+            self.coordinator.cancel_all(self.plan.suite, true).await?;
+            let rest = self.plan.ledger.counts().unfinished;
+            if rest > 0 {
+                self.printer
+                    .note(format!("mitosis: --fail-fast: cancelling {rest} more"))
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_about(&self, line: u64, end: &TaskEnd) -> Option<String> {
+        let failed = self.plan.ledger.counts().failed;
+        // The result of a single command is its exit code and its output; a note would only repeat them.
+        let untold = end.outcome != TaskOutcome::Failed || failed > TOLD_FAILURES;
+        if untold || (self.plan.single.is_some() && end.result.message.is_none()) {
+            return None;
+        }
+        let unseen = self.options.destination() != Destination::Streams;
+        let mut note = notes::failure(line, self.plan.command(line), &end.result, unseen);
+        if failed == TOLD_FAILURES {
+            note.push_str("\nmitosis: further failures are only counted");
+        }
+        Some(note)
+    }
+
+    async fn on_signal(&mut self, request: ShutdownRequest, engine: &Engine) {
+        self.interrupted = true;
+        let note = match request {
+            ShutdownRequest::Graceful { deadline } => {
+                notes::stopping(engine.running().await, deadline)
+            }
+            ShutdownRequest::Immediate => "mitosis: stopping at once".to_owned(),
+        };
+        self.printer.note(note).await;
+        engine.request_stop(request);
+    }
+
+    /// Takes the ends that were committed while the manager left.
+    async fn hear_last(&mut self, ends: &flume::Receiver<TaskEnd>) -> Result<(), RunError> {
+        let deadline = tokio::time::Instant::now() + LAST_ENDS;
+        while !self.plan.ledger.is_done() {
+            let counts = self.coordinator.counts(Some(self.plan.suite)).await?;
+            // Every task that is not open in the store has an end that is on its way to us.
+            if self.plan.ledger.counts().unfinished <= open_tasks(counts) {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline, ends.recv_async()).await {
+                Ok(Ok(end)) => self.on_end(end).await?,
+                Ok(Err(_)) | Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_tasks(counts: BTreeMap<TaskState, u64>) -> u64 {
+    let open = counts.into_iter().filter(|(state, _)| !state.is_terminal());
+    open.map(|(_, count)| count).sum()
+}
+
+/// The result of the only task, also when it ended in an earlier run.
+async fn single_result(
+    coordinator: &Coordinator,
+    finished: &Finished,
+) -> Result<Option<TaskResult>, RunError> {
+    match (finished.single, finished.ledger.single()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(result)) => Ok(Some(result.clone())),
+        (Some(uuid), None) => Ok(coordinator.task(uuid).await?.result),
+    }
+}
+
+fn conclude(
+    options: &RunOptions,
+    state_dir: StateDir,
+    finished: Finished,
+    single: Option<&TaskResult>,
+    wall: Duration,
+) -> Result<Outcome, RunError> {
+    let counts = finished.ledger.counts();
+    let exit = verdict::exit(counts, finished.interrupted, single);
+    let path = state_dir.path().to_owned();
+    if let Some(first) = finished.unwritten.first {
+        return Err(RunError::Output {
+            count: finished.unwritten.failures,
+            first,
+            state_dir: path,
+        });
+    }
+    let removed = exit == Exit::Ok
+        && state_dir
+            .remove_after_success()
+            .map_err(RunError::io("remove the state directory"))?;
+    let mut hints = Vec::new();
+    if counts.unfinished > 0 {
+        let command = notes::resume_command(&path, &options.again);
+        hints.push(format!("resume with: {command}"));
+    } else if counts.failed + counts.cancelled > 0 && single.is_none() {
+        let mut again = options.again.clone();
+        again.push("--retry-failed".to_owned());
+        hints.push(format!(
+            "repeat the failed with: {}",
+            notes::resume_command(&path, &again)
+        ));
+    }
+    let kept = (!removed).then_some(path);
+    let summary = Summary::of(&finished.ledger, finished.engine, wall, options, kept);
+    Ok(Outcome {
+        summary,
+        exit,
+        hints,
+    })
+}
