@@ -1,0 +1,16 @@
+//! The real program, end to end: started as a user starts it, killed as life kills it.
+//!
+//! Each test has a sandbox of its own with state, runtime and temporary directory inside, and fails when it leaves a
+//! process or a file of the transport behind. Decisions inside the program are tested beside their code; here only what
+//! can be seen from outside counts. `tests/README.md` has the table of promises and tests.
+
+mod support;
+
+mod cancel;
+mod crash;
+mod ends;
+mod heavy;
+mod input;
+mod resume;
+mod roles;
+mod runs;

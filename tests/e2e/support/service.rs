@@ -1,0 +1,206 @@
+//! Long-lived roles of a test: `up`, or coordinator and manager apart, each on a state directory of its own.
+
+use std::path::{Path, PathBuf};
+
+use super::program::{Finished, Running};
+use super::sandbox::Sandbox;
+use super::tasks::{self, Task};
+use super::wait;
+
+/// A coordinator that can be asked, alone or together with a manager (`up`).
+#[derive(Debug)]
+pub(crate) struct Service<'s> {
+    sandbox: &'s Sandbox,
+    options: Vec<String>,
+    pub(crate) program: Running<'s>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) url: String,
+}
+
+impl<'s> Service<'s> {
+    /// Starts `mitosis up` with some workers.
+    #[track_caller]
+    pub(crate) fn up(sandbox: &'s Sandbox, workers: u16) -> Self {
+        Self::start(sandbox, &["up", "--workers", &workers.to_string()])
+    }
+
+    /// Starts `mitosis coordinator`.
+    #[track_caller]
+    pub(crate) fn coordinator(sandbox: &'s Sandbox) -> Self {
+        Self::start(sandbox, &["coordinator"])
+    }
+
+    /// Starts a role with options; the state directory has the role's name.
+    #[track_caller]
+    pub(crate) fn start(sandbox: &'s Sandbox, options: &[&str]) -> Self {
+        let state_dir = sandbox.path(options[0]);
+        let options = options.iter().map(|word| (*word).to_owned()).collect();
+        Self::start_on(sandbox, options, state_dir, "127.0.0.1:0")
+    }
+
+    #[track_caller]
+    fn start_on(
+        sandbox: &'s Sandbox,
+        options: Vec<String>,
+        state_dir: PathBuf,
+        listen: &str,
+    ) -> Self {
+        let mut command = sandbox.command(&options);
+        command
+            .args(["--listen", listen, "--state-dir"])
+            .arg(&state_dir);
+        let mut program = Running::start(sandbox, command);
+        let url = program.address();
+        Self {
+            sandbox,
+            options,
+            program,
+            state_dir,
+            url,
+        }
+    }
+
+    /// Kills the process and starts it again on the same address and state.
+    #[track_caller]
+    pub(crate) fn kill_and_restart(self) -> Self {
+        self.kill().restart()
+    }
+
+    /// Kills the process and nothing else.
+    #[track_caller]
+    pub(crate) fn kill(self) -> Killed<'s> {
+        let address = self.url.trim_start_matches("http://").trim_end_matches('/');
+        let killed = Killed {
+            sandbox: self.sandbox,
+            options: self.options,
+            state_dir: self.state_dir,
+            listen: address.to_owned(),
+        };
+        self.program.kill();
+        killed
+    }
+
+    /// Asks it to end.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Finished {
+        self.program.stop()
+    }
+
+    /// Calls a client command that finds the service through its state directory.
+    #[track_caller]
+    pub(crate) fn client(&self, args: &[&str]) -> Finished {
+        let (command, rest) = args.split_first().expect("a sub-command");
+        let mut call = vec![*command, "--state-dir", self.dir()];
+        call.extend(rest);
+        self.sandbox.run(call)
+    }
+
+    fn dir(&self) -> &str {
+        self.state_dir.to_str().expect("a path in UTF-8")
+    }
+
+    /// Submits one shell line and returns the task's uuid.
+    #[track_caller]
+    pub(crate) fn submit(&self, line: &str) -> String {
+        let submitted = self.client(&["submit", "--quiet", "--", "sh", "-c", line]);
+        submitted.code(0).out().trim().to_owned()
+    }
+
+    /// Submits a file of tasks and returns their uuids.
+    #[track_caller]
+    pub(crate) fn submit_file(&self, file: &Path) -> Vec<String> {
+        let file = file.to_str().expect("a path in UTF-8");
+        let submitted = self.client(&["submit", "--quiet", file]).code(0);
+        submitted.out().lines().map(str::to_owned).collect()
+    }
+
+    /// All tasks.
+    #[track_caller]
+    pub(crate) fn tasks(&self) -> Vec<Task> {
+        tasks::list(self.sandbox, &self.state_dir)
+    }
+
+    /// Everything about one task.
+    #[track_caller]
+    pub(crate) fn task(&self, uuid: &str) -> Task {
+        tasks::show(self.sandbox, &self.state_dir, uuid)
+    }
+
+    /// Waits until one task is in a state.
+    #[track_caller]
+    pub(crate) fn until_state(&self, uuid: &str, state: &str) -> Task {
+        wait::until(&format!("task {uuid} to be {state}"), wait::LONG, || {
+            let task = self.task(uuid);
+            if task.state() == state {
+                return Ok(task);
+            }
+            Err(format!("{:#}", task.0))
+        })
+    }
+
+    /// Waits until every task has ended.
+    #[track_caller]
+    pub(crate) fn until_all_ended(&self) -> Vec<Task> {
+        wait::until("every task to end", wait::VERY_LONG, || {
+            let tasks = self.tasks();
+            if tasks.iter().all(Task::is_terminal) {
+                return Ok(tasks);
+            }
+            Err(format!("{:?}", tasks::counts(&tasks)))
+        })
+    }
+
+    /// Starts a manager of this coordinator.
+    #[track_caller]
+    pub(crate) fn manager(&self, workers: u16, more: &[&str]) -> Running<'s> {
+        self.manager_on("manager", workers, more)
+    }
+
+    /// Starts a manager of this coordinator on a state directory of this name.
+    #[track_caller]
+    pub(crate) fn manager_on(&self, name: &str, workers: u16, more: &[&str]) -> Running<'s> {
+        let mut command = self
+            .sandbox
+            .command(["manager", "--coordinator-url", &self.url]);
+        command
+            .args(["--workers", &workers.to_string(), "--state-dir"])
+            .arg(self.sandbox.path(name))
+            .args(more)
+            .env("MITOSIS_TOKEN", self.token("manager"));
+        Running::start(self.sandbox, command)
+    }
+
+    /// Starts an independent worker of this coordinator.
+    #[track_caller]
+    pub(crate) fn worker(&self) -> Running<'s> {
+        let mut command = self
+            .sandbox
+            .command(["worker", "--coordinator-url", &self.url]);
+        command.env("MITOSIS_TOKEN", self.token("worker"));
+        Running::start(self.sandbox, command)
+    }
+
+    /// A token of a scope.
+    #[track_caller]
+    pub(crate) fn token(&self, scope: &str) -> String {
+        let issued = self.client(&["token", "--scope", scope]);
+        issued.code(0).out().trim().to_owned()
+    }
+}
+
+/// A service between two of its lives.
+#[derive(Debug)]
+pub(crate) struct Killed<'s> {
+    sandbox: &'s Sandbox,
+    options: Vec<String>,
+    state_dir: PathBuf,
+    listen: String,
+}
+
+impl<'s> Killed<'s> {
+    /// Starts it again on the same address and state.
+    #[track_caller]
+    pub(crate) fn restart(self) -> Service<'s> {
+        Service::start_on(self.sandbox, self.options, self.state_dir, &self.listen)
+    }
+}
