@@ -13,6 +13,7 @@
 //! Every child is in one process-wide register from before its first instruction until it is reaped. Whatever else the
 //! kernel lists as a child of this process was adopted from a descendant that died ([`set_child_subreaper`]).
 
+mod activity;
 mod child;
 mod error;
 mod marked;
@@ -26,6 +27,7 @@ pub(crate) mod testing;
 mod tests;
 mod tree;
 
+pub use activity::is_busy;
 pub use child::Child;
 pub use error::SpawnError;
 pub use marked::{MARK, kill_marked};

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use flume::{Receiver, RecvTimeoutError, Sender};
 
-/// Jobs in the queue; each retired worker is one. A full queue would need a thousand deaths during one cleaning.
+/// Jobs in the queue; each retired worker is one. A full queue would need a thousand deaths during one pass of cleaning.
 const CAPACITY: usize = 1024;
 /// Pause between tries of jobs that are not done.
 const RETRY: Duration = Duration::from_millis(50);
-/// How long a job is tried; what is left then goes when the root is removed.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the jobs at shutdown are tried.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -25,7 +23,7 @@ pub(crate) enum Progress {
     NotYet,
 }
 
-/// A piece of cleaning, tried until it is done or patience ends.
+/// A piece of cleaning, tried until it is done; it decides by itself when to give up.
 pub(crate) type Job = Box<dyn FnMut() -> Progress + Send>;
 
 /// Gives jobs to the thread.
@@ -69,13 +67,8 @@ impl Janitor {
     }
 }
 
-struct Waiting {
-    job: Job,
-    until: Instant,
-}
-
 fn run(jobs_rx: &Receiver<Job>) {
-    let mut waiting: Vec<Waiting> = Vec::new();
+    let mut waiting: Vec<Job> = Vec::new();
     loop {
         let received = if waiting.is_empty() {
             jobs_rx.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -83,13 +76,11 @@ fn run(jobs_rx: &Receiver<Job>) {
             jobs_rx.recv_timeout(RETRY)
         };
         match received {
-            Ok(job) => waiting.push(Waiting {
-                job,
-                until: Instant::now() + PATIENCE,
-            }),
+            Ok(job) => waiting.push(job),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        waiting.extend(jobs_rx.try_iter());
         attempt(&mut waiting);
     }
     let last = Instant::now() + LAST_PATIENCE;
@@ -101,24 +92,15 @@ fn run(jobs_rx: &Receiver<Job>) {
         }
     }
     if !waiting.is_empty() {
-        tracing::warn!(
+        tracing::debug!(
             jobs = waiting.len(),
-            "workers were still alive when the manager ended"
+            "what is not clean yet goes with the root"
         );
     }
 }
 
-fn attempt(waiting: &mut Vec<Waiting>) {
-    waiting.retain_mut(|entry| {
-        if (entry.job)() == Progress::Done {
-            return false;
-        }
-        let again = Instant::now() < entry.until;
-        if !again {
-            tracing::warn!("gave up cleaning after a worker that does not end");
-        }
-        again
-    });
+fn attempt(waiting: &mut Vec<Job>) {
+    waiting.retain_mut(|job| job() == Progress::NotYet);
 }
 
 #[cfg(test)]

@@ -109,18 +109,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Claims the root, opens node and control topic, and starts the poller.
+    /// Claims the root, opens the node, and starts the poller.
     ///
     /// # Errors
     /// When the root is in use or not private, or a port cannot be opened.
     pub async fn open(
         config: ServerConfig,
     ) -> Result<(Self, ServerHandle, ServerEvents), OpenError> {
-        let manager = config.manager;
-        Self::open_with(config, move |root, janitor| {
-            IpcServer::open(root, manager, janitor)
-        })
-        .await
+        Self::open_with(config, IpcServer::open).await
     }
 
     /// As [`Server::open`], over any transport; `build` runs on the poller thread.

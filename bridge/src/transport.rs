@@ -26,22 +26,22 @@ pub(crate) struct Address {
 pub(crate) trait ServerTransport {
     type Ports: ServerPorts;
 
-    /// Creates both services of an incarnation and this side's ports.
+    /// Creates the services of an incarnation and this side's ports.
     fn open_ports(&mut self, address: Address) -> Result<Self::Ports, TransportError>;
-
-    /// Puts a control state on the topic; late joiners get the newest one.
-    fn publish(&mut self, sequence: u64, state: &[u8]) -> Result<(), TransportError>;
-
-    /// Delivers the newest control state to subscribers that joined since it was published.
-    fn refresh_subscribers(&mut self) -> Result<(), TransportError>;
 
     /// Drops the ports of a drained peer and has the rest of it cleaned elsewhere. `pid` is 0 when it never started.
     fn bury(&mut self, ports: Self::Ports, incarnation: Incarnation, pid: u32);
 }
 
-/// Both services of one incarnation.
+/// Both request services of one incarnation, and its control topic.
 pub(crate) trait ServerPorts {
     type Request: IncomingRequest;
+
+    /// Puts a control state on the topic; a subscriber that comes later gets the newest one.
+    fn publish(&mut self, sequence: u64, state: &[u8]) -> Result<(), TransportError>;
+
+    /// Delivers the newest control state to a subscriber that came since it was published.
+    fn refresh_subscriber(&mut self) -> Result<(), TransportError>;
 
     /// Takes one unread request, never waiting.
     fn receive(&mut self, operation: Operation) -> Result<Option<Self::Request>, TransportError>;

@@ -81,6 +81,8 @@ pub(crate) enum Action {
     },
     /// End an incarnation that does not react.
     End(Incarnation),
+    /// Look whether an incarnation that owes an answer is busy, and say so by [`Reactor::looked_at`].
+    LookAt(Incarnation),
     /// The hand-over of this incarnation is over: what it occupied is free.
     Finish(Incarnation),
 }
@@ -118,6 +120,8 @@ struct Holder {
     acked_apart: BTreeSet<u64>,
     /// It was ordered to be ended.
     ending: bool,
+    /// How often in a row it was late and idle.
+    idle_looks: u32,
 }
 
 impl Holder {

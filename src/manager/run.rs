@@ -465,6 +465,10 @@ impl Run {
                 }
             }
             Action::End(incarnation) => self.supervisor.kill(incarnation, WorkerEnd::Unresponsive),
+            Action::LookAt(incarnation) => {
+                let busy = self.supervisor.is_busy(incarnation);
+                self.reactor.looked_at(incarnation, busy);
+            }
         }
     }
 

@@ -8,6 +8,8 @@
 //!
 //! A slot whose worker came up and lived is refilled at once. One whose workers do not come up, or die young, waits longer
 //! each time. If no worker of the whole machine ever came up, three failures of one slot are enough to give up.
+//!
+//! Only some start at the same time: 256 that start together on two cores would each take as long as all of them.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker that lived this long did not die of its start.
 const LIVED: Duration = Duration::from_secs(10);
+/// How long a start may take more, each time its deadline comes and it is found busy.
+const EXTENSION: Duration = Duration::from_secs(1);
+/// A start that takes longer than the limit by this factor is over, however busy it is.
+const PATIENCE_FACTOR: u32 = 6;
 /// Failed starts of one slot after which a machine without any worker gives up.
 const HOPELESS: u32 = 3;
 
@@ -38,6 +44,8 @@ enum SlotState {
     Starting {
         incarnation: Incarnation,
         since: Instant,
+        /// When somebody has to look; `None` once it was given up.
+        until: Option<Instant>,
     },
     Ready {
         incarnation: Incarnation,
@@ -59,13 +67,14 @@ pub(super) enum Aftermath {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     startup: Duration,
+    at_once: usize,
     ever_joined: bool,
     closed: bool,
 }
 
 impl Slots {
-    /// `workers` vacant slots, due now.
-    pub(super) fn new(workers: u16, startup: Duration, now: Instant) -> Self {
+    /// `workers` vacant slots, due now, of which `at_once` start at the same time.
+    pub(super) fn new(workers: u16, startup: Duration, at_once: usize, now: Instant) -> Self {
         let slot = || Slot {
             state: SlotState::Vacant { due: now },
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
@@ -73,6 +82,7 @@ impl Slots {
         Self {
             slots: (0..workers).map(|_| slot()).collect(),
             startup,
+            at_once,
             ever_joined: false,
             closed: false,
         }
@@ -85,9 +95,14 @@ impl Slots {
 
     /// Slots to be filled now; they count as launching from here on.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<LocalId> {
+        let mut room = self.room();
         let mut due = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if !self.closed && matches!(slot.state, SlotState::Vacant { due } if due <= now) {
+            if room == 0 || self.closed {
+                break;
+            }
+            if matches!(slot.state, SlotState::Vacant { due } if due <= now) {
+                room -= 1;
                 slot.state = SlotState::Launching;
                 due.push(LocalId(u8::try_from(index).expect("at most 256 slots")));
             }
@@ -100,7 +115,14 @@ impl Slots {
         self.slots[local_id.index()].state = SlotState::Starting {
             incarnation,
             since: now,
+            until: Some(now + self.startup),
         };
+    }
+
+    /// How many more may start now.
+    fn room(&self) -> usize {
+        let starting = self.population().starting;
+        self.at_once.saturating_sub(starting as usize)
     }
 
     /// A worker's handshake succeeded.
@@ -164,22 +186,42 @@ impl Slots {
         }
     }
 
-    /// Incarnations that have not joined in time.
-    pub(super) fn overdue(&self, now: Instant) -> Vec<Incarnation> {
-        let late = |slot: &Slot| match slot.state {
-            SlotState::Starting { incarnation, since } if now >= since + self.startup => {
-                Some(incarnation)
+    /// Incarnations that have not joined in time. One that `is_busy` and not hopelessly late gets more of it.
+    pub(super) fn overdue(
+        &mut self,
+        now: Instant,
+        is_busy: impl Fn(Incarnation) -> bool,
+    ) -> Vec<Incarnation> {
+        let mut late = Vec::new();
+        for slot in &mut self.slots {
+            let SlotState::Starting {
+                incarnation,
+                since,
+                until,
+            } = &mut slot.state
+            else {
+                continue;
+            };
+            if until.is_none_or(|until| now < until) {
+                continue;
             }
-            _ => None,
-        };
-        self.slots.iter().filter_map(late).collect()
+            let last = *since + self.startup * PATIENCE_FACTOR;
+            if now < last && is_busy(*incarnation) {
+                *until = Some(last.min(now + EXTENSION));
+            } else {
+                *until = None;
+                late.push(*incarnation);
+            }
+        }
+        late
     }
 
     /// When something is due without an event.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let may_start = !self.closed && self.room() > 0;
         let deadline = |slot: &Slot| match slot.state {
-            SlotState::Vacant { due } if !self.closed => Some(due),
-            SlotState::Starting { since, .. } => Some(since + self.startup),
+            SlotState::Vacant { due } if may_start => Some(due),
+            SlotState::Starting { until, .. } => until,
             _ => None,
         };
         self.slots.iter().filter_map(deadline).min()
@@ -220,7 +262,7 @@ mod tests {
 
     fn slots() -> (Slots, Instant) {
         let now = Instant::now();
-        (Slots::new(1, Duration::from_secs(10), now), now)
+        (Slots::new(1, Duration::from_secs(10), 1, now), now)
     }
 
     fn live(slots: &mut Slots, life: u64, now: Instant) {
@@ -254,12 +296,43 @@ mod tests {
             now = slots.next_deadline().unwrap().max(now);
             assert_eq!(slots.take_due(now), [A]);
             slots.launched(A, Incarnation(life), now);
-            assert_eq!(slots.overdue(now), []);
+            assert_eq!(slots.overdue(now, |_| false), []);
             now += Duration::from_secs(10);
-            assert_eq!(slots.overdue(now), [Incarnation(life)]);
+            assert_eq!(slots.overdue(now, |_| false), [Incarnation(life)]);
+            assert_eq!(slots.next_deadline(), None, "it is given up once");
             last = slots.gone(A, WorkerEnd::Startup, 0, now);
         }
         assert_eq!(last, Aftermath::Hopeless);
+    }
+
+    #[test]
+    fn a_start_that_gets_no_core_has_more_time_but_not_for_ever() {
+        let (mut slots, mut now) = slots();
+        let began = now;
+        slots.take_due(now);
+        slots.launched(A, Incarnation(1), now);
+        loop {
+            now = slots.next_deadline().unwrap();
+            if slots.overdue(now, |_| true) == [Incarnation(1)] {
+                break;
+            }
+        }
+        assert_eq!(now, began + Duration::from_secs(60));
+    }
+
+    #[test]
+    fn only_some_start_at_the_same_time() {
+        let now = Instant::now();
+        let mut slots = Slots::new(5, Duration::from_secs(10), 2, now);
+        let first = slots.take_due(now);
+        assert_eq!(first.len(), 2);
+        assert_eq!((slots.take_due(now), slots.next_deadline()), (vec![], None));
+        slots.launched(first[0], Incarnation(1), now);
+        assert_eq!(slots.take_due(now), []);
+        slots.joined(first[0], Incarnation(1), now);
+        assert_eq!(slots.take_due(now).len(), 1);
+        slots.gone(first[1], WorkerEnd::Startup, 0, now);
+        assert_eq!(slots.take_due(now).len(), 1);
     }
 
     #[test]

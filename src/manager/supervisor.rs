@@ -8,12 +8,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use mitosis_bridge::status::StatusView;
 use rustix::process::pidfd_send_signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::process::{ExitStatus, Signal};
+use crate::process::{self, ExitStatus, Pid, Signal};
 use crate::protocol::{ControlState, Incarnation, LocalId};
 use crate::telemetry::names;
 
@@ -43,9 +42,21 @@ pub(super) enum SupervisorEvent {
 #[derive(Debug)]
 struct Live {
     local_id: LocalId,
+    pid: Pid,
     pidfd: OwnedFd,
     /// Why the manager killed it, if it did.
     killed: Option<WorkerEnd>,
+}
+
+impl Live {
+    fn is_busy(&self) -> bool {
+        process::is_busy(self.pid)
+    }
+}
+
+/// How many workers start at the same time: enough that no core waits for one that waits for a file.
+fn starts_at_once() -> usize {
+    4 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The supervisor.
@@ -72,7 +83,7 @@ impl Supervisor {
         board: Workers,
     ) -> Self {
         Self {
-            slots: Slots::new(workers, limits.startup, Instant::now()),
+            slots: Slots::new(workers, limits.startup, starts_at_once(), Instant::now()),
             launcher,
             lives: JoinSet::new(),
             live: HashMap::new(),
@@ -91,7 +102,9 @@ impl Supervisor {
             let life = self.launcher.clone().live(local_id, control.clone());
             self.lives.spawn(life);
         }
-        for incarnation in self.slots.overdue(now) {
+        let live = &self.live;
+        let is_busy = |incarnation| live.get(&incarnation).is_some_and(Live::is_busy);
+        for incarnation in self.slots.overdue(now, is_busy) {
             self.kill(incarnation, WorkerEnd::Startup);
         }
     }
@@ -116,10 +129,18 @@ impl Supervisor {
             WorkerNote::Launched {
                 local_id,
                 incarnation,
+                pid,
                 pidfd,
                 status,
             } => {
-                self.launched(local_id, incarnation, pidfd, status, now);
+                self.workers.up(local_id, status);
+                let live = Live {
+                    local_id,
+                    pid,
+                    pidfd,
+                    killed: None,
+                };
+                self.launched(incarnation, live, now);
                 None
             }
             WorkerNote::NotLaunched { local_id, reason } => {
@@ -160,25 +181,12 @@ impl Supervisor {
         }
     }
 
-    fn launched(
-        &mut self,
-        local_id: LocalId,
-        incarnation: Incarnation,
-        pidfd: OwnedFd,
-        status: StatusView,
-        now: Instant,
-    ) {
+    fn launched(&mut self, incarnation: Incarnation, live: Live, now: Instant) {
         self.starts += 1;
         metrics::counter!(names::MANAGER_WORKER_STARTS).increment(1);
-        if !self.slots.is_ready(local_id) {
-            self.slots.launched(local_id, incarnation, now);
+        if !self.slots.is_ready(live.local_id) {
+            self.slots.launched(live.local_id, incarnation, now);
         }
-        self.workers.up(local_id, status);
-        let live = Live {
-            local_id,
-            pidfd,
-            killed: None,
-        };
         self.live.insert(incarnation, live);
         // It was on its way when everybody was told to go.
         if self.closing {
@@ -241,6 +249,11 @@ impl Supervisor {
             live.killed = Some(how);
             self.signal(incarnation, Signal::KILL);
         }
+    }
+
+    /// Whether a worker has something to do that it is not done with. A dead one has not.
+    pub(super) fn is_busy(&self, incarnation: Incarnation) -> bool {
+        self.live.get(&incarnation).is_some_and(Live::is_busy)
     }
 
     /// Starts nothing any more; whoever ends from here on was asked to.

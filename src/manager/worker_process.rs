@@ -20,7 +20,7 @@ use bytes::Bytes;
 use mitosis_bridge::error::BridgeError;
 use mitosis_bridge::server::{InheritedFds, Invitation, ServerHandle};
 use mitosis_bridge::status::StatusView;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::process::{
@@ -37,8 +37,6 @@ use super::state::LeaseKey;
 
 /// How long the processes of a dead worker are waited for after they were killed.
 const TREE_LIMIT: Duration = Duration::from_secs(2);
-/// Spawns at the same time: a spawn is short, and 256 at once would only compete.
-const SPAWNS: usize = 8;
 /// A log above this size becomes the old one at the next start.
 const LOG_LIMIT: u64 = 1 << 20;
 /// Bytes of a log that are shown when a worker does not come up.
@@ -51,6 +49,7 @@ pub(super) enum WorkerNote {
     Launched {
         local_id: LocalId,
         incarnation: Incarnation,
+        pid: Pid,
         /// Signals it, also when its pid is somebody else's by now.
         pidfd: OwnedFd,
         status: StatusView,
@@ -75,7 +74,6 @@ pub(super) struct Launcher {
     server: ServerHandle,
     /// Filled by every life; full: the life waits; closed: the manager has ended, and so has the life.
     notes_tx: mpsc::Sender<WorkerNote>,
-    spawns: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -116,7 +114,6 @@ impl Launcher {
             }),
             server,
             notes_tx,
-            spawns: Arc::new(Semaphore::new(SPAWNS)),
         })
     }
 
@@ -156,11 +153,6 @@ impl Launcher {
         control: ControlState,
         log: &Log,
     ) -> Result<(Child, Incarnation, StatusView), String> {
-        let _turn = self
-            .spawns
-            .acquire()
-            .await
-            .map_err(|_| "the manager has ended".to_owned())?;
         let setup = self.setup(local_id, control);
         let invited = self.server.invite(local_id, setup).await;
         let Invitation {
@@ -184,6 +176,7 @@ impl Launcher {
                 self.note(WorkerNote::Launched {
                     local_id,
                     incarnation,
+                    pid: child.pid(),
                     pidfd,
                     status: status.clone(),
                 })

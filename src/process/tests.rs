@@ -11,6 +11,22 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::testing::{alone, processes_with, shared, state_of, wait_for};
 use super::*;
 
+#[tokio::test]
+async fn a_process_is_busy_while_it_has_something_to_do() {
+    let _turn = shared().await;
+    let child = spawn(&shell("while :; do :; done")).unwrap();
+    let pid = child.pid();
+    wait_for("busy process", || is_busy(pid).then_some(())).await;
+    child.signal_group(Signal::STOP).unwrap();
+    wait_for("stopped process", || (!is_busy(pid)).then_some(())).await;
+    child.signal_group(Signal::CONT).unwrap();
+    wait_for("busy process", || is_busy(pid).then_some(())).await;
+    child.signal_group(Signal::KILL).unwrap();
+    let mut child = child;
+    child.wait().await.unwrap();
+    assert!(!is_busy(pid), "it is gone");
+}
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn memfd(text: &str) -> File {

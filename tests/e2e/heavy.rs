@@ -54,6 +54,32 @@ fn two_hundred_and_fifty_six_workers_run_and_leave_nothing() {
 }
 
 #[test]
+fn two_hundred_and_fifty_six_workers_killed_at_once_are_replaced_twice() {
+    let sandbox = Sandbox::new();
+    let service = Service::up(&sandbox, 256);
+    let manager = service.program.pid();
+    // The second wave comes before the first is cleaned after: its places in the transport are still taken.
+    for wave in 0..2 {
+        let dead = service.program.workers(256);
+        for worker in &dead {
+            processes::send(*worker, Signal::KILL);
+        }
+        wait::until("256 other workers", wait::LONG, || {
+            let now = processes::workers(manager);
+            let new = now.iter().filter(|found| !dead.contains(&found.pid));
+            let new = new.count();
+            (new == 256)
+                .then_some(())
+                .ok_or(format!("wave {wave}: {new} new"))
+        });
+    }
+    let uuid = service.submit("true");
+    service.until_state(&uuid, "completed");
+    service.stop().code(0);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
 fn crash_cycles_leave_no_process_no_file_and_no_descriptor_behind() {
     let sandbox = Sandbox::new();
     let mut service = Service::up(&sandbox, 4);

@@ -132,8 +132,8 @@ impl<P: ServerPorts> Peers<P> {
         self.slots[slot.index()].get(index)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Peer<P>> {
-        self.slots.iter().flatten()
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Peer<P>> {
+        self.slots.iter_mut().flatten()
     }
 
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Peer<P>> {

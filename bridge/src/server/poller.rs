@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -18,20 +19,20 @@ use super::events::{Queued, Ring, ServerEvent};
 use super::outbox::Outbox;
 use super::peer::{Peer, Peers};
 use crate::config::PollStrategy;
-use crate::error::BridgeError;
+use crate::error::{BridgeError, TransportError};
 use crate::handover::{Handover, PrepareRefusal, Prepared, Withdrawal};
 use crate::header::{AnswerKind, Operation};
 use crate::ids::{Incarnation, LocalId};
 use crate::janitor::{JanitorHandle, Progress};
 use crate::spill::Body;
 use crate::stats::Counters;
-use crate::transport::{Address, ServerTransport};
+use crate::transport::{Address, ServerPorts, ServerTransport};
 
 /// Commands handled per turn: a flood of them does not starve the frames.
 const COMMANDS_PER_TURN: usize = 64;
 /// Replies handled per turn.
 const REPLIES_PER_TURN: usize = 256;
-/// How often parked requests are checked for expiry and new subscribers are served.
+/// How often parked requests are checked for expiry.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How often a poller that does not sleep looks for hang-ups.
 const HANG_UP_CHECK: Duration = Duration::from_millis(2);
@@ -68,7 +69,8 @@ pub(super) struct Poller<T: ServerTransport> {
     pub(super) janitor: JanitorHandle,
     commands_rx: flume::Receiver<Envelope>,
     replies_rx: flume::Receiver<Reply>,
-    control_sequence: u64,
+    /// Number and content of the newest control state; 0 before the first.
+    control: (u64, Bytes),
     closing: Option<Instant>,
     /// When this turn began: a fetch that came earlier has been parked.
     pub(super) turn_at: Instant,
@@ -97,7 +99,7 @@ impl<T: ServerTransport> Poller<T> {
             janitor,
             commands_rx: ends.commands_rx,
             replies_rx: ends.replies_rx,
-            control_sequence: 0,
+            control: (0, Bytes::new()),
             closing: None,
             turn_at: now,
             timed_out_at: None,
@@ -172,7 +174,7 @@ impl<T: ServerTransport> Poller<T> {
                 self.handover.set_capacity(capacity);
                 answer(done, ());
             }
-            Command::Publish { state, wake, done } => answer(done, self.publish(&state, &wake)),
+            Command::Publish { state, wake, done } => answer(done, self.publish(state, &wake)),
             Command::Finish { incarnation, done } => answer(done, self.finish(incarnation)),
             Command::Retire { incarnation, done } => self.begin_retirement(incarnation, done),
             Command::DrainFetches { done } => {
@@ -199,7 +201,6 @@ impl<T: ServerTransport> Poller<T> {
             incarnation,
         };
         let ports = self
-            .transport
             .open_ports(address)
             .map_err(|source| BridgeError::Invite { local_id, source })?;
         self.bell
@@ -207,6 +208,15 @@ impl<T: ServerTransport> Poller<T> {
             .map_err(BridgeError::system("watch a doorbell"))?;
         self.peers.insert(Peer::new(invited, ports));
         Ok(())
+    }
+
+    fn open_ports(&mut self, address: Address) -> Result<T::Ports, TransportError> {
+        let mut ports = self.transport.open_ports(address)?;
+        let (sequence, state) = &self.control;
+        if *sequence > 0 {
+            ports.publish(*sequence, state)?;
+        }
+        Ok(ports)
     }
 
     fn prepare(&mut self, reply: Prepared<Body>) -> Result<(), BridgeError> {
@@ -235,13 +245,18 @@ impl<T: ServerTransport> Poller<T> {
         answers
     }
 
-    fn publish(&mut self, state: &[u8], wake: &Wake) -> Result<(), BridgeError> {
-        self.control_sequence += 1;
-        self.transport
-            .publish(self.control_sequence, state)
-            .map_err(BridgeError::Publish)?;
+    /// Tells everybody; the state of one that cannot be told is in its next one.
+    fn publish(&mut self, state: Bytes, wake: &Wake) -> Result<(), BridgeError> {
+        self.control = (self.control.0 + 1, state);
+        let (sequence, state) = &self.control;
+        let mut told = Ok(());
+        for peer in self.peers.all_mut() {
+            if let Err(error) = peer.ports.publish(*sequence, state) {
+                told = Err(BridgeError::Publish(error));
+            }
+        }
         match wake {
-            Wake::All => self.peers.all().for_each(Peer::ring),
+            Wake::All => self.peers.all_mut().for_each(|peer| peer.ring()),
             Wake::Only(incarnations) => {
                 for incarnation in incarnations {
                     if let Some(peer) = self.peers.get(*incarnation) {
@@ -250,7 +265,7 @@ impl<T: ServerTransport> Poller<T> {
                 }
             }
         }
-        Ok(())
+        told
     }
 
     fn finish(&mut self, incarnation: Incarnation) -> Result<(), BridgeError> {
@@ -368,9 +383,6 @@ impl<T: ServerTransport> Poller<T> {
                 AnswerKind::Empty,
                 now.saturating_duration_since(since),
             );
-        }
-        if self.transport.refresh_subscribers().is_err() {
-            Counters::count(&self.shared.counters.transport_failures);
         }
     }
 

@@ -188,13 +188,13 @@ impl<T: ServerTransport> Poller<T> {
             Ok(pid) => pid,
             Err(refusal) => return self.refuse(incarnation, arrived, refusal),
         };
-        // Its subscriber exists since before the handshake: after this it has the newest control state.
-        if self.transport.refresh_subscribers().is_err() {
-            Counters::count(&self.shared.counters.transport_failures);
-        }
         self.handover.admit(incarnation);
         if let Some(peer) = self.peers.get(incarnation) {
             peer.stage = Stage::Joined;
+            // Its subscriber exists since before the handshake: after this it has the newest control state.
+            if peer.ports.refresh_subscriber().is_err() {
+                Counters::count(&self.shared.counters.transport_failures);
+            }
             let local_id = peer.local_id;
             self.tell(ServerEvent::Joined {
                 incarnation,

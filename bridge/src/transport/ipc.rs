@@ -1,8 +1,8 @@
 //! The transport over iceoryx2: the only place that names it, besides the header derive.
 //!
-//! Two request-response services per incarnation with one client and one server each, and one publish-subscribe topic per
-//! manager. Depths are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a
-//! stopped worker can only stop itself. Every object here is made, used and dropped on a poller thread; only the cleaning
+//! Two request-response services and one publish-subscribe topic per incarnation, each with one port on either side. Depths
+//! are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a stopped worker can
+//! only stop itself, and a dead one takes no place that its successor needs. Every object here is made, used and dropped on a poller thread; only the cleaning
 //! of a dead node runs on the janitor's.
 
 mod burial;
@@ -41,8 +41,6 @@ enum Side {
 const CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Connections of departed peers that may wait for their chunks. One client per service leaves at most a few.
 const EXPIRED_CONNECTIONS: usize = 64;
-/// Subscribers of the control topic: 256 workers and the overlap of restarts.
-const MAX_SUBSCRIBERS: usize = 320;
 /// Nodes of a worker's services: the manager, the worker, and headroom for tools.
 const MAX_SERVICE_NODES: usize = 4;
 /// Unanswered requests by service.

@@ -29,7 +29,7 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     ports: HashMap<Incarnation, [VecDeque<Arc<Exchange>>; 2]>,
-    control: (u64, Bytes),
+    control: HashMap<Incarnation, (u64, Bytes)>,
 }
 
 /// One request and its answer.
@@ -91,15 +91,6 @@ impl ServerTransport for MemoryServer {
         })
     }
 
-    fn publish(&mut self, sequence: u64, state: &[u8]) -> Result<(), TransportError> {
-        self.hub.state().control = (sequence, Bytes::copy_from_slice(state));
-        Ok(())
-    }
-
-    fn refresh_subscribers(&mut self) -> Result<(), TransportError> {
-        Ok(())
-    }
-
     fn bury(&mut self, ports: MemoryPorts, _incarnation: Incarnation, _pid: u32) {
         drop(ports);
     }
@@ -113,7 +104,9 @@ pub(crate) struct MemoryPorts {
 
 impl Drop for MemoryPorts {
     fn drop(&mut self) {
-        if let Some(queues) = self.hub.state().ports.remove(&self.incarnation) {
+        let mut state = self.hub.state();
+        state.control.remove(&self.incarnation);
+        if let Some(queues) = state.ports.remove(&self.incarnation) {
             for exchange in queues.iter().flatten() {
                 exchange.ends().server_gone = true;
             }
@@ -123,6 +116,16 @@ impl Drop for MemoryPorts {
 
 impl ServerPorts for MemoryPorts {
     type Request = MemoryRequest;
+
+    fn publish(&mut self, sequence: u64, state: &[u8]) -> Result<(), TransportError> {
+        let state = (sequence, Bytes::copy_from_slice(state));
+        self.hub.state().control.insert(self.incarnation, state);
+        Ok(())
+    }
+
+    fn refresh_subscriber(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
 
     fn receive(&mut self, operation: Operation) -> Result<Option<MemoryRequest>, TransportError> {
         let mut state = self.hub.state();
@@ -218,14 +221,18 @@ impl ClientTransport for MemoryClient {
 
     fn newest_control(&mut self) -> Result<Option<Bytes>, TransportError> {
         let state = self.hub.state();
-        let (sequence, bytes) = &state.control;
+        let Some((sequence, bytes)) = state.control.get(&self.incarnation) else {
+            return Ok(None);
+        };
         let fresh = *sequence > self.seen;
         self.seen = *sequence;
         Ok(fresh.then(|| bytes.clone()))
     }
 
     fn has_control(&mut self) -> bool {
-        self.hub.state().control.0 > self.seen
+        let state = self.hub.state();
+        let newest = state.control.get(&self.incarnation);
+        newest.is_some_and(|(sequence, _)| *sequence > self.seen)
     }
 }
 

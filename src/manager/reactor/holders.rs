@@ -12,6 +12,11 @@ use super::{Action, Holder, Reactor, worker};
 /// A task whose workers died this often before it began is given up: something about it kills them.
 const UNSTARTED_LIMIT: u32 = 8;
 
+/// A late holder is ended when it was found idle this often in a row: what it said meanwhile has been heard by then.
+const IDLE_LOOKS: u32 = 2;
+/// Late by this factor, a holder is ended however busy it is.
+const PATIENCE_FACTOR: u32 = 15;
+
 /// A worker process that is over: dead, its frames drained, its tree killed.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -205,33 +210,50 @@ impl Reactor {
     /// Looks for holders that owe something for too long.
     pub(super) fn watch_holders(&mut self, now: Now) {
         let mut overdue = Vec::new();
+        let mut late = Vec::new();
         let mut watching = false;
-        for (incarnation, holder) in &self.holders {
-            let late = holder.hands.iter().fold(false, |any_late, lease| {
+        for (incarnation, holder) in self.holders.iter().filter(|(_, holder)| !holder.ending) {
+            for lease in &holder.hands {
                 let held = &self.held[lease];
-                let (owes, late) = match &held.stage {
-                    Stage::Handed {
-                        at,
-                        confirmed: false,
-                        ..
-                    } => (
-                        true,
-                        now.mono.saturating_duration_since(*at) >= self.settings.limits.confirm,
-                    ),
-                    _ => (false, false),
-                };
-                let by = held.wish.by();
-                watching |= owes || by.is_some();
-                any_late || late || by.is_some_and(|by| now.mono >= by)
-            });
-            if late && !holder.ending {
-                overdue.push(*incarnation);
+                if let Some(by) = held.wish.by() {
+                    watching = true;
+                    if now.mono >= by {
+                        overdue.push(*incarnation);
+                    }
+                }
+                if let Stage::Handed {
+                    at,
+                    confirmed: false,
+                    ..
+                } = held.stage
+                {
+                    watching = true;
+                    let silent = now.mono.saturating_duration_since(at);
+                    let patience = self.settings.limits.confirm;
+                    if silent >= patience * PATIENCE_FACTOR {
+                        overdue.push(*incarnation);
+                    } else if silent >= patience {
+                        late.push(*incarnation);
+                    }
+                }
             }
         }
         for incarnation in overdue {
             self.end_holder(incarnation);
         }
+        self.actions.extend(late.into_iter().map(Action::LookAt));
         self.watch_at = watching.then(|| now.mono + super::WATCH);
+    }
+
+    /// The answer to [`Action::LookAt`]: a worker that gets no core is late without being dead.
+    pub(crate) fn looked_at(&mut self, incarnation: Incarnation, busy: bool) {
+        let Some(holder) = self.holders.get_mut(&incarnation) else {
+            return;
+        };
+        holder.idle_looks = if busy { 0 } else { holder.idle_looks + 1 };
+        if holder.idle_looks >= IDLE_LOOKS {
+            self.end_holder(incarnation);
+        }
     }
 
     /// Orders the end of an incarnation; [`Self::worker_ended`] follows.

@@ -136,7 +136,9 @@ fn an_unconfirmed_hand_over_ends_its_holder_before_anybody_else_gets_the_task() 
     world.settle();
     world.pass(Duration::from_millis(1900));
     assert_eq!(world.ordered_to_end(), []);
-    world.pass(Duration::from_millis(400));
+    world.pass(Duration::from_millis(200));
+    world.pass(Duration::from_millis(200));
+    world.pass(Duration::ZERO);
     assert_eq!(world.ordered_to_end().len(), 1);
     world.settle_without_burying();
     assert_eq!(
@@ -147,6 +149,27 @@ fn an_unconfirmed_hand_over_ends_its_holder_before_anybody_else_gets_the_task() 
     world.bury_all();
     world.settle();
     assert_eq!((world.hands(), world.ends_of(task).len()), (1, 0));
+}
+
+#[test]
+fn a_late_worker_that_gets_no_core_is_not_ended_for_a_long_time() {
+    let mut world = World::new(1);
+    world.submit();
+    world.settle();
+    world.crowd(true);
+    for _ in 0..140 {
+        world.pass(Duration::from_millis(200));
+    }
+    assert_eq!(world.ordered_to_end(), [], "28 s of patience");
+    world.crowd(false);
+    world.pass(Duration::from_millis(200));
+    world.crowd(true);
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.ordered_to_end(), [], "one idle look is none");
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(200));
+    }
+    assert_eq!(world.ordered_to_end().len(), 1, "30 s are enough");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl IpcClient {
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<Service>()
             .map_err(|error| TransportError::new("create the node", error))?;
-        let topic_name = naming::control_topic(address.manager)?;
+        let topic_name = naming::control_topic(address)?;
         let topic = open_with_retry(
             "open the control topic",
             until,
@@ -147,11 +147,7 @@ fn transient_topic_error(error: &PublishSubscribeOpenError) -> bool {
     use PublishSubscribeOpenError as E;
     matches!(
         error,
-        E::DoesNotExist
-            | E::HangsInCreation
-            | E::IsMarkedForDestruction
-            | E::Interrupt
-            | E::ExceedsMaxNumberOfNodes
+        E::DoesNotExist | E::HangsInCreation | E::IsMarkedForDestruction | E::Interrupt
     )
 }
 

@@ -1,7 +1,6 @@
 //! Names of services.
 
 use iceoryx2::prelude::ServiceName;
-use uuid::Uuid;
 
 use crate::error::TransportError;
 use crate::header::Operation;
@@ -23,8 +22,15 @@ pub(super) fn request_service(
     ))
 }
 
-pub(super) fn control_topic(manager: Uuid) -> Result<ServiceName, TransportError> {
-    service_name(&format!("mitosis_mgr_{manager}_control"))
+pub(super) fn control_topic(address: Address) -> Result<ServiceName, TransportError> {
+    let Address {
+        manager,
+        local_id,
+        incarnation,
+    } = address;
+    service_name(&format!(
+        "mitosis_mgr_{manager}_control_{local_id}_{incarnation}"
+    ))
 }
 
 /// Name of a worker's node.

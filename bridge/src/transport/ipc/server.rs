@@ -6,12 +6,11 @@ use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::server::Server;
 use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::prelude::{Config, NodeName, SignalHandlingMode};
-use uuid::Uuid;
 
 use super::burial::Burials;
 use super::{
-    ACTIVE_FETCHES, ACTIVE_REPORTS, MAX_SERVICE_NODES, MAX_SUBSCRIBERS, PublishSubscribe,
-    RequestResponse, Service, Side, configuration, naming,
+    ACTIVE_FETCHES, ACTIVE_REPORTS, MAX_SERVICE_NODES, PublishSubscribe, RequestResponse, Service,
+    Side, configuration, naming,
 };
 use crate::error::TransportError;
 use crate::header::{
@@ -23,11 +22,9 @@ use crate::janitor::JanitorHandle;
 use crate::root::TransportRoot;
 use crate::transport::{Address, IncomingRequest, ServerPorts, ServerTransport};
 
-/// Node, control topic and publisher of the manager. Field order is drop order.
+/// Node of the manager.
 #[derive(Debug)]
 pub(crate) struct IpcServer {
-    publisher: Publisher<Service, [u8], ControlHeader>,
-    _topic: PublishSubscribe,
     node: Node<Service>,
     config: Config,
     janitor: JanitorHandle,
@@ -35,10 +32,9 @@ pub(crate) struct IpcServer {
 }
 
 impl IpcServer {
-    /// Opens node and topic. `create` semantics: the root is claimed by a lock, so nothing of this name can exist.
+    /// Opens the node. The root is claimed by a lock, so nothing of this name can exist.
     pub(crate) fn open(
         root: &TransportRoot,
-        manager: Uuid,
         janitor: JanitorHandle,
     ) -> Result<Self, TransportError> {
         let config = configuration(root, Side::Manager)?;
@@ -50,32 +46,39 @@ impl IpcServer {
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<Service>()
             .map_err(|error| TransportError::new("create the node", error))?;
-        let topic = node
-            .service_builder(&naming::control_topic(manager)?)
+        Ok(Self {
+            node,
+            config,
+            janitor,
+            burials: Burials::default(),
+        })
+    }
+
+    fn create_topic(&self, address: Address) -> Result<IpcTopic, TransportError> {
+        let topic = self
+            .node
+            .service_builder(&naming::control_topic(address)?)
             .publish_subscribe::<[u8]>()
             .user_header::<ControlHeader>()
-            .max_subscribers(MAX_SUBSCRIBERS)
+            .max_subscribers(1)
             .max_publishers(1)
-            .max_nodes(MAX_SUBSCRIBERS + MAX_SERVICE_NODES)
+            .max_nodes(MAX_SERVICE_NODES)
             .history_size(1)
             .subscriber_max_buffer_size(2)
             .subscriber_max_borrowed_samples(1)
+            // The newest state replaces an unread one: a stopped worker holds nobody up.
             .enable_safe_overflow(true)
             .create()
-            .map_err(|error| TransportError::new("create the control topic", error))?;
+            .map_err(|error| TransportError::new("create a control topic", error))?;
         let publisher = topic
             .publisher_builder()
             .initial_max_slice_len(MAX_CONTROL)
             .max_loaned_samples(1)
             .create()
-            .map_err(|error| TransportError::new("create the control publisher", error))?;
-        Ok(Self {
+            .map_err(|error| TransportError::new("create a control publisher", error))?;
+        Ok(IpcTopic {
             publisher,
             _topic: topic,
-            node,
-            config,
-            janitor,
-            burials: Burials::default(),
         })
     }
 
@@ -130,13 +133,50 @@ impl ServerTransport for IpcServer {
         Ok(IpcPorts {
             fetch: open(Operation::Fetch, FETCH_ANSWER_SLICE)?,
             report: open(Operation::Report, REPORT_ANSWER_SLICE)?,
+            control: self.create_topic(address)?,
         })
     }
+
+    fn bury(&mut self, ports: IpcPorts, incarnation: Incarnation, pid: u32) {
+        drop(ports);
+        if pid == 0 {
+            return;
+        }
+        if self.burials.add(pid, incarnation) {
+            let (burials, config) = (self.burials.clone(), self.config.clone());
+            self.janitor.submit(Box::new(move || burials.pass(&config)));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct IpcPort {
+    port: Server<Service, [u8], RequestHeader, [u8], ResponseHeader>,
+    _service: RequestResponse,
+}
+
+#[derive(Debug)]
+struct IpcTopic {
+    publisher: Publisher<Service, [u8], ControlHeader>,
+    _topic: PublishSubscribe,
+}
+
+/// The ports of one incarnation.
+#[derive(Debug)]
+pub(crate) struct IpcPorts {
+    fetch: IpcPort,
+    report: IpcPort,
+    control: IpcTopic,
+}
+
+impl ServerPorts for IpcPorts {
+    type Request = IpcRequest;
 
     fn publish(&mut self, sequence: u64, state: &[u8]) -> Result<(), TransportError> {
         // A slice of zero elements is never loaned; the header says how many bytes count.
         let bytes = if state.is_empty() { &[0][..] } else { state };
         let mut sample = self
+            .control
             .publisher
             .loan_slice_uninit(bytes.len())
             .map_err(|error| TransportError::new("loan a control sample", error))?;
@@ -148,38 +188,12 @@ impl ServerTransport for IpcServer {
         Ok(())
     }
 
-    fn refresh_subscribers(&mut self) -> Result<(), TransportError> {
-        self.publisher
+    fn refresh_subscriber(&mut self) -> Result<(), TransportError> {
+        self.control
+            .publisher
             .update_connections()
-            .map_err(|error| TransportError::new("connect new subscribers", error))
+            .map_err(|error| TransportError::new("connect a subscriber", error))
     }
-
-    fn bury(&mut self, ports: IpcPorts, incarnation: Incarnation, pid: u32) {
-        drop(ports);
-        if pid == 0 {
-            return;
-        }
-        self.burials.add(pid, incarnation);
-        let (burials, config) = (self.burials.clone(), self.config.clone());
-        self.janitor.submit(Box::new(move || burials.pass(&config)));
-    }
-}
-
-#[derive(Debug)]
-struct IpcPort {
-    port: Server<Service, [u8], RequestHeader, [u8], ResponseHeader>,
-    _service: RequestResponse,
-}
-
-/// Both server ports of one incarnation.
-#[derive(Debug)]
-pub(crate) struct IpcPorts {
-    fetch: IpcPort,
-    report: IpcPort,
-}
-
-impl ServerPorts for IpcPorts {
-    type Request = IpcRequest;
 
     fn receive(&mut self, operation: Operation) -> Result<Option<IpcRequest>, TransportError> {
         let port = match operation {

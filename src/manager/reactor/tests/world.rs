@@ -82,6 +82,8 @@ pub(super) struct World {
     may_claim: bool,
     control: ControlState,
     to_end: Vec<Incarnation>,
+    /// Whether workers that say nothing have something to do.
+    crowded: bool,
     verdicts: Vec<Verdict>,
     asked: u64,
     next_lease: u32,
@@ -122,6 +124,7 @@ impl World {
             may_claim: true,
             control: ControlState::default(),
             to_end: Vec::new(),
+            crowded: false,
             verdicts: Vec::new(),
             asked: 0,
             next_lease: 1,
@@ -387,6 +390,7 @@ impl World {
                 Action::Spool(record) => self.spooled.push(record),
                 Action::Reply { response, .. } => self.verdicts.push(response.verdict),
                 Action::End(incarnation) => self.to_end.push(incarnation),
+                Action::LookAt(incarnation) => self.reactor.looked_at(incarnation, self.crowded),
                 Action::Finish(_) => {}
             }
         }
@@ -578,6 +582,11 @@ impl World {
             worker.alive = false;
             worker.end = end;
         }
+    }
+
+    /// From now on no worker gets a core, or all of them do.
+    pub(super) fn crowd(&mut self, crowded: bool) {
+        self.crowded = crowded;
     }
 
     pub(super) fn ordered_to_end(&self) -> Vec<Incarnation> {
