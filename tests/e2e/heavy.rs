@@ -70,7 +70,7 @@ fn two_hundred_and_fifty_six_workers_killed_at_once_are_replaced_twice() {
             let new = new.count();
             (new == 256)
                 .then_some(())
-                .ok_or(format!("wave {wave}: {new} new"))
+                .ok_or_else(|| format!("wave {wave}: {new} new"))
         });
     }
     let uuid = service.submit("true");
