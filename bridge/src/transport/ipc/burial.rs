@@ -3,6 +3,8 @@
 //! A pass lists all nodes once and cleans those of every worker that is waiting for it, so that a wave of deaths costs
 //! one pass and not one each. A worker is buried only after its ports were drained and dropped by the poller.
 
+mod unfinished;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,6 +47,9 @@ impl Burials {
             }
             CallbackProgression::Continue
         });
+        if !again.is_empty() {
+            unfinished::remove(config);
+        }
         if let Err(error) = listed {
             tracing::debug!(?error, "the nodes of dead workers cannot be listed yet");
             again = due;
