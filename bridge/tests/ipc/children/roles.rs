@@ -8,7 +8,7 @@ use mitosis_bridge::{CallError, Client, ClientFds, ClientHandle, Expected, Fetch
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::support::child::{LOCAL_ID, MANAGER};
-use crate::support::wait::pause;
+use crate::support::wait::{pause, until};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Steps of [`die_at`], which dies before one of them.
@@ -91,8 +91,21 @@ async fn greedy(handle: &ClientHandle) {
 async fn report_and_die(handle: &ClientHandle) {
     let reporter = handle.clone();
     tokio::spawn(async move { reporter.report("last words".into(), DEADLINE).await });
-    pause(Duration::from_millis(20)).await;
+    // Runs until it waits for the answer: the report is enqueued and the poller woken.
+    tokio::task::yield_now().await;
+    // Asleep again, the poller has sent it.
+    until(poller_sleeps, |sleeps| *sleeps).await;
     die();
+}
+
+/// Whether this process's poller is blocked.
+fn poller_sleeps() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let stats =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats
+        .filter(|stat| stat.contains("(mitosis-poller)"))
+        .all(|stat| stat.contains("(mitosis-poller) S"))
 }
 
 /// Reports each control state that it sees, the last one being "end".
