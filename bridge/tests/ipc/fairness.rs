@@ -13,11 +13,11 @@ const EACH: u64 = 60;
 
 /// Workers that fetch as fast as they are answered, while there is work for everybody.
 ///
-/// A turn of the manager's poller answers every slot that has asked before it takes new ones, so a worker that asks is
-/// served within one turn, whatever its number is. What differs is how often the system lets a worker ask: two cores are
-/// shared by all of them. Hence the bounds: nobody gets less than a fifth or more than five times the average, and the
-/// upper half of the slots gets its half within a fifth. A poller that preferred low numbers would give the last ones
-/// nothing before the first ones have everything.
+/// A turn of the manager's poller answers every slot that has asked, so while there is work no fetch outlives its turn,
+/// whatever the number of its slot is: that is exact, and the count of parked fetches says it. How often a worker asks is
+/// up to the system, which may let one of many run for long (25 times the average was seen) but no worker never. So
+/// the least is bounded, and the medians of the lower and the upper half of the slots, which one lucky worker does not
+/// move: a poller that preferred low numbers would give the upper half nothing before the lower one has everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_is_served_whatever_its_slot_is() {
     let count: u16 = size(64, 256);
@@ -49,21 +49,25 @@ async fn who_asks_is_served_whatever_its_slot_is() {
             other => panic!("{other:?}"),
         }
     }
-    let counts: Vec<u64> = served.values().map(|(_, count)| *count).collect();
-    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-    let upper: u64 = served
-        .values()
-        .filter(|(index, _)| *index >= count / 2)
-        .map(|(_, served)| served)
-        .sum();
-    eprintln!("{least} to {most} of {EACH} on the average; the upper half {upper} of {total}");
-    assert!(*least * 5 >= EACH, "{least} of {EACH}: {counts:?}");
-    assert!(*most <= EACH * 5, "{most} of {EACH}: {counts:?}");
-    let half = total / 2;
-    assert!(
-        (half - half / 5..=half + half / 5).contains(&upper),
-        "{upper} of {total}"
+    let parked = fixture.handle.stats().parked.count();
+    assert_eq!(
+        parked,
+        u64::from(count),
+        "only those before the gate opened"
     );
+    let least = served.values().map(|(_, count)| *count).min().unwrap();
+    let median = |upper: bool| {
+        let half = served
+            .values()
+            .filter(|(index, _)| (*index >= count / 2) == upper);
+        let mut counts: Vec<u64> = half.map(|(_, count)| *count).collect();
+        counts.sort_unstable();
+        counts[counts.len() / 2]
+    };
+    let (lower, upper) = (median(false), median(true));
+    eprintln!("least {least}, lower half {lower}, upper half {upper} of {EACH} on the average");
+    assert!(least * 20 >= EACH, "{served:?}");
+    assert!(lower <= upper * 2 && upper <= lower * 2, "{served:?}");
     fixture.send_home(&mut workers).await;
     fixture.close().await;
 }
