@@ -7,6 +7,7 @@ use std::io;
 
 use crate::header::{MAX_CONTROL, MAX_PAYLOAD};
 use crate::ids::{Incarnation, LocalId};
+use crate::limits::LimitsError;
 use crate::root::RootError;
 
 /// An operation of the transport failed.
@@ -143,6 +144,15 @@ pub enum BridgeError {
         /// The limit.
         max: usize,
     },
+    /// There is no room for one more worker.
+    #[error("make room for worker {local_id}")]
+    NoRoom {
+        /// For whom.
+        local_id: LocalId,
+        /// What is missing.
+        #[source]
+        source: LimitsError,
+    },
     /// A system call failed.
     #[error("{action}")]
     System {
@@ -172,7 +182,7 @@ impl BridgeError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::System { .. } | Self::Invite { .. } | Self::Publish(_)
+            Self::NoRoom { .. } | Self::System { .. } | Self::Invite { .. } | Self::Publish(_)
         )
     }
 

@@ -402,6 +402,10 @@ mod tests {
             if let Ok(checked) = response.check(OURS, room) {
                 prop_assert!(checked.len <= MAX_PAYLOAD && (checked.spilled || checked.len <= room));
             }
+            let control = ControlHeader { version, len, ..ControlHeader::default() };
+            if let Ok(checked) = control.check(room) {
+                prop_assert!(checked <= room && version == PROTOCOL_VERSION);
+            }
         }
     }
 }

@@ -158,5 +158,23 @@ mod tests {
         fn arbitrary_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _decoded_or_refused = (Letter::decode(&bytes).is_ok(), Hello::decode(&bytes).is_ok());
         }
+
+        /// Nearly right bytes get further into a decoder than arbitrary ones.
+        #[test]
+        fn damaged_messages_are_decoded_or_refused(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+            let hello = Hello {
+                manager: Uuid::nil(),
+                local_id: LocalId(1),
+                incarnation: Incarnation(2),
+                pid: 3,
+                token: Token(Bytes::from_static(&[7; TOKEN_BYTES])),
+            };
+            for mut bytes in [letter().encode(), hello.encode()] {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes.truncate(cut.index(bytes.len()) + 1);
+                let _decoded_or_refused = (Letter::decode(&bytes).is_ok(), Hello::decode(&bytes).is_ok());
+            }
+        }
     }
 }

@@ -51,6 +51,8 @@ pub mod config;
 pub mod cost;
 mod doorbell;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handover;
 mod header;
 mod histogram;

@@ -1,7 +1,9 @@
 //! Start-up check of what the machine must offer for a number of workers.
 //!
 //! Called by a manager before it opens its server. Raises the soft limit of descriptors to the hard one; says in words
-//! what an operator must change when that is not enough.
+//! what an operator must change when that is not enough. The room for one more worker is looked at again at each
+//! invitation: a page that the memory file system cannot give is no error of a call but a fatal signal, so it must not
+//! come to that.
 
 use rustix::process::{Resource, Rlimit};
 
@@ -53,7 +55,18 @@ pub enum LimitsError {
         /// MiB free.
         free_mib: u64,
     },
-    /// There is no `/dev/shm`, or the limit cannot be raised.
+    /// There is no usable `/dev/shm`.
+    #[error(
+        "{dir} cannot be used for shared memory: mount a memory file system there (mount -t tmpfs tmpfs {dir}) or give the container one (--tmpfs {dir}, --shm-size)"
+    )]
+    NoSharedMemory {
+        /// Where it should be.
+        dir: &'static str,
+        /// What is wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The limit cannot be raised.
     #[error("failed to {action}")]
     System {
         /// What was tried.
@@ -70,22 +83,36 @@ pub enum LimitsError {
 /// When something is missing; the text says what to change.
 pub fn ensure_limits(workers: u16) -> Result<Limits, LimitsError> {
     let descriptors = ensure_descriptors(workers)?;
-    let shm = rustix::fs::statvfs(SHM_DIR).map_err(|errno| LimitsError::System {
-        action: "look at /dev/shm",
-        source: errno.into(),
-    })?;
-    let shared_memory_free = shm.f_bavail.saturating_mul(shm.f_frsize);
+    let shared_memory_free = free_in(SHM_DIR)?;
     let needed = SHM_BYTES_BASE + u64::from(workers) * SHM_BYTES_PER_WORKER;
-    if shared_memory_free < needed {
-        return Err(LimitsError::SharedMemory {
-            workers,
-            needed_mib: needed >> 20,
-            free_mib: shared_memory_free >> 20,
-        });
-    }
+    enough_shared_memory(workers, needed, shared_memory_free)?;
     Ok(Limits {
         descriptors,
         shared_memory_free,
+    })
+}
+
+/// Checks that one more worker has room now.
+pub(crate) fn ensure_room() -> Result<(), LimitsError> {
+    enough_shared_memory(1, SHM_BYTES_PER_WORKER, free_in(SHM_DIR)?)
+}
+
+fn free_in(dir: &'static str) -> Result<u64, LimitsError> {
+    let found = rustix::fs::statvfs(dir).map_err(|errno| LimitsError::NoSharedMemory {
+        dir,
+        source: errno.into(),
+    })?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn enough_shared_memory(workers: u16, needed: u64, free: u64) -> Result<(), LimitsError> {
+    if free >= needed {
+        return Ok(());
+    }
+    Err(LimitsError::SharedMemory {
+        workers,
+        needed_mib: needed >> 20,
+        free_mib: free >> 20,
     })
 }
 
@@ -129,5 +156,30 @@ mod tests {
         }
         .to_string();
         assert!(words.contains("ulimit -Hn 10000") && words.contains("256 workers"));
+    }
+
+    #[test]
+    fn a_missing_memory_file_system_is_told_with_the_remedy() {
+        let error = free_in("/does/not/exist").unwrap_err();
+        let words = error.to_string();
+        assert!(
+            words.contains("mount -t tmpfs tmpfs /does/not/exist"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn too_little_shared_memory_is_told_with_the_remedy() {
+        assert!(enough_shared_memory(256, 1 << 28, 1 << 28).is_ok());
+        let error = enough_shared_memory(256, 1 << 28, (1 << 28) - 1).unwrap_err();
+        let words = error.to_string();
+        assert!(
+            words.contains("256 workers need 256 MiB in /dev/shm and 255 MiB are free"),
+            "{words}"
+        );
+        assert!(
+            words.contains("--shm-size") && words.contains("remount"),
+            "{words}"
+        );
     }
 }

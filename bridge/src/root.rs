@@ -151,9 +151,12 @@ impl TransportRoot {
 
     /// Creates the root, locks it, and clears what a predecessor without a lock left.
     pub(crate) fn claim(&self) -> Result<RootClaim, RootError> {
-        if let Some(parent) = self.path.parent().filter(|parent| !parent.exists()) {
-            // An existing parent is the caller's, who may share it: only the root itself must be private.
-            private_dir(parent)?;
+        if let Some(parent) = self.path.parent() {
+            if parent.exists() {
+                unchangeable_by_others(parent)?;
+            } else {
+                private_dir(parent)?;
+            }
         }
         for _ in 0..LOCK_TRIES {
             private_dir(&self.path)?;
@@ -278,6 +281,25 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootEr
     }
 }
 
+/// Checks an existing parent, which is the caller's, who may share it: others may look at it, but whoever may rename its
+/// entries could put a root of his own in the place of ours.
+fn unchangeable_by_others(path: &Path) -> Result<(), RootError> {
+    const STICKY: u32 = 0o1000;
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let meta = fs::metadata(path).map_err(failed("look at", path))?;
+    let reason = if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
+        format!("it belongs to user {}", meta.uid())
+    } else if meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0 {
+        "others may rename what lies in it (chmod go-w, or set XDG_RUNTIME_DIR)".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(RootError::NotPrivate {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
 /// Creates a directory for this user alone, or checks that an existing one is.
 fn private_dir(path: &Path) -> Result<(), RootError> {
     match DirBuilder::new().mode(0o700).recursive(false).create(path) {
@@ -373,5 +395,40 @@ mod tests {
         let root = TransportRoot::at(parent.path(), "0123abcf").unwrap();
         std::os::unix::fs::symlink("/tmp", root.path()).unwrap();
         assert!(matches!(root.claim(), Err(RootError::NotPrivate { .. })));
+    }
+
+    /// A directory that belongs to another user: made so where we may, else one of the system's.
+    fn foreign(parent: &Path) -> PathBuf {
+        let path = parent.join("0123abc0");
+        fs::create_dir(&path).unwrap();
+        match std::os::unix::fs::chown(&path, Some(65534), None) {
+            Ok(()) => path,
+            Err(_) => PathBuf::from("/usr"),
+        }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let parent = parent();
+        let path = foreign(parent.path());
+        let root = TransportRoot::from_parts(path, "mito0123abc0_".to_owned());
+        let words = root.claim().unwrap_err().to_string();
+        assert!(words.contains("belongs to user"), "{words}");
+    }
+
+    #[test]
+    fn a_parent_in_which_others_may_rename_is_refused_unless_it_is_sticky() {
+        let parent = parent();
+        let root = TransportRoot::at(parent.path(), "0123abc1").unwrap();
+        let allow = |mode| {
+            fs::set_permissions(parent.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        allow(0o777);
+        let words = root.claim().unwrap_err().to_string();
+        assert!(words.contains("chmod go-w"), "{words}");
+        allow(0o1777);
+        root.claim().unwrap().remove().unwrap();
+        allow(0o755);
+        root.claim().unwrap().remove().unwrap();
     }
 }

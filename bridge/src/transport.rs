@@ -7,6 +7,8 @@
 pub(crate) mod ipc;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 

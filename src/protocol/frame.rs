@@ -93,8 +93,11 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
 mod tests {
     use super::*;
     use crate::protocol::ids::{Lease, Try};
+    use crate::protocol::report::{ReportTaskOp, ReportTaskResp, TaskReport};
+    use crate::protocol::session::{Commit, ToCoordinator, ToManager};
     use crate::protocol::task::TaskSpec;
     use proptest::prelude::*;
+    use proptest::sample::Index;
     use uuid::Uuid;
 
     #[test]
@@ -116,13 +119,82 @@ mod tests {
         );
     }
 
+    /// Every frame that travels as MessagePack, decoded from the same bytes.
+    fn decode_all(bytes: &[u8]) {
+        let _ = decode::<FetchTaskResponse>("fetch answer", bytes);
+        let _ = decode::<TaskReport>("report", bytes);
+        let _ = decode::<ReportTaskResp>("report answer", bytes);
+        let _ = decode::<ControlState>("control state", bytes);
+        let _ = decode::<WorkerSetup>("setup", bytes);
+        let _ = decode::<ToCoordinator>("session frame", bytes);
+        let _ = decode::<ToManager>("session frame", bytes);
+    }
+
+    /// One well-formed frame of each kind.
+    fn frames() -> Vec<Vec<u8>> {
+        let task = WorkerTaskResp {
+            id: 7,
+            uuid: Uuid::from_u128(9),
+            lease: Lease::new(1, 2),
+            try_no: Try(1),
+            attempt: 1,
+            suite_uuid: Uuid::nil(),
+            upstream_task_uuid: None,
+            spec: TaskSpec::shell_line("echo hi"),
+        };
+        let report = TaskReport {
+            seq: 1,
+            task_id: 7,
+            task_uuid: task.uuid,
+            lease: task.lease,
+            try_no: task.try_no,
+            op: ReportTaskOp::Released {
+                reason: "asked to".to_owned(),
+            },
+        };
+        let commit = Commit {
+            report: report.clone(),
+            attempt: 1,
+            lost_tries: Vec::new(),
+        };
+        let commits = vec![commit];
+        let setup = WorkerSetup {
+            slot_dir: "slot".into(),
+            output_dir: "output".into(),
+            instance: "0123abcd".to_owned(),
+            env: EnvPolicy::AllowList,
+            cwd: CwdPolicy::TaskDir,
+            control: ControlState::default(),
+        };
+        vec![
+            encode(&FetchTaskResponse::Task(Box::new(task.clone()))),
+            encode(&report),
+            encode(&ControlState::default()),
+            encode(&setup),
+            encode(&ToCoordinator::Commit { id: 3, commits }),
+            encode(&ToManager::Claimed {
+                id: 4,
+                tasks: vec![task],
+            }),
+        ]
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_are_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = decode::<FetchTaskResponse>("fetch answer", &bytes);
-            let _ = decode::<crate::protocol::TaskReport>("report", &bytes);
-            let _ = decode::<crate::protocol::ControlState>("control state", &bytes);
-            let _ = decode::<crate::protocol::session::ToCoordinator>("session frame", &bytes);
+            decode_all(&bytes);
+        }
+
+        /// Nearly right bytes get further into a decoder than arbitrary ones.
+        #[test]
+        fn damaged_frames_are_decoded_or_refused(at in any::<Index>(), byte in any::<u8>(), cut in any::<Index>()) {
+            for mut bytes in frames() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                decode_all(&bytes);
+                bytes.truncate(cut.index(bytes.len()));
+                decode_all(&bytes);
+            }
         }
     }
 }

@@ -230,6 +230,23 @@ fn a_task_has_three_descriptors_and_default_signals() {
     }
 }
 
+/// What one worker is given must not be in the hands of those that are started beside it, nor of their tasks.
+#[test]
+fn tasks_of_many_workers_have_three_descriptors_each() {
+    let sandbox = Sandbox::new();
+    let tasks = 64;
+    sandbox.file("list.txt", "ls /proc/$$/fd; true\n".repeat(tasks));
+    let call = ["run", "list.txt", "--workers", "16", "--output-dir", "out"];
+    sandbox.run(call).code(0);
+    for task in 1..=tasks {
+        assert_eq!(
+            sandbox.text(&format!("out/{task}.out")),
+            "0\n1\n2\n",
+            "task {task}"
+        );
+    }
+}
+
 #[test]
 fn a_task_of_a_service_sees_only_what_is_allowed_and_no_token() {
     let sandbox = Sandbox::new();

@@ -42,7 +42,9 @@ pub(super) fn run_thread<C: ClientTransport>(
 ) {
     crate::signals::block_all();
     match open(fds, expected, waker, ends, build) {
-        Ok((poller, shared, setup)) => {
+        Ok((mut poller, shared, setup)) => {
+            // The handshake's answer came behind the newest control state: whoever opens has it from the start.
+            poller.take_control();
             // The owner that gave up waiting has dropped the client, which aborts the poller.
             let _owner_waits = ready_tx.send(Ok((shared, setup)));
             poller.run();

@@ -172,7 +172,6 @@ impl<C: ClientTransport> Poller<C> {
     /// Runs until closed or aborted, then ends every call and drops everything.
     pub(super) fn run(mut self) {
         let mut last_work = Instant::now();
-        self.take_control();
         while !matches!(self.stage, Stage::Over) && !self.ends.abort.load(Ordering::SeqCst) {
             if self.turn() {
                 last_work = Instant::now();
@@ -424,7 +423,7 @@ impl<C: ClientTransport> Poller<C> {
     }
 
     /// Publishes the newest control state to the async side.
-    fn take_control(&mut self) -> bool {
+    pub(super) fn take_control(&mut self) -> bool {
         match self.transport.newest_control() {
             Ok(Some(state)) => {
                 self.ends.control_tx.send_replace(state);

@@ -20,6 +20,7 @@ use crate::handover::{Gate, Prepared, Withdrawal};
 use crate::header::{FETCH_ANSWER_SLICE, MAX_CONTROL, MAX_PAYLOAD, PROTOCOL_VERSION};
 use crate::ids::{Incarnation, LocalId};
 use crate::invitation::{Letter, Token};
+use crate::limits;
 use crate::spill::Body;
 use crate::stats::PollerStats;
 use crate::status::StatusView;
@@ -47,8 +48,10 @@ impl ServerHandle {
     /// to the worker as it is.
     ///
     /// # Errors
-    /// When a port or descriptor cannot be created, or the setup is too large for the doorbell's first message.
+    /// When there is no room in shared memory, a port or descriptor cannot be created, or the setup is too large for the
+    /// doorbell's first message.
     pub async fn invite(&self, local_id: LocalId, setup: Bytes) -> Result<Invitation, BridgeError> {
+        limits::ensure_room().map_err(|source| BridgeError::NoRoom { local_id, source })?;
         let incarnation = Incarnation(self.shared.next_incarnation.fetch_add(1, Ordering::Relaxed));
         let token = Token::random().map_err(|error| BridgeError::System {
             action: "make a random token",

@@ -37,8 +37,11 @@ enum Side {
     Worker,
 }
 
-/// How long another process may take to create what we open.
+/// How long another process may take to create what a worker opens.
 const CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The same for the manager: a worker that is killed or stopped between the steps of a creation holds its poller up for
+/// so long, and its janitor at each try.
+const MANAGER_CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Connections of departed peers that may wait for their chunks. One client per service leaves at most a few.
 const EXPIRED_CONNECTIONS: usize = 64;
 /// Nodes of a worker's services: the manager, the worker, and headroom for tools.
@@ -55,7 +58,10 @@ fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportEr
     config.global.set_root_path(&path);
     config.global.prefix = FileName::new(root.prefix().as_bytes())
         .map_err(|error| TransportError::new("set the name prefix", error))?;
-    config.global.creation_timeout = CREATION_TIMEOUT;
+    config.global.creation_timeout = match side {
+        Side::Manager => MANAGER_CREATION_TIMEOUT,
+        Side::Worker => CREATION_TIMEOUT,
+    };
     // Only the manager cleans, and only after it has drained the dead: a worker that cleaned on its own would throw
     // away unread reports of another.
     config.global.node.cleanup_dead_nodes_on_creation = side == Side::Manager;

@@ -1,15 +1,13 @@
-//! Workers as real processes: many of them, stopped ones, killed ones, and what they leave.
+//! Workers as real processes: many of them, one that is stopped, and the end of their manager. Deaths have a module of their own.
 
-mod roles;
+pub(crate) mod roles;
 
-use std::time::Duration;
-
-use mitosis_bridge::{FetchAnswer, Incarnation, Ring, ServerEvent, Wake};
+use mitosis_bridge::{FetchAnswer, Incarnation, ServerEvent, Wake};
 use rustix::process::Signal;
 
-use crate::support::child::{Process, ROLE};
+use crate::support::child::ROLE;
 use crate::support::fixture::Fixture;
-use crate::support::leaks::{descriptors, files_below};
+use crate::support::size;
 use crate::support::wait::{until, within};
 
 /// Not a test of its own: the entry of the processes that the tests start. Without a role it does nothing.
@@ -17,52 +15,6 @@ use crate::support::wait::{until, within};
 fn a_worker_process_plays_its_role() {
     if let Ok(role) = std::env::var(ROLE) {
         roles::play(&role);
-    }
-}
-
-impl Fixture {
-    async fn spawn(&self, local_id: u8, role: &str) -> Process {
-        let invitation = self.invite(local_id).await;
-        Process::spawn(role, self.expected(local_id), invitation)
-    }
-
-    /// Starts one worker and takes its `Joined`.
-    async fn start(&mut self, local_id: u8, role: &str) -> Process {
-        let process = self.spawn(local_id, role).await;
-        let joined = self.event().await;
-        assert!(matches!(joined, ServerEvent::Joined { .. }), "{joined:?}");
-        process
-    }
-
-    /// Answers reports with their payload until the condition holds; returns every event, reports without their token.
-    async fn serve_until(&mut self, mut done: impl FnMut(&ServerEvent) -> bool) {
-        loop {
-            let event = self.event().await;
-            let last = done(&event);
-            if let ServerEvent::Report { payload, reply, .. } = event {
-                reply.reply(payload, Ring::Lazy);
-            }
-            if last {
-                return;
-            }
-        }
-    }
-
-    /// Lets every worker leave by a drain and retires it.
-    async fn send_home(&mut self, processes: &mut [Process]) {
-        within(self.handle.drain_fetches()).await.unwrap();
-        for process in processes.iter_mut() {
-            process.ends_well().await;
-            within(self.handle.retire(process.incarnation))
-                .await
-                .unwrap();
-        }
-        let mut left = 0;
-        while left < processes.len() {
-            self.serve_until(|event| matches!(event, ServerEvent::Left { .. }))
-                .await;
-            left += 1;
-        }
     }
 }
 
@@ -108,82 +60,6 @@ async fn a_worker_process_works_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reports_of_killed_workers_arrive_and_fifty_deaths_leave_nothing() {
-    let mut fixture = Fixture::open().await;
-    let baseline = fixture.root.shared_memory_files().unwrap().len();
-    let mut fds = 0;
-    for cycle in 0..50_u8 {
-        if cycle == 2 {
-            // The first cycles warm up what stays, such as the blocking pool.
-            fixture.shared_memory_settles(baseline).await;
-            fds = descriptors();
-        }
-        // The worker's poller sends at once; the manager's looks seldom, so that most workers die with their report unread.
-        fixture.handle.set_poll("event".parse().unwrap());
-        let mut worker = fixture.start(cycle % 4, "report-and-die").await;
-        fixture.handle.set_poll("interval:60ms".parse().unwrap());
-        worker.was_killed().await;
-        within(fixture.handle.retire(worker.incarnation))
-            .await
-            .unwrap();
-        let mut closed_or_retired = false;
-        let mut reports = 0;
-        while let Some(event) = fixture.events.try_recv() {
-            match event {
-                ServerEvent::Report {
-                    incarnation,
-                    payload,
-                    ..
-                } => {
-                    assert_eq!(
-                        (incarnation, &payload[..]),
-                        (worker.incarnation, &b"last words"[..])
-                    );
-                    reports += 1;
-                }
-                ServerEvent::Closed { incarnation } => {
-                    assert_eq!(incarnation, worker.incarnation);
-                    closed_or_retired = true;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(reports, 1, "cycle {cycle}, closed: {closed_or_retired}");
-    }
-    fixture.shared_memory_settles(baseline).await;
-    until(descriptors, |now| *now <= fds).await;
-    let left = files_below(&fixture.root.path().join("spill"));
-    assert_eq!(left, 0);
-    fixture.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_killed_while_parked_or_starting_leave_nothing() {
-    let mut fixture = Fixture::open().await;
-    let baseline = fixture.root.shared_memory_files().unwrap().len();
-    for cycle in 0..std::env::var("CYC").map_or(10_u64, |v| v.parse().unwrap()) {
-        let mut parked = fixture.start(1, "echo").await;
-        fixture.until_parked(1).await;
-        parked.signal(Signal::KILL);
-        parked.was_killed().await;
-        within(fixture.handle.retire(parked.incarnation))
-            .await
-            .unwrap();
-        // This one dies at some moment of its start.
-        let mut starting = fixture.spawn(2, "echo").await;
-        crate::support::wait::pause(Duration::from_micros(cycle * 137 % 12000)).await;
-        starting.signal(Signal::KILL);
-        starting.was_killed().await;
-        within(fixture.handle.retire(starting.incarnation))
-            .await
-            .unwrap();
-        while fixture.events.try_recv().is_some() {}
-    }
-    fixture.shared_memory_settles(baseline).await;
-    fixture.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hand_over_to_a_worker_that_died_is_told_and_its_cost_comes_back() {
     let mut fixture = Fixture::with(|config| {
         config.capacity = mitosis_bridge::Cost([1, 0, 0, 0]);
@@ -191,7 +67,7 @@ async fn a_hand_over_to_a_worker_that_died_is_told_and_its_cost_comes_back() {
     .await;
     let mut dead = fixture.start(1, "echo").await;
     fixture.until_parked(1).await;
-    dead.signal(Signal::STOP);
+    dead.stop().await;
     fixture.prepare(1, "a").await;
     fixture.prepare(2, "b").await;
     assert_eq!(fixture.handed_over().await, (1, dead.incarnation));
@@ -215,7 +91,7 @@ async fn a_stopped_worker_slows_nobody_and_catches_up() {
     let mut fixture = Fixture::open().await;
     let mut stopped = fixture.start(1, "echo").await;
     fixture.until_parked(1).await;
-    stopped.signal(Signal::STOP);
+    stopped.stop().await;
     let worker = fixture.join(2).await;
     for number in 0..300_u64 {
         let state = format!("state {number}");
@@ -333,7 +209,7 @@ async fn thirty_two_workers_share_the_work() {
 /// As many as a manager may have. Takes half a minute on two cores, so it runs on request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_and_fifty_six_workers_share_the_work() {
-    if std::env::var_os("MITOSIS_TEST_MANY").is_some() {
+    if size(false, true) {
         many_workers_share_the_work(256, 10).await;
     }
 }

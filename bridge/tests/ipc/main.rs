@@ -12,3 +12,9 @@ mod support;
 
 mod calls;
 mod children;
+mod control;
+mod deaths;
+mod doorbells;
+mod fairness;
+mod large;
+mod takeover;

@@ -15,6 +15,7 @@ use crate::server::{
     Invitation, PreparedReply, ReplyToken, Server, ServerConfig, ServerEvent, ServerEvents,
     ServerHandle,
 };
+use crate::stats::PollerStats;
 use crate::transport::memory::Hub;
 
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -132,8 +133,16 @@ impl Fixture {
     }
 
     pub(super) async fn until_parked(&self, count: u64) {
+        self.until(|stats| stats.parked_requests == count).await;
+    }
+
+    pub(super) async fn until_incarnations(&self, count: u64) {
+        self.until(|stats| stats.incarnations == count).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&PollerStats) -> bool) {
         let deadline = Instant::now() + LONG;
-        while self.handle.stats().parked_requests != count {
+        while !holds(&self.handle.stats()) {
             assert!(Instant::now() < deadline, "{:?}", self.handle.stats());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -3,6 +3,8 @@
 //! A pass lists all nodes once and cleans after several workers that wait for it, so that a wave of deaths costs one job
 //! of the janitor and not one each. A worker is buried only after its ports were drained and dropped by the poller.
 
+mod unfinished;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -57,6 +59,9 @@ impl Burials {
     pub(super) fn pass(&self, config: &Config) -> Progress {
         let due = self.with(|queue| std::mem::take(&mut queue.waiting));
         let again = look_after(due, config);
+        if !again.is_empty() {
+            unfinished::remove(config);
+        }
         self.with(|queue| {
             // A pid that was used again and died meanwhile is the newer one's.
             for (pid, grave) in again {
@@ -76,22 +81,21 @@ impl Burials {
 fn look_after(due: HashMap<u32, Grave>, config: &Config) -> HashMap<u32, Grave> {
     let now = Instant::now();
     let mut again = HashMap::new();
-    let mut seen = 0;
+    let mut cleaned = 0;
     let listed = Node::<Service>::list(config, |state| {
         let pid = state.node_id().pid::<Service>().map(|pid| pid.value());
         let pid = pid.ok().and_then(|pid| u32::try_from(pid).ok());
         let Some((pid, grave)) = pid.and_then(|pid| due.get_key_value(&pid)) else {
             return CallbackProgression::Continue;
         };
-        seen += 1;
-        if seen > BATCH {
+        if cleaned == BATCH {
             again.insert(*pid, *grave);
-        } else if clean(state, grave.incarnation) == Progress::NotYet {
-            if now < grave.until {
-                again.insert(*pid, *grave);
-            } else {
-                tracing::warn!(pid, "what a dead worker left stays until the manager ends");
-            }
+        } else if clean(state, grave.incarnation) == Progress::Done {
+            cleaned += 1;
+        } else if now < grave.until {
+            again.insert(*pid, *grave);
+        } else {
+            tracing::warn!(pid, "what a dead worker left stays until the manager ends");
         }
         CallbackProgression::Continue
     });

@@ -12,12 +12,23 @@ use mitosis_bridge::{Expected, Incarnation, Invitation, StatusView};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::spawn_blocking;
 
-use super::wait::within;
+use super::wait::{until, within};
 
 /// Environment variable that makes the binary a worker.
 pub(crate) const ROLE: &str = "MITOSIS_BRIDGE_TEST_ROLE";
 pub(crate) const MANAGER: &str = "MITOSIS_BRIDGE_TEST_MANAGER";
 pub(crate) const LOCAL_ID: &str = "MITOSIS_BRIDGE_TEST_LOCAL_ID";
+
+/// This test binary, to be started again with a role.
+pub(crate) fn entry() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([
+        "--exact",
+        "children::a_worker_process_plays_its_role",
+        "--nocapture",
+    ]);
+    command
+}
 
 /// A running worker. Killed when dropped.
 pub(crate) struct Process {
@@ -34,13 +45,8 @@ impl Process {
             fds.status.as_raw_fd(),
             fds.board.as_raw_fd(),
         ];
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = entry();
         command
-            .args([
-                "--exact",
-                "children::a_worker_process_plays_its_role",
-                "--nocapture",
-            ])
             .env(ROLE, role)
             .env(MANAGER, expected.manager.to_string())
             .env(LOCAL_ID, expected.local_id.to_string())
@@ -58,10 +64,21 @@ impl Process {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("not waited for").id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("not waited for");
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops it and waits until no thread of it runs.
+    pub(crate) async fn stop(&self) {
+        self.signal(Signal::STOP);
+        let pid = self.pid();
+        until(|| running_threads(pid), |running| *running == 0).await;
     }
 
     /// Waits for its end, off the runtime.
@@ -90,6 +107,19 @@ impl Drop for Process {
             let _reaped = child.wait();
         }
     }
+}
+
+fn running_threads(pid: u32) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stopped = |stat: &String| {
+        let (_, rest) = stat.rsplit_once(") ").expect("a name before the state");
+        rest.starts_with('T')
+    };
+    threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok())
+        .filter(|stat| !stopped(stat))
+        .count()
 }
 
 /// Gives the sources the numbers 3, 4 and 5. They are moved out of the way first, because one may have such a number.

@@ -1,5 +1,7 @@
 //! A server with a root of its own, and clients in this process.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +24,14 @@ pub(crate) struct Fixture {
     pub(crate) server: Server,
     pub(crate) handle: ServerHandle,
     pub(crate) events: ServerEvents,
-    _parent: tempfile::TempDir,
+    _parent: Arc<tempfile::TempDir>,
+}
+
+/// Where managers of one uuid live, one after the other.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) parent: Arc<tempfile::TempDir>,
+    pub(crate) manager: Uuid,
 }
 
 /// A worker in this process.
@@ -43,35 +52,60 @@ pub(crate) fn reply(key: u64, payload: impl Into<Bytes>) -> PreparedReply {
     }
 }
 
+/// What a manager of this uuid is opened with.
+pub(crate) fn config(parent: &Path, manager: Uuid) -> ServerConfig {
+    let instance = &manager.simple().to_string()[..8];
+    ServerConfig {
+        manager,
+        root: TransportRoot::at(parent, instance).unwrap(),
+        poll: "event".parse::<PollConfig>().unwrap(),
+        capacity: Cost::UNLIMITED,
+        notices: 1024,
+    }
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let parent = tempfile::Builder::new()
+            .prefix("mb")
+            .tempdir_in("/tmp")
+            .unwrap();
+        Self {
+            parent: Arc::new(parent),
+            manager: Uuid::new_v4(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> ServerConfig {
+        config(self.parent.path(), self.manager)
+    }
+
+    pub(crate) async fn open(&self) -> Fixture {
+        Fixture::at(self, |_| {}).await
+    }
+}
+
 impl Fixture {
     pub(crate) async fn open() -> Self {
         Self::with(|_| {}).await
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let parent = tempfile::Builder::new()
-            .prefix("mb")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let manager = Uuid::new_v4();
-        let instance = &manager.simple().to_string()[..8];
-        let root = TransportRoot::at(parent.path(), instance).unwrap();
-        let mut config = ServerConfig {
-            manager,
-            root: root.clone(),
-            poll: "event".parse::<PollConfig>().unwrap(),
-            capacity: Cost::UNLIMITED,
-            notices: 1024,
-        };
+        Self::at(&Place::new(), change).await
+    }
+
+    async fn at(place: &Place, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let mut config = place.config();
         change(&mut config);
+        let root = config.root.clone();
         let (server, handle, events) = within(Server::open(config)).await.unwrap();
         Self {
-            manager,
+            manager: place.manager,
             root,
             server,
             handle,
             events,
-            _parent: parent,
+            _parent: place.parent.clone(),
         }
     }
 
