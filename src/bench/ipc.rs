@@ -13,6 +13,7 @@ mod case;
 pub mod client;
 mod figures;
 mod histogram;
+pub(super) mod placement;
 mod plan;
 pub mod plot;
 mod process;
@@ -28,12 +29,13 @@ use super::cpu;
 use super::error::{BenchError, io};
 use super::host::Host;
 use super::interrupt::Interrupt;
+use placement::Placement;
 use stage::{Setting, Stage};
 use wire::Run;
 
 pub use case::{Answerer, Case, Operation, Route, UnknownRoute};
 pub use figures::{Measurement, Ratios, Row};
-pub use plan::{Plan, Selection, SweepPlan};
+pub use plan::{Cores, Plan, Selection, SweepPlan};
 
 use figures::Turn;
 
@@ -51,6 +53,11 @@ const LONGEST_TURN: Duration = Duration::from_millis(300);
 pub fn measure(plan: &Plan, mut after_round: impl FnMut(u32)) -> Result<Measurement, BenchError> {
     let began = Instant::now();
     let host = Host::look();
+    // Before any thread is started, because threads inherit it.
+    let placement = match plan.cores {
+        Cores::Shared => Placement::default(),
+        Cores::Apart => Placement::apart()?,
+    };
     // Two threads, as a manager has.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -59,7 +66,7 @@ pub fn measure(plan: &Plan, mut after_round: impl FnMut(u32)) -> Result<Measurem
         .map_err(io("start a runtime"))?;
     runtime.block_on(async {
         let mut interrupt = Interrupt::listen()?;
-        let mut open = interrupt.or(Open::all(plan)).await?;
+        let mut open = interrupt.or(Open::all(plan, placement)).await?;
         let turn = plan
             .turn
             .unwrap_or_else(|| affordable_turn(plan, began.elapsed()));
@@ -86,10 +93,10 @@ fn affordable_turn(plan: &Plan, gone: Duration) -> Duration {
 struct Open(Vec<(Setting, Box<dyn Stage>)>);
 
 impl Open {
-    async fn all(plan: &Plan) -> Result<Self, BenchError> {
+    async fn all(plan: &Plan, placement: Placement) -> Result<Self, BenchError> {
         let mut open = Self::default();
         for setting in plan.settings() {
-            match stage::open(setting).await {
+            match stage::open(setting, placement).await {
                 Ok(stage) => open.0.push((setting, stage)),
                 Err(error) => {
                     // The error is the one to tell, not what follows from it.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::error::{BenchError, io, part};
 use super::host::Host;
 use super::interrupt::Interrupt;
+use super::ipc::placement::Placement;
 use super::ipc::stage::BridgeStage;
 use super::scratch::Scratch;
 use super::{cpu, memory};
@@ -135,7 +136,7 @@ impl Measurement {
 /// Processes that open a worker's ports and nothing else.
 async fn start_bare(plan: &Plan) -> Result<Duration, BenchError> {
     let began = Instant::now();
-    let stage = BridgeStage::open(plan.workers).await?;
+    let stage = BridgeStage::open(plan.workers, Placement::default()).await?;
     let took = began.elapsed();
     stage.leave().await?;
     Ok(took)

@@ -82,6 +82,7 @@ fn a_sweep_measures_every_setting_and_draws_it() {
     let settings = ["event", "adaptive:20us", "busy", "interval:50us"];
     assert_eq!(measured["settings"], Value::from(settings.to_vec()));
     assert_eq!(measured["results"].as_array().map(Vec::len), Some(4));
+    assert_eq!(measured["cores"], "shared");
     let svg = sandbox.text("sweep.svg");
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
     assert!(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::case::{Answerer, Case, Operation, Route};
 use super::histogram::Histogram;
-use super::plan::Plan;
+use super::plan::{Cores, Plan};
 use super::wire::Answer;
 use crate::bench::host::Host;
 use crate::run::summary::median;
@@ -139,6 +139,8 @@ pub struct Measurement {
     pub active_clients: u16,
     /// Mean of the pauses between calls; nothing when each followed the last at once.
     pub pause_us: Option<f64>,
+    /// Where server and clients ran.
+    pub cores: Cores,
     /// What the spool behind reports survives.
     pub durability: &'static str,
     /// The machine.
@@ -158,6 +160,7 @@ impl Measurement {
             seconds_per_turn: turn.as_secs_f64(),
             active_clients: plan.active,
             pause_us: plan.pause.map(|pause| pause.as_secs_f64() * 1e6),
+            cores: plan.cores,
             durability: "process",
             host,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mitosis_bridge::PollConfig;
+use serde::Serialize;
 
 use super::case::{Case, Operation, Route};
 use super::stage::Setting;
@@ -28,6 +29,17 @@ const SWEPT: [&str; 10] = [
     "interval:500us",
 ];
 
+/// Whether server and clients may share cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cores {
+    /// As the kernel likes.
+    #[default]
+    Shared,
+    /// The server on the first half of the usable cores, clients on the second.
+    Apart,
+}
+
 /// What the caller asked for; empty lists mean the default.
 #[derive(Debug, Clone)]
 pub struct Selection {
@@ -47,6 +59,8 @@ pub struct Selection {
     pub turn: Option<Duration>,
     /// Spin budget of `bridge-adaptive`.
     pub spin: Option<Duration>,
+    /// Where server and clients run.
+    pub cores: Cores,
 }
 
 impl Default for Selection {
@@ -60,6 +74,7 @@ impl Default for Selection {
             rounds: 5,
             turn: None,
             spin: None,
+            cores: Cores::Shared,
         }
     }
 }
@@ -86,6 +101,8 @@ pub struct Plan {
     pub turn: Option<Duration>,
     /// Mean of the pauses between calls.
     pub pause: Option<Duration>,
+    /// Where server and clients run.
+    pub cores: Cores,
 }
 
 impl Plan {
@@ -129,6 +146,7 @@ impl Plan {
             active: selection.active,
             turn: selection.turn,
             pause: None,
+            cores: selection.cores,
         }
     }
 
@@ -156,6 +174,7 @@ impl Plan {
             active: selection.active,
             turn: selection.turn,
             pause: (!sweep.pause.is_zero()).then_some(sweep.pause),
+            cores: selection.cores,
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Measurement;
+use super::plan::Cores;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 620.0;
@@ -76,8 +77,13 @@ impl Plot {
         Self {
             title: format!("Bridge: latency of a {operation} against CPU, by poll strategy"),
             subtitle: format!(
-                "{bytes} B, {clients} connected, {pace}; {} cores, medians of {} rounds",
-                measurement.host.cores, measurement.rounds
+                "{bytes} B, {clients} connected, {pace}; {} cores {}, medians of {} rounds",
+                measurement.host.cores,
+                match measurement.cores {
+                    Cores::Shared => "shared",
+                    Cores::Apart => "divided",
+                },
+                measurement.rounds
             ),
             points,
         }

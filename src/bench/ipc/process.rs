@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::placement::Placement;
 use super::wire::{Answer, FromClient, Run, Target, ToClient};
 use crate::bench::error::{BenchError, io, part};
 use crate::process::{self, Child, ExitStatus, ProcessGroup, SpawnSpec};
@@ -35,11 +36,13 @@ impl ClientProcess {
         path: &'static str,
         target: Target,
         inherit: Vec<(OwnedFd, RawFd)>,
+        placement: Placement,
     ) -> Result<Self, BenchError> {
         let (ours, theirs) = StdUnixStream::pair().map_err(io("make a control socket"))?;
         ours.set_nonblocking(true)
             .map_err(io("make a control socket"))?;
-        let spawned = tokio::task::spawn_blocking(move || spawn(theirs.into(), inherit));
+        let spawned =
+            tokio::task::spawn_blocking(move || placement.start(|| spawn(theirs.into(), inherit)));
         let child = spawned.await.map_err(part("start a client process"))??;
         let control = UnixStream::from_std(ours).map_err(io("watch a control socket"))?;
         let mut client = Self {

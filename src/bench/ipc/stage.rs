@@ -11,6 +11,7 @@ mod socket;
 use async_trait::async_trait;
 
 use super::case::{Case, Route};
+use super::placement::Placement;
 use super::process::ClientProcess;
 use super::wire::{Answer, Run, Target, ToClient};
 use crate::bench::error::BenchError;
@@ -64,14 +65,19 @@ impl Setting {
     }
 }
 
-pub(super) async fn open(setting: Setting) -> Result<Box<dyn Stage>, BenchError> {
+pub(super) async fn open(
+    setting: Setting,
+    placement: Placement,
+) -> Result<Box<dyn Stage>, BenchError> {
     Ok(match setting.path {
-        Route::Raw | Route::RawAsleep => Box::new(floor::FloorStage::open(setting).await?),
-        Route::UnixSocket => Box::new(socket::SocketStage::open(setting).await?),
-        Route::HttpKeepalive => Box::new(http::EchoStage::open(setting).await?),
-        Route::HttpCoordinator => Box::new(http::CoordinatorStage::open(setting).await?),
+        Route::Raw | Route::RawAsleep => {
+            Box::new(floor::FloorStage::open(setting, placement).await?)
+        }
+        Route::UnixSocket => Box::new(socket::SocketStage::open(setting, placement).await?),
+        Route::HttpKeepalive => Box::new(http::EchoStage::open(setting, placement).await?),
+        Route::HttpCoordinator => Box::new(http::CoordinatorStage::open(setting, placement).await?),
         Route::BridgeBusy | Route::BridgeAdaptive | Route::BridgeEvent | Route::BridgeInterval => {
-            Box::new(BridgeStage::open(setting.clients).await?)
+            Box::new(BridgeStage::open(setting.clients, placement).await?)
         }
     })
 }
@@ -85,6 +91,7 @@ impl Team {
     /// connect, given the number of the first connection and how many.
     async fn connect(
         setting: Setting,
+        placement: Placement,
         target: impl Fn(u16, u16) -> Target,
     ) -> Result<Self, BenchError> {
         let active = setting.active.min(setting.clients);
@@ -94,7 +101,8 @@ impl Team {
         let mut team = Self::default();
         for (first, count) in all {
             let path = setting.path.name();
-            let started = ClientProcess::start(path, target(first, count), Vec::new()).await?;
+            let started =
+                ClientProcess::start(path, target(first, count), Vec::new(), placement).await?;
             team.0.push(started);
         }
         for client in &mut team.0 {

@@ -11,7 +11,9 @@ use super::super::failure::{Failure, OrFail};
 use super::super::output;
 use super::super::table::{size, table};
 use crate::bench::ipc::plot::Plot;
-use crate::bench::ipc::{Measurement, Operation, Plan, Route, Row, Selection, SweepPlan, measure};
+use crate::bench::ipc::{
+    Cores, Measurement, Operation, Plan, Route, Row, Selection, SweepPlan, measure,
+};
 use crate::exit_code::Exit;
 
 /// Largest payload that every path carries.
@@ -57,6 +59,9 @@ pub(in crate::cli) struct IpcArgs {
     /// Spin budget of bridge-adaptive [default: 50us].
     #[arg(long, value_name = "DURATION", value_parser = spin)]
     spin: Option<Duration>,
+    /// Keep the server on the first half of the usable cores and clients on the second; rounds are more alike then.
+    #[arg(long)]
+    apart: bool,
     /// Measure poll strategies and spin budgets against each other, with pauses between calls, instead of paths.
     #[arg(long, conflicts_with = "path")]
     sweep: bool,
@@ -162,6 +167,11 @@ impl IpcArgs {
             rounds: self.rounds,
             turn: self.seconds,
             spin: self.spin,
+            cores: if self.apart {
+                Cores::Apart
+            } else {
+                Cores::Shared
+            },
         }
     }
 }
@@ -169,11 +179,15 @@ impl IpcArgs {
 fn text(measurement: &Measurement) -> String {
     let host = &measurement.host;
     let mut text = format!(
-        "{} rounds of {:.0} ms each, {} active; {} cores, {}, Linux {}, load before {:.2}\n\n",
+        "{} rounds of {:.0} ms each, {} active; {} cores{}, {}, Linux {}, load before {:.2}\n\n",
         measurement.rounds,
         measurement.seconds_per_turn * 1e3,
         measurement.active_clients,
         host.cores,
+        match measurement.cores {
+            Cores::Shared => "",
+            Cores::Apart => " divided between server and clients",
+        },
         host.processor,
         host.kernel,
         host.load_before

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{Stage, Team};
 use crate::bench::error::{BenchError, part};
 use crate::bench::ipc::case::{Case, Operation, Route};
+use crate::bench::ipc::placement::Placement;
 use crate::bench::ipc::process::ClientProcess;
 use crate::bench::ipc::spooling::Spooling;
 use crate::bench::ipc::wire::{Target, ToClient};
@@ -66,7 +67,10 @@ impl BridgeStage {
     ///
     /// # Errors
     /// When the machine has not enough of something, or a process does not come up.
-    pub(in crate::bench) async fn open(clients: u16) -> Result<Self, BenchError> {
+    pub(in crate::bench) async fn open(
+        clients: u16,
+        placement: Placement,
+    ) -> Result<Self, BenchError> {
         ensure_limits(clients).map_err(part("have room for the clients"))?;
         let manager = Uuid::new_v4();
         let instance = &manager.simple().to_string()[..8];
@@ -90,11 +94,16 @@ impl BridgeStage {
             last_key: 0,
             ready: 0,
         };
-        stage.connect(manager, clients).await?;
+        stage.connect(manager, clients, placement).await?;
         Ok(stage)
     }
 
-    async fn connect(&mut self, manager: Uuid, clients: u16) -> Result<(), BenchError> {
+    async fn connect(
+        &mut self,
+        manager: Uuid,
+        clients: u16,
+        placement: Placement,
+    ) -> Result<(), BenchError> {
         let start = |number: u16| {
             let handle = self.handle.clone();
             async move {
@@ -109,7 +118,7 @@ impl BridgeStage {
                 };
                 let inherit = vec![(fds.doorbell, 3), (fds.status, 4), (fds.board, 5)];
                 let path = Route::BridgeEvent.name();
-                let client = ClientProcess::start(path, target, inherit).await?;
+                let client = ClientProcess::start(path, target, inherit, placement).await?;
                 Ok::<_, BenchError>((client, incarnation))
             }
         };

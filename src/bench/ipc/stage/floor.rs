@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{Setting, Stage, Team};
 use crate::bench::error::{BenchError, io, part};
 use crate::bench::ipc::case::{Case, Route};
+use crate::bench::ipc::placement::Placement;
 use crate::bench::ipc::wire::Target;
 
 const PARKED: u8 = 0;
@@ -31,7 +32,7 @@ pub(super) struct FloorStage {
 }
 
 impl FloorStage {
-    pub(super) async fn open(setting: Setting) -> Result<Self, BenchError> {
+    pub(super) async fn open(setting: Setting, placement: Placement) -> Result<Self, BenchError> {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let instance = unique[..8].to_owned();
         let asleep = setting.path == Route::RawAsleep;
@@ -81,7 +82,7 @@ impl FloorStage {
             orders,
             server: Some(server),
         };
-        stage.team = Team::connect(setting, target).await?;
+        stage.team = Team::connect(setting, placement, target).await?;
         Ok(stage)
     }
 

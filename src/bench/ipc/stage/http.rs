@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{Setting, Stage, Team};
 use crate::bench::error::{BenchError, io, part};
 use crate::bench::ipc::case::Case;
+use crate::bench::ipc::placement::Placement;
 use crate::bench::ipc::wire::Target;
 use crate::bench::scratch::Scratch;
 use crate::coordinator::auth::Scope;
@@ -34,7 +35,7 @@ pub(super) struct EchoStage {
 }
 
 impl EchoStage {
-    pub(super) async fn open(setting: Setting) -> Result<Self, BenchError> {
+    pub(super) async fn open(setting: Setting, placement: Placement) -> Result<Self, BenchError> {
         let listener = TcpListener::bind(ANY_LOCAL_PORT)
             .await
             .map_err(io("listen on loopback"))?;
@@ -49,7 +50,7 @@ impl EchoStage {
             url: format!("http://{address}/"),
             count,
         };
-        let team = Team::connect(setting, target).await?;
+        let team = Team::connect(setting, placement, target).await?;
         Ok(Self { team, serving })
     }
 }
@@ -86,7 +87,7 @@ pub(super) struct CoordinatorStage {
 }
 
 impl CoordinatorStage {
-    pub(super) async fn open(setting: Setting) -> Result<Self, BenchError> {
+    pub(super) async fn open(setting: Setting, placement: Placement) -> Result<Self, BenchError> {
         let scratch = Scratch::new()?;
         let config = CoordinatorConfig::new(scratch.path().join("state"));
         let coordinator = Coordinator::open(config)
@@ -106,7 +107,7 @@ impl CoordinatorStage {
             token: token.expose_secret().to_owned(),
             count,
         };
-        let team = Team::connect(setting, target).await?;
+        let team = Team::connect(setting, placement, target).await?;
         Ok(Self {
             team,
             service,

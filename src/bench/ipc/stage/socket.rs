@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::{Setting, Stage, Team};
 use crate::bench::error::{BenchError, io};
 use crate::bench::ipc::case::Case;
+use crate::bench::ipc::placement::Placement;
 use crate::bench::ipc::wire::{Target, socket_name};
 
 /// Longest frame that is taken.
@@ -22,7 +23,7 @@ pub(super) struct SocketStage {
 }
 
 impl SocketStage {
-    pub(super) async fn open(setting: Setting) -> Result<Self, BenchError> {
+    pub(super) async fn open(setting: Setting, placement: Placement) -> Result<Self, BenchError> {
         let name = socket_name();
         let address = SocketAddr::from_abstract_name(&name);
         let listener = address.and_then(|address| UnixListener::bind_addr(&address));
@@ -35,7 +36,7 @@ impl SocketStage {
             name: name.clone(),
             count,
         };
-        let team = Team::connect(setting, target).await?;
+        let team = Team::connect(setting, placement, target).await?;
         Ok(Self { team, server })
     }
 }
