@@ -33,7 +33,7 @@ use placement::Placement;
 use stage::{Setting, Stage};
 use wire::Run;
 
-pub use case::{Answerer, Case, Operation, Route, UnknownRoute};
+pub use case::{Answerer, Case, MAX_STORED, Operation, Route, UnknownRoute};
 pub use figures::{Measurement, Ratios, Row};
 pub use plan::{Cores, Plan, Selection, SweepPlan};
 

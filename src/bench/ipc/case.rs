@@ -6,6 +6,9 @@ use std::str::FromStr;
 use mitosis_bridge::{MAX_ECHO, PollConfig, PollStrategy, floor};
 use serde::{Deserialize, Serialize};
 
+/// Longest payload of a task in the coordinator's store: a thousand of them are ready.
+pub const MAX_STORED: usize = 64 << 10;
+
 /// A way between two processes. Its name is the JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Route {
@@ -204,12 +207,16 @@ impl Case {
         }
     }
 
-    /// False for what the path refuses: the poller echoes within a frame only.
+    /// False for what the path refuses or cannot hold a thousand of.
     #[must_use]
     pub fn is_possible(&self) -> bool {
-        let too_long = self.path.is_bridge() && self.payload_bytes > MAX_ECHO;
-        self.path.operations().contains(&self.operation)
-            && !(self.operation == Operation::Echo && too_long)
+        let longest = match (self.path, self.operation) {
+            // The poller echoes within a frame only.
+            (path, Operation::Echo) if path.is_bridge() => MAX_ECHO,
+            (Route::HttpCoordinator, _) => MAX_STORED,
+            _ => usize::MAX,
+        };
+        self.path.operations().contains(&self.operation) && self.payload_bytes <= longest
     }
 }
 
@@ -243,6 +250,7 @@ mod tests {
         assert!(case(Route::Raw, Operation::Echo, 65536).is_possible());
         assert!(!case(Route::Raw, Operation::Fetch, 256).is_possible());
         assert!(!case(Route::HttpCoordinator, Operation::Report, 256).is_possible());
+        assert!(!case(Route::HttpCoordinator, Operation::Fetch, MAX_STORED + 1).is_possible());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) struct Turn {
     latencies: Histogram,
     /// Sum over chunks of the longest client.
     wall: Duration,
-    /// The same with what clients did off the clock, at which the server worked as well.
+    /// The same with warm-ups and what clients did off the clock, at which the server worked as well.
     whole: Duration,
     requests_per_second_and_wall: f64,
     client_cpu: Duration,

@@ -15,6 +15,8 @@ pub(super) struct Recorder {
     latencies: Histogram,
     calls_left: u64,
     warm_up_left: u64,
+    started: Instant,
+    warm_until: Instant,
     until: Instant,
     /// End of the warm-up: wall and CPU clock.
     began: (Instant, Duration),
@@ -31,6 +33,9 @@ impl Recorder {
             calls_left: run.calls,
             // A short run keeps three quarters of its calls.
             warm_up_left: WARM_UP.min(run.calls / 4),
+            started: now,
+            // Calls that are slow by themselves need no more.
+            warm_until: now + run.at_most / 4,
             until: now + run.at_most,
             began: (now, cpu::of_this_process()),
             now,
@@ -50,7 +55,7 @@ impl Recorder {
     pub(super) fn record(&mut self, began: Instant) {
         self.now = Instant::now();
         self.calls_left -= 1;
-        if self.warm_up_left > 0 {
+        if self.warm_up_left > 0 && self.now < self.warm_until {
             self.warm_up_left -= 1;
             self.began = (self.now, cpu::of_this_process());
             self.off_clock = Default::default();
@@ -85,7 +90,7 @@ impl Recorder {
         Answer {
             latencies: self.latencies.counts(),
             wall: wall.saturating_sub(self.off_clock.0),
-            whole: wall,
+            whole: self.now.duration_since(self.started),
             cpu: cpu.saturating_sub(self.off_clock.1),
         }
     }
@@ -158,7 +163,7 @@ mod tests {
             recorder.record(Instant::now());
             calls += 1;
         }
-        assert_eq!(calls, WARM_UP + 1);
+        assert_eq!(calls, 1);
     }
 
     #[test]

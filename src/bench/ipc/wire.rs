@@ -106,7 +106,7 @@ pub(super) struct Answer {
     pub(super) latencies: Counts,
     /// Wall time, pauses included.
     pub(super) wall: Duration,
-    /// Wall time with what was done between calls off the clock.
+    /// Wall time of everything: with the warm-up, and what was done between calls off the clock.
     pub(super) whole: Duration,
     /// CPU time of the client's process meanwhile.
     pub(super) cpu: Duration,

@@ -12,7 +12,7 @@ use super::super::output;
 use super::super::table::{size, table};
 use crate::bench::ipc::plot::Plot;
 use crate::bench::ipc::{
-    Cores, Measurement, Operation, Plan, Route, Row, Selection, SweepPlan, measure,
+    Cores, MAX_STORED, Measurement, Operation, Plan, Route, Row, Selection, SweepPlan, measure,
 };
 use crate::exit_code::Exit;
 
@@ -134,9 +134,10 @@ impl IpcArgs {
         };
         if plan.cases.is_empty() {
             return Err(Failure::usage(anyhow!(
-                "no path can do what was asked for; the bridge echoes up to {} bytes, only the bridge has reports, and \
-                 only the bridge and http-coordinator have fetches",
-                mitosis_bridge::MAX_ECHO
+                "no path can do what was asked for: the bridge echoes up to {} bytes, only the bridge has reports, only the \
+                 bridge and http-coordinator (up to {} bytes) have fetches",
+                mitosis_bridge::MAX_ECHO,
+                MAX_STORED
             )));
         }
         let measurement = measure(&plan, |round| {

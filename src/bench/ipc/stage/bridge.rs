@@ -29,6 +29,8 @@ const SPAWNS: usize = 8;
 const FETCHES: u64 = 1024;
 /// Fewest of them per client.
 const FETCHES_EACH: u64 = 64;
+/// Bytes of prepared replies, within reason: long ones lie in a file each.
+const PREPARED_BYTES: u64 = 64 << 20;
 /// Prepared replies and unread notices: the largest chunk of 256 clients, twice.
 const NOTICES: usize = 40_960;
 const PREPARING: usize = 64;
@@ -220,7 +222,10 @@ impl Stage for BridgeStage {
 
     fn calls(&self, case: &Case, active: usize) -> u64 {
         match case.operation {
-            Operation::Fetch => (FETCHES / active.max(1) as u64).max(FETCHES_EACH),
+            Operation::Fetch => {
+                let most = (PREPARED_BYTES / case.payload_bytes.max(1) as u64).clamp(16, FETCHES);
+                (most / active.max(1) as u64).max(FETCHES_EACH.min(most))
+            }
             Operation::Echo | Operation::Report => u64::MAX,
         }
     }
