@@ -1,6 +1,16 @@
 //! Measuring instruments: each compares the product with its floor in interleaved rounds of one run.
 //!
-//! They run real processes and report medians beside every single row. The commands that call them only parse
-//! arguments and print.
+//! They run real processes and report medians. The commands that call them only parse arguments and print.
 
+mod cpu;
+mod error;
+mod host;
+mod interrupt;
+pub mod ipc;
+mod memory;
+mod scratch;
 pub mod tasks;
+pub mod workers;
+
+pub use error::BenchError;
+pub use host::Host;

@@ -28,7 +28,7 @@ mod reactor;
 mod run;
 mod session;
 mod slots;
-mod spool;
+pub(crate) mod spool;
 mod state;
 mod supervisor;
 mod worker_process;

@@ -21,6 +21,8 @@ pub(crate) const FETCH_REQUEST_SLICE: usize = 1 << 10;
 pub(crate) const REPORT_SLICE: usize = 16 << 10;
 /// Longest report answer inside shared memory; longer ones go through a spill file.
 pub(crate) const REPORT_ANSWER_SLICE: usize = 1 << 10;
+/// Longest echo: the poller answers it itself and writes no file.
+pub const MAX_ECHO: usize = REPORT_ANSWER_SLICE;
 /// Longest control state. It has no spill file: a reader must have it before the fetch answer behind it.
 pub const MAX_CONTROL: usize = 64 << 10;
 
@@ -63,6 +65,8 @@ pub(crate) enum RequestKind {
     Report,
     Hello,
     Bye,
+    /// Send the payload back, without anybody behind the poller.
+    Echo,
 }
 
 impl RequestKind {
@@ -72,13 +76,20 @@ impl RequestKind {
             Self::Report => 2,
             Self::Hello => 3,
             Self::Bye => 4,
+            Self::Echo => 5,
         }
     }
 
     fn from_code(code: u16) -> Option<Self> {
-        [Self::Fetch, Self::Report, Self::Hello, Self::Bye]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        [
+            Self::Fetch,
+            Self::Report,
+            Self::Hello,
+            Self::Bye,
+            Self::Echo,
+        ]
+        .into_iter()
+        .find(|kind| kind.code() == code)
     }
 }
 

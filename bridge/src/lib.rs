@@ -42,8 +42,9 @@
 //!
 //! # Modules, in reading order
 //! [`ids`], [`cost`], [`config`], `header` (what travels), `handover` and `pending` (the decisions, pure), [`server`],
-//! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc` alone), `sleep` (why no wake-up is lost),
-//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`].
+//! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc`), `sleep` (why no wake-up is lost),
+//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
+//! the bridge, for comparison only: [`floor`].
 
 mod board;
 pub mod client;
@@ -51,6 +52,7 @@ pub mod config;
 pub mod cost;
 mod doorbell;
 pub mod error;
+pub mod floor;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handover;
@@ -76,7 +78,7 @@ pub use client::{Client, ClientFds, ClientHandle, Expected, FetchAnswer, Setup};
 pub use config::{PollConfig, PollStrategy};
 pub use cost::Cost;
 pub use error::{BridgeError, CallError, OpenError};
-pub use header::{MAX_CONTROL, MAX_PAYLOAD, Operation, PROTOCOL_VERSION};
+pub use header::{MAX_CONTROL, MAX_ECHO, MAX_PAYLOAD, Operation, PROTOCOL_VERSION};
 pub use histogram::HistogramSnapshot;
 pub use ids::{Incarnation, LocalId, MAX_WORKERS};
 pub use root::{RootError, TransportRoot};

@@ -3,13 +3,16 @@
 //! Every round measures all three, in turning order, so that whatever else the machine does hits them alike. The whole
 //! path is this very executable running `run --json` on a file of `true` lines, start and end of all processes included.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::cpu;
+use super::error::{BenchError, io};
+use super::scratch::Scratch;
 use crate::run::summary::median;
 
 /// Processes at a time in every contestant.
@@ -78,37 +81,6 @@ pub struct Measurement {
     pub cpu_seconds_per_1000_tasks: f64,
 }
 
-/// Why there is no measurement.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// A program cannot be started or read.
-    #[error("failed to {action}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// A contestant did not do its work.
-    #[error("{what} ended with {status}: {stderr}")]
-    Failed {
-        /// The contestant.
-        what: &'static str,
-        /// Its exit status.
-        status: String,
-        /// The end of its standard error.
-        stderr: String,
-    },
-    /// The summary of the run is not what it should be.
-    #[error("the summary of `mitosis run` cannot be used: {0}")]
-    Summary(String),
-}
-
-fn io(action: &'static str) -> impl FnOnce(io::Error) -> BenchError {
-    move |source| BenchError::Io { action, source }
-}
-
 /// Runs all rounds; `after_round` hears of each.
 ///
 /// # Errors
@@ -172,7 +144,7 @@ impl Measurement {
 
 /// What all rounds share; its directory goes with it.
 struct Stage {
-    directory: PathBuf,
+    scratch: Scratch,
     lines: PathBuf,
     program: PathBuf,
     tasks: u32,
@@ -183,14 +155,12 @@ struct Stage {
 
 impl Stage {
     fn new(tasks: u32, plan: &Plan) -> Result<Self, BenchError> {
-        let name = format!("mitosis-bench-{}", uuid::Uuid::new_v4().simple());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir(&directory).map_err(io("make a temporary directory"))?;
-        let lines = directory.join("tasks.txt");
+        let scratch = Scratch::new()?;
+        let lines = scratch.path().join("tasks.txt");
         let stage = Self {
             program: std::env::current_exe().map_err(io("find the running executable"))?,
             lines,
-            directory,
+            scratch,
             tasks,
             workers: plan.workers,
             durability: plan.durability.clone(),
@@ -239,7 +209,7 @@ impl Stage {
     }
 
     fn whole_path(&self) -> Result<WholePath, BenchError> {
-        let cpu_before = children_cpu_seconds().map_err(io("read /proc/self/stat"))?;
+        let cpu_before = cpu::of_children().map_err(io("read /proc/self/stat"))?;
         let began = Instant::now();
         let output = Command::new(&self.program)
             .args(["run", "--json", "--progress", "never", "--workers"])
@@ -247,13 +217,13 @@ impl Stage {
             .arg("--durability")
             .arg(&self.durability)
             .arg(&self.lines)
-            .env("XDG_STATE_HOME", &self.directory)
+            .env("XDG_STATE_HOME", self.scratch.path())
             .stdin(Stdio::null())
             .output()
             .map_err(io("run mitosis"))?;
         let seconds = began.elapsed().as_secs_f64();
         succeeded("mitosis run", &output)?;
-        let cpu_after = children_cpu_seconds().map_err(io("read /proc/self/stat"))?;
+        let cpu_after = cpu::of_children().map_err(io("read /proc/self/stat"))?;
         let summary: serde_json::Value = serde_json::from_slice(&output.stdout)
             .map_err(|error| BenchError::Summary(error.to_string()))?;
         let completed = summary["tasks"]["completed"].as_u64();
@@ -268,18 +238,6 @@ impl Stage {
             fetch_p99_ns: summary["fetch_p99_ns"].as_u64(),
             cpu_seconds: cpu_after - cpu_before,
         })
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            let _ = writeln!(
-                io::stderr(),
-                "mitosis: {}: {error}",
-                self.directory.display()
-            );
-        }
     }
 }
 
@@ -341,22 +299,6 @@ fn succeeded(what: &'static str, output: &std::process::Output) -> Result<(), Be
     })
 }
 
-/// CPU time of all children that were waited for, and of theirs, in seconds.
-fn children_cpu_seconds() -> io::Result<f64> {
-    let stat = std::fs::read_to_string(Path::new("/proc/self/stat"))?;
-    let ticks = children_ticks(&stat).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// `cutime` + `cstime`: fields 16 and 17, counted after the name, which may contain anything.
-fn children_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(13);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,13 +353,6 @@ mod tests {
         assert_eq!(affordable_tasks(5, 2600.0), 2000);
         assert_eq!(affordable_tasks(5, 500.0), 1000);
         assert_eq!(affordable_tasks(5, 1.0), PROBE_TASKS);
-    }
-
-    #[test]
-    fn the_name_in_the_stat_file_may_contain_anything() {
-        let stat = "1 (a) b) S 1 1 1 0 -1 0 0 0 0 0 11 12 13 14 20 0 1";
-        assert_eq!(children_ticks(stat), Some(27));
-        assert!(children_cpu_seconds().unwrap() >= 0.0);
     }
 
     #[test]

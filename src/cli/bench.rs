@@ -1,5 +1,8 @@
 //! `mitosis bench`: the measuring instruments.
 
+mod ipc;
+mod workers;
+
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
@@ -7,15 +10,32 @@ use clap::{Args, Subcommand};
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
 use super::output;
+use crate::bench::BenchError;
+use crate::bench::ipc::client;
 use crate::bench::tasks::{self, Measurement, Plan};
 use crate::coordinator::Durability;
 use crate::exit_code::Exit;
 use crate::telemetry::logging::Role;
 
+const BENCH_HELP: &str = "\
+Every instrument prints a table, or with --json one JSON object.
+
+Examples:
+  mitosis bench ipc                        round trips between processes
+  mitosis bench ipc --sweep --svg p.svg    poll strategies: latency against CPU
+  mitosis bench workers                    256 idle workers
+  mitosis bench tasks                      no-op tasks per second";
+
 /// Measure this machine and this program.
 #[derive(Debug, Subcommand)]
+#[command(after_help = BENCH_HELP)]
 pub(super) enum BenchCommand {
     Tasks(TasksArgs),
+    Ipc(Box<ipc::IpcArgs>),
+    Workers(workers::WorkersArgs),
+    /// Be a client process of a measurement; started by `bench ipc` and `bench workers`.
+    #[command(hide = true)]
+    Client,
 }
 
 const TASKS_HELP: &str = "\
@@ -47,11 +67,22 @@ pub(super) struct TasksArgs {
     json: bool,
 }
 
+/// What a failed measurement means for the exit code.
+fn failed(error: BenchError) -> Failure {
+    match error {
+        BenchError::Interrupted => Failure::interrupted(error),
+        other => Failure::system(other),
+    }
+}
+
 impl BenchCommand {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Client);
         match self {
             Self::Tasks(args) => args.run(),
+            Self::Ipc(args) => args.run(),
+            Self::Workers(args) => args.run(),
+            Self::Client => client::serve().or_system().map(|()| Exit::Ok),
         }
     }
 }

@@ -29,6 +29,14 @@ impl Failure {
         }
     }
 
+    /// A signal ended it.
+    pub(super) fn interrupted(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit: Exit::Interrupted,
+            error: error.into(),
+        }
+    }
+
     /// Says what went wrong and returns the exit code.
     pub(super) fn report(&self) -> Exit {
         // Nobody is left to be told when stderr is closed.

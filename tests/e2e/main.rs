@@ -6,6 +6,7 @@
 
 mod support;
 
+mod bench;
 mod cancel;
 mod crash;
 mod ends;

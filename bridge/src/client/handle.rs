@@ -10,7 +10,7 @@ use super::Shared;
 use super::poller::{Command, Fetched, Report};
 use crate::config::PollConfig;
 use crate::error::CallError;
-use crate::header::{MAX_PAYLOAD, REPORT_SLICE};
+use crate::header::{MAX_PAYLOAD, REPORT_SLICE, RequestKind};
 use crate::ids::Incarnation;
 use crate::spill::{Body, Incoming, OpenSpill};
 use crate::status::StatusBlock;
@@ -112,6 +112,24 @@ impl ClientHandle {
     /// # Errors
     /// See [`CallError`]; after [`CallError::DeadlineExceeded`] the report may have been received all the same.
     pub async fn report(&self, payload: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
+        self.call(RequestKind::Report, payload, deadline).await
+    }
+
+    /// Gets the payload back from the manager's poller: the whole way there with nobody behind it, to measure it and to
+    /// see that it is open. Takes the place of a report meanwhile.
+    ///
+    /// # Errors
+    /// See [`CallError`]; more than [`crate::MAX_ECHO`] bytes are refused by the manager.
+    pub async fn echo(&self, payload: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
+        self.call(RequestKind::Echo, payload, deadline).await
+    }
+
+    async fn call(
+        &self,
+        kind: RequestKind,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
         if payload.len() > MAX_PAYLOAD {
             return Err(CallError::TooLarge { len: payload.len() });
         }
@@ -120,6 +138,7 @@ impl ClientHandle {
         let body = self.body(payload).await?;
         let (done, done_rx) = oneshot::channel();
         let report = Report {
+            kind,
             body,
             asked,
             until,

@@ -48,9 +48,10 @@ pub(super) enum Command {
     Close { until: Instant },
 }
 
-/// A report to send; `done` ends exactly once.
+/// A report, or another request of its service, to send; `done` ends exactly once.
 #[derive(Debug)]
 pub(super) struct Report {
+    pub(super) kind: RequestKind,
     pub(super) body: Body,
     pub(super) asked: Instant,
     pub(super) until: Instant,
@@ -106,6 +107,7 @@ struct InFlight<P> {
 #[derive(Debug)]
 struct Queued {
     id: CallId,
+    kind: RequestKind,
     asked: Instant,
     body: Body,
 }
@@ -246,6 +248,7 @@ impl<C: ClientTransport> Poller<C> {
             let id = self.calls.register(report.until, report.done);
             self.queued.push_back(Queued {
                 id,
+                kind: report.kind,
                 asked: report.asked,
                 body: report.body,
             });
@@ -468,8 +471,14 @@ impl<C: ClientTransport> Poller<C> {
         {
             return None;
         }
-        let Queued { id, asked, body } = self.queued.pop_front()?;
-        let header = self.header(RequestKind::Report);
+        let queued = self.queued.pop_front()?;
+        let header = self.header(queued.kind);
+        let Queued {
+            id,
+            asked,
+            ref body,
+            ..
+        } = queued;
         let (payload, len, spilled) = body.frame();
         match self
             .transport
@@ -482,14 +491,14 @@ impl<C: ClientTransport> Poller<C> {
                     asked,
                     correlation: header.correlation,
                     pending,
-                    _body: body,
+                    _body: queued.body,
                 });
                 Some(true)
             }
             Err(SendFailure::Full | SendFailure::Disconnected) => {
                 // Its deadline, or a hang-up, ends it if this does not get better.
                 self.hold_reports_until = Some(now + RETRY);
-                self.queued.push_front(Queued { id, asked, body });
+                self.queued.push_front(queued);
                 None
             }
             Err(SendFailure::Transport(error)) => {

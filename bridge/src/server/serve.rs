@@ -16,7 +16,8 @@ use crate::doorbell::Line;
 use crate::error::BridgeError;
 use crate::handover::{Assignment, FetchDecision};
 use crate::header::{
-    AnswerKind, Checked, FrameFault, Operation, RequestHeader, RequestKind, ResponseHeader,
+    AnswerKind, Checked, FrameFault, MAX_ECHO, Operation, RequestHeader, RequestKind,
+    ResponseHeader,
 };
 use crate::ids::Incarnation;
 use crate::invitation::Hello;
@@ -143,6 +144,9 @@ impl<T: ServerTransport> Poller<T> {
                     self.report(incarnation, arrived, &header, checked);
                 }
                 (Operation::Report, RequestKind::Bye) if joined => self.bye(incarnation, arrived),
+                (Operation::Report, RequestKind::Echo) if joined => {
+                    self.echo(incarnation, arrived, checked);
+                }
                 _ if joined => {
                     let words = "this kind of frame does not belong to this service";
                     let refusal = Refusal::new(RefusalReason::Encoding, words);
@@ -415,6 +419,22 @@ impl<T: ServerTransport> Poller<T> {
         if ring == Ring::Now {
             self.ring(incarnation);
         }
+    }
+
+    fn echo(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        checked: Checked<RequestKind>,
+    ) {
+        if checked.spilled || checked.len > MAX_ECHO {
+            let words = format!("an echo has at most {MAX_ECHO} bytes");
+            let refusal = Refusal::new(RefusalReason::Size, words);
+            return self.refuse(incarnation, arrived, refusal);
+        }
+        let payload = Bytes::copy_from_slice(&arrived.request.payload()[..checked.len]);
+        let body = Some(Body::Inline(payload));
+        self.answer_report(incarnation, arrived, AnswerKind::Reply, body, Ring::Now);
     }
 
     fn bye(&mut self, incarnation: Incarnation, arrived: Arrived<RequestOf<T>>) {

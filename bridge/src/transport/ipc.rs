@@ -1,4 +1,4 @@
-//! The transport over iceoryx2: the only place that names it, besides the header derive.
+//! The transport over iceoryx2: the only place that names it, besides the header derive and the [`crate::floor`].
 //!
 //! Two request-response services and one publish-subscribe topic per incarnation, each with one port on either side. Depths
 //! are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a stopped worker can
@@ -19,7 +19,7 @@ use crate::root::TransportRoot;
 pub(crate) use client::IpcClient;
 pub(crate) use server::IpcServer;
 
-type Service = ipc::Service;
+pub(crate) type Service = ipc::Service;
 type RequestResponse = iceoryx2::service::port_factory::request_response::PortFactory<
     Service,
     [u8],
@@ -32,7 +32,7 @@ type PublishSubscribe =
 
 /// Which end of the bridge a configuration is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(crate) enum Side {
     Manager,
     Worker,
 }
@@ -51,7 +51,7 @@ const ACTIVE_FETCHES: usize = 1;
 pub(crate) const ACTIVE_REPORTS: usize = 4;
 
 /// An explicit configuration: the library would otherwise read files from the working directory.
-fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
+pub(crate) fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
     let mut config = Config::default();
     let path = Path::new(root.path().as_os_str().as_encoded_bytes())
         .map_err(|error| TransportError::new("set the root path", error))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mitosis_bridge::{FetchAnswer, Ring, ServerEvent};
+use mitosis_bridge::{CallError, FetchAnswer, MAX_ECHO, Ring, ServerEvent};
 
 use crate::support::fixture::{Fixture, LONG};
 use crate::support::wait::within;
@@ -33,6 +33,29 @@ async fn a_worker_joins_fetches_reports_and_leaves() {
     let closed = fixture.event().await;
     assert!(matches!(closed, ServerEvent::Closed { incarnation: who } if who == incarnation));
     within(fixture.handle.retire(incarnation)).await.unwrap();
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_echo_comes_from_the_poller_and_a_long_one_is_refused_in_words() {
+    let mut fixture = Fixture::open().await;
+    let worker = fixture.join(3).await;
+    for len in [0, 1, MAX_ECHO] {
+        let payload = Bytes::from(vec![7; len]);
+        let echo = within(worker.handle.echo(payload.clone(), LONG)).await;
+        assert_eq!(echo.unwrap(), payload);
+    }
+    // Within a frame, and through a file.
+    for len in [MAX_ECHO + 1, 64 << 10] {
+        let echo = within(worker.handle.echo(vec![7; len].into(), LONG)).await;
+        assert!(
+            matches!(&echo, Err(CallError::Refused { reason }) if reason.contains("1024 bytes")),
+            "{echo:?}"
+        );
+    }
+    // Nobody behind the poller has heard of any.
+    assert!(fixture.events.try_recv().is_none());
+    worker.close().await;
     fixture.close().await;
 }
 
