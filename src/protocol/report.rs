@@ -162,6 +162,26 @@ impl Reason {
         Self::Strikes,
     ];
 
+    /// True for failures that a further attempt may not have. The others say that there is nothing to try (cancelled,
+    /// upstream, fail-fast) or that trying has been given up already (lost, strikes).
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::Exit
+            | Self::Signal
+            | Self::Timeout
+            | Self::Oom
+            | Self::Preempted
+            | Self::SpawnFailed
+            | Self::InputMissing => true,
+            Self::Cancelled
+            | Self::UpstreamFailed
+            | Self::FailFast
+            | Self::WorkerLost
+            | Self::Strikes => false,
+        }
+    }
+
     /// The word used in the API, as a metric label and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::array::Array;
 use super::{jsonl, lines};
 use crate::protocol::TaskSpec;
+use crate::protocol::chain::ChainProblem;
 use crate::protocol::task::SpecError;
 
 /// Bad lines that are told one by one.
@@ -230,6 +231,8 @@ pub enum Problem {
     UnknownFields(Vec<String>),
     /// JSON, but no acceptable spec.
     Spec(SpecError),
+    /// Names of tasks that make no graph.
+    Chain(ChainProblem),
 }
 
 impl Problem {
@@ -252,6 +255,7 @@ impl Problem {
                 format!("line {line}: no task has a field {}", names.join(" or "))
             }
             Self::Spec(error) => format!("line {line}: {error}"),
+            Self::Chain(problem) => format!("line {line}: {problem}"),
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::input::{InputError, InputTask, Problem};
 use super::lines::{self, MAX_LINE_BYTES};
 use crate::protocol::TaskSpec;
+use crate::protocol::chain::Chain;
 use crate::protocol::task::MAX_SPEC_BYTES;
 
 /// Reads all specs, or lists what is wrong with them.
@@ -22,7 +23,23 @@ pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
             Err(problem) => problems.push((number, problem)),
         }
     }
-    InputError::unless_empty(problems).map(|()| tasks)
+    InputError::unless_empty(problems)?;
+    check_chain(&tasks)?;
+    Ok(tasks)
+}
+
+/// Whether the names of all tasks make a graph.
+fn check_chain(tasks: &[InputTask]) -> Result<(), InputError> {
+    match Chain::of(tasks.iter().map(|task| &task.spec)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let line = tasks[error.index].line;
+            Err(InputError::Lines(vec![(
+                line,
+                Problem::Chain(error.problem),
+            )]))
+        }
+    }
 }
 
 fn spec(line: &[u8]) -> Result<Option<TaskSpec>, Problem> {
@@ -116,6 +133,26 @@ mod tests {
         refused(
             "{\"args\":[\"true\"],\"timout\":1,\"capture\":{\"limit\":1}}",
             "line 1: no task has a field `timout` or `capture.limit`",
+        );
+    }
+
+    #[test]
+    fn names_that_make_no_graph_are_told_with_their_line() {
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"]}\n\n{\"args\":[\"true\"],\"upstream\":[\"b\"]}",
+            "line 3: `upstream` names `b`, and no task here has that `id`",
+        );
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"],\"upstream\":[\"a\"]}",
+            "line 1: `upstream` names `a`, which is this task itself",
+        );
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"],\"upstream\":[\"b\"]}\n{\"id\":\"b\",\"args\":[\"true\"],\"upstream\":[\"a\"]}",
+            "line 1: these tasks wait for each other in a circle: a -> b -> a",
+        );
+        refused(
+            "{\"args\":[\"true\"],\"upstream\":[{\"task\":\"a\",\"whn\":\"any\"}]}",
+            "no task has a field `upstream.0.whn`",
         );
     }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::summary::{Failure, Spread};
 use crate::protocol::api::TaskEnd;
+use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskResult};
 
 /// Failures kept for the summary.
@@ -32,6 +33,8 @@ pub struct Counts {
     pub failed: u64,
     /// Ended, or not begun, at a wish.
     pub cancelled: u64,
+    /// Not begun: the end that they waited for cannot come, and nothing that they need has failed.
+    pub skipped: u64,
     /// Not ended: an interrupt was faster.
     pub unfinished: u64,
     /// Of all these, ended in an earlier run on the same state directory.
@@ -91,6 +94,7 @@ impl Ledger {
         &mut self,
         uuid: Uuid,
         outcome: Outcome,
+        for_upstream: bool,
         failure: impl FnOnce(u64) -> Failure,
     ) {
         let Some(entry) = self.entries.get_mut(&uuid).filter(|entry| !entry.ended) else {
@@ -99,7 +103,7 @@ impl Ledger {
         entry.ended = true;
         let line = entry.line;
         self.counts.earlier += 1;
-        self.count(outcome);
+        self.count(outcome, for_upstream);
         if outcome == Outcome::Failed && self.failures.len() < KEPT_FAILURES {
             self.failures.push(failure(line));
         }
@@ -112,7 +116,7 @@ impl Ledger {
         };
         entry.ended = true;
         let line = entry.line;
-        self.count(end.outcome);
+        self.count(end.outcome, end.result.reason == Reason::UpstreamFailed);
         self.sample(&end.result);
         let failed = end.outcome == Outcome::Failed;
         if failed && self.failures.len() < KEPT_FAILURES {
@@ -129,11 +133,12 @@ impl Ledger {
         }
     }
 
-    fn count(&mut self, outcome: Outcome) {
+    fn count(&mut self, outcome: Outcome, for_upstream: bool) {
         self.counts.unfinished -= 1;
         match outcome {
             Outcome::Completed => self.counts.completed += 1,
             Outcome::Failed => self.counts.failed += 1,
+            Outcome::Cancelled if for_upstream => self.counts.skipped += 1,
             Outcome::Cancelled => self.counts.cancelled += 1,
         }
     }
@@ -193,7 +198,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::Reason;
 
     fn end(uuid: u128, outcome: Outcome, started_at_us: i64, ended_at_us: i64) -> TaskEnd {
         let mut result = TaskResult::not_started(Reason::Exit, "", ended_at_us);
@@ -242,7 +246,7 @@ mod tests {
     #[test]
     fn only_the_first_failure_of_this_run_is_the_first() {
         let mut ledger = ledger(4);
-        ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, |line| Failure {
+        ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, false, |line| Failure {
             line,
             uuid: Uuid::from_u128(1),
             reason: "exit".to_owned(),
@@ -266,6 +270,17 @@ mod tests {
         let counts = ledger.counts();
         assert_eq!((counts.failed, counts.cancelled, counts.earlier), (3, 1, 1));
         assert_eq!(ledger.failures().len(), 3);
+    }
+
+    #[test]
+    fn a_task_whose_upstream_ended_otherwise_is_skipped_and_not_cancelled() {
+        let mut ledger = ledger(2);
+        let mut skipped = end(1, Outcome::Cancelled, 1000, 1000);
+        skipped.result.reason = Reason::UpstreamFailed;
+        ledger.record(&skipped);
+        ledger.record(&end(2, Outcome::Cancelled, 1000, 1000));
+        let counts = ledger.counts();
+        assert_eq!((counts.skipped, counts.cancelled), (1, 1));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::quote::shell_word;
 use super::summary::{Failure, plural};
 use crate::coordinator::Coordinator;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter, TaskSummary};
+use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskSpec, TaskState};
 
 /// Name of the suite that holds a run's tasks.
@@ -244,16 +245,29 @@ async fn repeat(
     manifest: &mut Manifest,
     known: &HashMap<Uuid, TaskSummary>,
 ) -> Result<u64, RunError> {
-    let mut repeated = 0;
-    for task in &mut manifest.tasks {
+    let ended_badly = |task: &ManifestTask| {
         let state = known.get(&task.uuid).map(|known| known.state);
-        if matches!(state, Some(TaskState::Failed | TaskState::Cancelled)) {
-            task.uuid = coordinator.retry(task.uuid).await?.uuid;
+        matches!(state, Some(TaskState::Failed | TaskState::Cancelled))
+    };
+    let old: Vec<Uuid> = manifest
+        .tasks
+        .iter()
+        .filter(|task| ended_badly(task))
+        .map(|task| task.uuid)
+        .collect();
+    // All at once, so that a task that waits for another is repeated with it.
+    let new = coordinator.retry_tasks(old.clone()).await?;
+    let new: HashMap<Uuid, Uuid> = old
+        .into_iter()
+        .zip(new.iter().map(|task| task.uuid))
+        .collect();
+    for task in &mut manifest.tasks {
+        if let Some(uuid) = new.get(&task.uuid) {
+            task.uuid = *uuid;
             task.retries += 1;
-            repeated += 1;
         }
     }
-    Ok(repeated)
+    Ok(new.len() as u64)
 }
 
 /// Cancels what is known, has not ended, and is not wanted; returns how many.
@@ -312,7 +326,8 @@ fn finish(
             continue;
         };
         earlier.push((task.line, task.uuid));
-        ledger.ended_earlier(task.uuid, outcome, |line| Failure {
+        let for_upstream = summary.reason.as_deref() == Some(Reason::UpstreamFailed.as_str());
+        ledger.ended_earlier(task.uuid, outcome, for_upstream, |line| Failure {
             line,
             uuid: summary.uuid,
             reason: summary.reason.clone().unwrap_or_default(),

@@ -254,6 +254,7 @@ mod tests {
             completed: 0,
             failed: 0,
             cancelled: 0,
+            skipped: 0,
             unfinished: 0,
             earlier: 0,
         },

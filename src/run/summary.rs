@@ -182,6 +182,7 @@ impl fmt::Display for Summary {
         for (count, word) in [
             (counts.failed, "failed"),
             (counts.cancelled, "cancelled"),
+            (counts.skipped, "skipped"),
             (counts.unfinished, "not finished"),
         ] {
             if count > 0 {
@@ -289,7 +290,7 @@ mod tests {
             .collect();
         assert_eq!(
             keys.join(" "),
-            "cancelled completed earlier failed total unfinished"
+            "cancelled completed earlier failed skipped total unfinished"
         );
         assert!(value["queue_wait_p50_ns"].is_null());
     }

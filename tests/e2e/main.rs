@@ -7,6 +7,7 @@
 mod support;
 
 mod cancel;
+mod chains;
 mod crash;
 mod ends;
 mod heavy;

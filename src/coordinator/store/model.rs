@@ -10,6 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
+use crate::protocol::chain::Link;
 use crate::protocol::session::{HeldLease, ManagerStatus};
 use crate::protocol::{Boot, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
 
@@ -120,6 +121,8 @@ pub struct NewTask {
     pub spec: TaskSpec,
     /// The spec as JSON, as it is stored.
     pub encoded: String,
+    /// Its `upstream`, entry by entry, with names resolved to places in the batch.
+    pub links: Vec<Link>,
 }
 
 /// Tasks to be stored, all or none.
@@ -224,12 +227,14 @@ pub struct Cancelled {
 }
 
 /// Which ended tasks to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryTarget {
-    /// This one, however it ended.
-    Task(Uuid),
+    /// These, however they ended.
+    Tasks(Vec<Uuid>),
     /// Every failed or cancelled task of this suite that has not been retried yet.
     Suite(Uuid),
+    /// Every failed task of the store that has not been retried yet.
+    Failed,
 }
 
 /// Position in the sequence of ends; strictly increasing, without gaps, over the life of the store.

@@ -10,6 +10,7 @@
 //! ```
 
 mod archive;
+mod chains;
 mod changes;
 mod claim;
 mod db;
@@ -18,6 +19,7 @@ mod holders;
 mod lock;
 mod query;
 mod results;
+mod retry;
 mod rows;
 mod schema;
 mod submit;

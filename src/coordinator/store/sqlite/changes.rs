@@ -120,7 +120,8 @@ impl Db {
 
     fn end_backoffs(&mut self) -> Result<Changes, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT id FROM tasks WHERE state = 0 AND queued_us <= ?1 ORDER BY queued_us LIMIT ?2",
+            "SELECT id FROM tasks WHERE state = 0 AND waits = 0 AND queued_us <= ?1
+             ORDER BY queued_us LIMIT ?2",
         )?;
         let rows = statement.query_map((self.clock.wall_us(), DUE_BATCH), |row| row.get(0))?;
         let ids = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
@@ -151,7 +152,7 @@ impl Db {
             Ok(due.map(|due| until(due, now)))
         };
         let backoff = earliest(
-            "SELECT min(queued_us) FROM tasks WHERE state = 0",
+            "SELECT min(queued_us) FROM tasks WHERE state = 0 AND waits = 0",
             self.clock.wall_us(),
         )?;
         let term = earliest(
