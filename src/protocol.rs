@@ -14,6 +14,7 @@ pub mod session;
 pub mod span;
 pub mod strict;
 pub mod task;
+pub mod task_lines;
 pub mod upstream;
 
 pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};

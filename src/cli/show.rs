@@ -123,6 +123,7 @@ pub(super) fn task(task: &TaskDetail) -> String {
                 .filter(|result| result.max_rss_bytes > 0)
                 .map(|result| size(result.max_rss_bytes)),
         ),
+        ("follow-ups", result.and_then(follow_ups)),
         ("stdout", result.map(|result| size(result.stdout.bytes))),
         ("stderr", result.map(|result| size(result.stderr.bytes))),
     ]);
@@ -149,6 +150,17 @@ fn end(result: &TaskResult) -> String {
         (None, Some(signal)) => format!("{}, signal {signal}", result.reason.as_str()),
         (None, None) => result.reason.as_str().to_owned(),
     }
+}
+
+/// What a task submitted, and what was refused of it.
+fn follow_ups(result: &TaskResult) -> Option<String> {
+    let follow_ups = result.follow_ups.as_ref()?;
+    let mut text = format!("{} accepted", follow_ups.accepted);
+    if follow_ups.rejected > 0 {
+        let problems = follow_ups.problems.join("; ");
+        text.push_str(&format!(", {} refused: {problems}", follow_ups.rejected));
+    }
+    Some(text)
 }
 
 fn run_time(result: &TaskResult) -> Option<String> {

@@ -17,6 +17,15 @@ use super::state::LeaseKey;
 /// Most reports in one commit.
 pub(crate) const BATCH: usize = 512;
 
+/// Most bytes of follow-up tasks in one commit, so that its frame stays below the link's limit; one report may have more.
+const BATCH_FOLLOW_UP_BYTES: usize = 2 << 20;
+
+fn follow_up_bytes(commit: &Commit) -> usize {
+    let result = commit.report.op.result().map(|(_, result)| result);
+    let lines = result.and_then(|result| result.follow_ups.as_ref()?.lines.as_ref());
+    lines.map_or(0, String::len)
+}
+
 /// A report in the spool, or on its way there.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -115,10 +124,16 @@ impl Ledger {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
         }
+        let mut bytes = 0;
         let batch: Vec<Commit> = self
             .entries
             .range(..=self.durable)
             .take(BATCH)
+            .take_while(|(_, commit)| {
+                let first = bytes == 0;
+                bytes += follow_up_bytes(commit);
+                first || bytes <= BATCH_FOLLOW_UP_BYTES
+            })
             .map(|(_, commit)| Commit::clone(commit))
             .collect();
         self.in_flight = batch.iter().map(|commit| commit.report.seq).collect();

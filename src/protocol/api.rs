@@ -280,6 +280,16 @@ pub struct PageQuery {
     pub limit: Option<u32>,
 }
 
+/// Which ended tasks to repeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryRequest {
+    /// These, however they ended; all or none. Those that wait for others among them wait for the new ones.
+    Tasks(Vec<Uuid>),
+    /// Every failed task that has not been repeated yet.
+    Failed,
+}
+
 /// Tasks that a retry made, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RetryResponse {
@@ -468,4 +478,6 @@ pub struct TaskEnd {
     pub outcome: Outcome,
     /// Details.
     pub result: TaskResult,
+    /// The tasks that it submitted, in order.
+    pub follow_ups: Vec<Uuid>,
 }

@@ -4,6 +4,7 @@
 //! run; ends of other tasks of the same state directory pass by. An end that is told twice is counted once.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use uuid::Uuid;
 
@@ -15,17 +16,44 @@ use crate::protocol::{Outcome, TaskResult};
 /// Failures kept for the summary.
 const KEPT_FAILURES: usize = 100;
 
+/// Where a task of a run comes from, and the stem of its output files: `7`, or `7.2` for the second follow-up that comes
+/// from line 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The line of the input.
+    pub line: u64,
+    /// Which of its follow-ups, from 1; 0 for the line itself.
+    pub follow_up: u32,
+}
+
+impl Place {
+    /// The place of a line itself.
+    #[must_use]
+    pub fn line(line: u64) -> Self {
+        Self { line, follow_up: 0 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.follow_up {
+            0 => self.line.fmt(f),
+            number => write!(f, "{}.{number}", self.line),
+        }
+    }
+}
+
 /// One task of the run.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    line: u64,
+    place: Place,
     ended: bool,
 }
 
 /// Tasks by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
-    /// Tasks of the input.
+    /// Tasks of the input, and what they submitted.
     pub total: u64,
     /// Exit code 0.
     pub completed: u64,
@@ -39,6 +67,8 @@ pub struct Counts {
     pub unfinished: u64,
     /// Of all these, ended in an earlier run on the same state directory.
     pub earlier: u64,
+    /// Of all these, submitted by tasks.
+    pub follow_ups: u64,
 }
 
 /// What a recorded end means.
@@ -46,10 +76,10 @@ pub struct Counts {
 pub enum Recorded {
     /// Not a task of this run, or known before.
     Ignored,
-    /// The task of this line has ended.
+    /// The task of this place has ended.
     Ended {
-        /// Its line.
-        line: u64,
+        /// Its place.
+        place: Place,
         /// True for the first end of this run that is a failure.
         first_failure: bool,
     },
@@ -65,6 +95,8 @@ pub struct Ledger {
     queue_wait: Spread,
     run: Spread,
     failures: Vec<Failure>,
+    /// Follow-ups by line.
+    submitted: HashMap<u64, u32>,
     single: Option<TaskResult>,
 }
 
@@ -74,7 +106,16 @@ impl Ledger {
     pub fn new(tasks: impl IntoIterator<Item = (u64, Uuid)>, accepted_at_us: i64) -> Self {
         let entries: HashMap<_, _> = tasks
             .into_iter()
-            .map(|(line, uuid)| (uuid, Entry { line, ended: false }))
+            .map(|(line, uuid)| {
+                let place = Place::line(line);
+                (
+                    uuid,
+                    Entry {
+                        place,
+                        ended: false,
+                    },
+                )
+            })
             .collect();
         let total = entries.len() as u64;
         Self {
@@ -89,6 +130,27 @@ impl Ledger {
         }
     }
 
+    /// Adds a task that a task of this line submitted; returns its place.
+    pub fn add_follow_up(&mut self, line: u64, uuid: Uuid) -> Place {
+        let number = self.submitted.entry(line).or_default();
+        *number += 1;
+        let place = Place {
+            line,
+            follow_up: *number,
+        };
+        self.entries.insert(
+            uuid,
+            Entry {
+                place,
+                ended: false,
+            },
+        );
+        self.counts.total += 1;
+        self.counts.unfinished += 1;
+        self.counts.follow_ups += 1;
+        place
+    }
+
     /// Takes note of an end that an earlier run brought about.
     pub fn ended_earlier(
         &mut self,
@@ -101,7 +163,7 @@ impl Ledger {
             return;
         };
         entry.ended = true;
-        let line = entry.line;
+        let line = entry.place.line;
         self.counts.earlier += 1;
         self.count(outcome, for_upstream);
         if outcome == Outcome::Failed && self.failures.len() < KEPT_FAILURES {
@@ -115,12 +177,15 @@ impl Ledger {
             return Recorded::Ignored;
         };
         entry.ended = true;
-        let line = entry.line;
+        let place = entry.place;
+        for uuid in &end.follow_ups {
+            self.add_follow_up(place.line, *uuid);
+        }
         self.count(end.outcome, end.result.reason == Reason::UpstreamFailed);
         self.sample(&end.result);
         let failed = end.outcome == Outcome::Failed;
         if failed && self.failures.len() < KEPT_FAILURES {
-            self.failures.push(Failure::of(line, end));
+            self.failures.push(Failure::of(place.line, end));
         }
         if self.counts.total == 1 {
             self.single = Some(end.result.clone());
@@ -128,7 +193,7 @@ impl Ledger {
         let first_failure = failed && !self.failed_now;
         self.failed_now |= failed;
         Recorded::Ended {
-            line,
+            place,
             first_failure,
         }
     }
@@ -208,6 +273,7 @@ mod tests {
             uuid: Uuid::from_u128(uuid),
             outcome,
             result,
+            follow_ups: Vec::new(),
         }
     }
 
@@ -225,7 +291,7 @@ mod tests {
         assert_eq!(
             ledger.record(&one),
             Recorded::Ended {
-                line: 10,
+                place: Place::line(10),
                 first_failure: false
             }
         );
@@ -281,6 +347,31 @@ mod tests {
         ledger.record(&end(2, Outcome::Cancelled, 1000, 1000));
         let counts = ledger.counts();
         assert_eq!((counts.skipped, counts.cancelled), (1, 1));
+    }
+
+    #[test]
+    fn follow_ups_are_waited_for_and_numbered_by_their_line() {
+        let mut ledger = ledger(1);
+        let mut first = end(1, Outcome::Completed, 1000, 1000);
+        first.follow_ups = vec![Uuid::from_u128(7), Uuid::from_u128(8)];
+        ledger.record(&first);
+        ledger.record(&first);
+        let counts = ledger.counts();
+        assert_eq!(
+            (counts.total, counts.unfinished, counts.follow_ups),
+            (3, 2, 2)
+        );
+        let place = |recorded| match recorded {
+            Recorded::Ended { place, .. } => place.to_string(),
+            Recorded::Ignored => String::new(),
+        };
+        let mut second = end(8, Outcome::Completed, 1000, 1000);
+        second.follow_ups = vec![Uuid::from_u128(9)];
+        assert_eq!(place(ledger.record(&second)), "10.2");
+        let third = end(9, Outcome::Failed, 1000, 1000);
+        assert_eq!(place(ledger.record(&third)), "10.3");
+        assert_eq!(ledger.failures()[0].line, 10);
+        assert!(!ledger.is_done());
     }
 
     #[test]

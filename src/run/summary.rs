@@ -189,6 +189,10 @@ impl fmt::Display for Summary {
                 write!(f, ", {count} {word}")?;
             }
         }
+        if counts.follow_ups > 0 {
+            let follow_ups = plural(counts.follow_ups, "follow-up");
+            write!(f, " ({follow_ups} among them)")?;
+        }
         if counts.earlier > 0 {
             write!(f, " ({} of them in an earlier run)", counts.earlier)?;
         }
@@ -290,7 +294,7 @@ mod tests {
             .collect();
         assert_eq!(
             keys.join(" "),
-            "cancelled completed earlier failed skipped total unfinished"
+            "cancelled completed earlier failed follow_ups skipped total unfinished"
         );
         assert!(value["queue_wait_p50_ns"].is_null());
     }

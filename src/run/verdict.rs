@@ -78,6 +78,7 @@ mod tests {
             skipped: 0,
             unfinished,
             earlier: 0,
+            follow_ups: 0,
         }
     }
 

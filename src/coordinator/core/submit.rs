@@ -84,7 +84,11 @@ fn prepare(request: SubmitRequest) -> Result<NewTasks, CoordinatorError> {
     })
 }
 
-fn encode(index: usize, task: SubmitTask, links: Vec<Link>) -> Result<NewTask, CoordinatorError> {
+pub(super) fn encode(
+    index: usize,
+    task: SubmitTask,
+    links: Vec<Link>,
+) -> Result<NewTask, CoordinatorError> {
     let SubmitTask { key, spec } = task;
     let too_large = |part, bytes, limit| CoordinatorError::TooLarge {
         index,

@@ -157,7 +157,7 @@ impl<'a> Bench<'a> {
         task: &WorkerTaskResp,
         op: ReportTaskOp,
     ) -> (Verdict, Changes) {
-        let commits = vec![commit(task, op)];
+        let commits = vec![commit(task, op).into()];
         let committed = self.store.commit(session.holder, commits).await.unwrap();
         (committed.verdicts[0].clone(), committed.changes)
     }

@@ -374,10 +374,15 @@ impl Record {
         &mut self,
         execution: Execution,
         outcome: Outcome,
-        result: TaskResult,
+        mut result: TaskResult,
         now_us: i64,
         fx: &mut Effects,
     ) -> Verdict {
+        if let (Some(_), Some(follow_ups)) = (self.cancel, &mut result.follow_ups)
+            && follow_ups.accepted > 0
+        {
+            follow_ups.reject_all("not accepted, because a cancel of the task was asked for");
+        }
         let end = match outcome {
             Outcome::Failed => format!("failed: {}", result.reason.as_str()),
             other => other.as_str().to_owned(),

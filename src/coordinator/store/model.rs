@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
 use crate::protocol::chain::Link;
-use crate::protocol::session::{HeldLease, ManagerStatus};
+use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
 use crate::protocol::{Boot, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
 
 /// Tasks by state; states without tasks are left out.
@@ -180,6 +180,24 @@ pub struct Claimed {
     pub tasks: Vec<ClaimedTask>,
     /// What changed besides.
     pub changes: Changes,
+}
+
+/// A report with the tasks that it submits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// The report.
+    pub commit: Commit,
+    /// Tasks that are stored with the end that it reports, and only then.
+    pub follow_ups: Vec<NewTask>,
+}
+
+impl From<Commit> for Reported {
+    fn from(commit: Commit) -> Self {
+        Self {
+            commit,
+            follow_ups: Vec::new(),
+        }
+    }
 }
 
 /// The answer to a batch of reports.

@@ -1,8 +1,9 @@
 //! Tasks that wait for the ends of others.
 
 use super::*;
-use crate::coordinator::store::{CancelTarget, CancelWish, RetryTarget};
+use crate::coordinator::store::{CancelTarget, CancelWish, EndCursor, Reported, RetryTarget};
 use crate::protocol::chain::Chain;
+use crate::protocol::report::FollowUps;
 use crate::protocol::upstream::{Upstream, UpstreamEnd};
 
 /// A spec named `id` that waits for others.
@@ -252,4 +253,98 @@ pub(in super::super) async fn a_long_chain_ends_with_its_first_task(backend: &dy
     let (_, changes) = bench.report_with_changes(manager, &task, exited(1)).await;
     assert_eq!(changes.ended.len(), 3000);
     assert_eq!(bench.counts().await, [(TaskState::Failed, 3000)].into());
+}
+
+/// A report with two follow-ups, the second after the first.
+fn submitting(task: &WorkerTaskResp) -> Reported {
+    let mut end = commit(task, exited(0));
+    if let ReportTaskOp::Completed(result) = &mut end.report.op {
+        result.follow_ups = Some(Box::new(FollowUps {
+            accepted: 2,
+            ..FollowUps::default()
+        }));
+    }
+    let specs = vec![
+        spec("first", &[]),
+        spec("second", &[("first", UpstreamEnd::Ok)]),
+    ];
+    Reported {
+        commit: end,
+        follow_ups: batch(specs).tasks,
+    }
+}
+
+pub(in super::super) async fn follow_ups_come_with_the_end_of_their_task_and_once(
+    backend: &dyn Backend,
+) {
+    let mut bench = Bench::new(backend).await;
+    let response = bench
+        .submit_to(None, vec![TaskSpec::argv(["true"])])
+        .await
+        .response;
+    let manager = bench.manager(1).await;
+    let task = bench.claim_one(manager).await;
+    let reports = vec![submitting(&task), submitting(&task)];
+    let committed = bench.store.commit(manager.holder, reports).await.unwrap();
+    assert_eq!(committed.verdicts, [Verdict::Accepted, Verdict::Duplicate]);
+    assert_eq!(
+        (committed.changes.accepted, committed.changes.ready),
+        (2, 1)
+    );
+    let follow_ups = committed.changes.ended[0].end.follow_ups.clone();
+    bench.restart().await;
+    let again = vec![submitting(&task)];
+    let committed = bench.store.commit(manager.holder, again).await.unwrap();
+    assert_eq!(committed.verdicts, [Verdict::Duplicate]);
+    assert_eq!(bench.counts().await.values().sum::<u64>(), 3);
+    // Who reads the ends later learns the same.
+    let ends = bench.store.ends(EndCursor::default(), 9).await.unwrap();
+    assert_eq!(ends[0].end.follow_ups, follow_ups);
+    let second = bench.task(follow_ups[1]).await;
+    assert_eq!(second.summary.follow_up_of, Some(task.uuid));
+    assert_eq!(second.summary.suite, response.suite);
+    assert_eq!(second.summary.state, TaskState::Pending);
+    let first = bench.claim_one(manager).await;
+    assert_eq!(
+        (first.uuid, first.upstream_task_uuid),
+        (follow_ups[0], Some(task.uuid))
+    );
+    assert_eq!(bench.store.audit().await.unwrap().gap(), 0);
+}
+
+pub(in super::super) async fn a_stale_end_and_a_cancelled_task_submit_nothing(
+    backend: &dyn Backend,
+) {
+    let bench = Bench::new(backend).await;
+    bench.submit_n(2).await;
+    let manager = bench.manager(1).await;
+    let tasks = bench.claim(manager, 2).await;
+    bench.pass(TERM).await;
+    let other = bench.manager(2).await;
+    let again = bench.claim(other, 2).await;
+    let stale = vec![submitting(&tasks[0])];
+    let committed = bench.store.commit(manager.holder, stale).await.unwrap();
+    assert_eq!(committed.verdicts, [Verdict::Stale]);
+    let target = CancelTarget::Task(again[1].uuid);
+    bench
+        .store
+        .cancel(target, CancelWish::Graceful)
+        .await
+        .unwrap();
+    let late = vec![submitting(&again[1])];
+    let committed = bench.store.commit(other.holder, late).await.unwrap();
+    assert_eq!(
+        (committed.verdicts, committed.changes.accepted),
+        (vec![Verdict::Accepted], 0)
+    );
+    let noted = bench
+        .task(again[1].uuid)
+        .await
+        .result
+        .unwrap()
+        .follow_ups
+        .unwrap();
+    assert_eq!((noted.accepted, noted.rejected), (0, 2));
+    assert!(noted.problems[0].contains("cancel"), "{noted:?}");
+    assert_eq!(bench.counts().await.values().sum::<u64>(), 2);
 }

@@ -293,10 +293,29 @@ pub(super) fn ends(
                 uuid: uuid(row, 2)?,
                 outcome,
                 result: results::read(&row.get::<_, String>(5)?, tails.as_deref())?,
+                follow_ups: Vec::new(),
             },
         });
+        let end = &mut ends.last_mut().expect("one was pushed").end;
+        if end
+            .result
+            .follow_ups
+            .as_ref()
+            .is_some_and(|some| some.accepted > 0)
+        {
+            end.follow_ups = follow_ups(conn, end.id)?;
+        }
     }
     Ok(ends)
+}
+
+/// What a task submitted; without repetitions of it.
+fn follow_ups(conn: &Connection, task: i64) -> Result<Vec<Uuid>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT uuid FROM tasks WHERE follow_up_of = ?1 AND retry_of IS NULL ORDER BY id",
+    )?;
+    let rows = statement.query_map([task], |row| uuid(row, 0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn cancel_orders(

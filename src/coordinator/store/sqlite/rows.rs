@@ -436,6 +436,7 @@ fn ended(finish: Finish, cursor: EndCursor, now_us: i64) -> Ended {
             uuid: finish.task.uuid,
             outcome: finish.outcome,
             result: finish.result,
+            follow_ups: Vec::new(),
         },
     }
 }

@@ -113,6 +113,18 @@ impl Db {
         })
     }
 
+    /// Stores what a task that has just completed submitted, in its suite.
+    pub(super) fn add_follow_ups(
+        &mut self,
+        suite: i64,
+        of: i64,
+        tasks: &[NewTask],
+    ) -> Result<(Vec<Uuid>, Changes), StoreError> {
+        let (planned, tasks) = self.plan(tasks, &HashMap::new(), suite, Some(of))?;
+        let changes = self.insert(STORE_SCOPE, &planned)?;
+        Ok((tasks.iter().map(|task| task.uuid).collect(), changes))
+    }
+
     fn suite_named(&self, uuid: Uuid) -> Result<Suite, StoreError> {
         let id = self.suite_id(uuid)?;
         Ok(Suite { id, uuid })

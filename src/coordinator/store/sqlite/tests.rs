@@ -106,6 +106,8 @@ conformance_tests! {
         a_back_off_of_an_upstream_task_is_no_end,
         a_failed_graph_is_repeated_as_a_graph,
         a_long_chain_ends_with_its_first_task,
+        follow_ups_come_with_the_end_of_their_task_and_once,
+        a_stale_end_and_a_cancelled_task_submit_nothing,
     },
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
