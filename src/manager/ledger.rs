@@ -201,7 +201,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Reason, TaskResult};
+    use crate::protocol::report::{FollowUps, Reason, TaskResult};
     use crate::protocol::{Lease, TaskReport};
     use uuid::Uuid;
 
@@ -236,6 +236,22 @@ mod tests {
     fn numbers(batch: Option<Vec<Commit>>) -> Vec<u64> {
         let batch = batch.unwrap_or_default();
         batch.iter().map(|commit| commit.report.seq).collect()
+    }
+
+    #[test]
+    fn reports_with_many_follow_ups_are_sent_in_smaller_batches() {
+        let (mut ledger, now) = (ledger(), Instant::now());
+        for seq in 1..=3 {
+            let mut result = TaskResult::not_started(Reason::Exit, "", 0);
+            let lines = "x".repeat(BATCH_FOLLOW_UP_BYTES / 2);
+            result.follow_ups = Some(Box::new(FollowUps::written(lines)));
+            let task = i64::try_from(seq).unwrap();
+            ledger.enter(commit(seq, task, ReportTaskOp::Completed(result)), now);
+        }
+        ledger.durable_through(3);
+        assert_eq!(numbers(ledger.next_batch(now)), [1, 2]);
+        ledger.answered(vec![Verdict::Accepted; 2], now);
+        assert_eq!(numbers(ledger.next_batch(ledger.due(now).unwrap())), [3]);
     }
 
     #[test]
