@@ -5,6 +5,7 @@
 //! named fields (unknown fields are ignored, so a newer peer may add some); over HTTP as JSON.
 
 pub mod api;
+pub mod chain;
 pub mod control;
 pub mod frame;
 pub mod ids;
@@ -13,6 +14,8 @@ pub mod session;
 pub mod span;
 pub mod strict;
 pub mod task;
+pub mod task_lines;
+pub mod upstream;
 
 pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};
 pub use ids::{Boot, Lease, TaskRef, Try};

@@ -1,4 +1,5 @@
-//! `cancel` and `retry`: what users decide about tasks that are there.
+//! `cancel` and `retry`: what users decide about tasks that are there. `pause`, `resume` and `drain`: what operators decide
+//! about managers and independent workers.
 
 use clap::Args;
 use uuid::Uuid;
@@ -6,9 +7,10 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::ids::TaskName;
 use super::output;
-use super::reach::{Reach, ReachArgs};
+use super::reach::{Reach, ReachArgs, refused};
 use crate::exit_code::Exit;
-use crate::protocol::api::CancelRequest;
+use crate::protocol::api::{CancelRequest, RetryRequest};
+use crate::protocol::{HumanDuration, Mode};
 
 const CANCEL_HELP: &str = "\
 A queued task is cancelled at once. A running one gets TERM and, after its grace period, KILL; with --now KILL alone.
@@ -67,10 +69,12 @@ impl CancelArgs {
 }
 
 const RETRY_HELP: &str = "\
-A retry is a new task that names the old one; the old one keeps its result. Each line of stdout is a new uuid.
+A retry is a new task that names the old one; the old one keeps its result. Several are repeated all or none, and
+those that wait for others among them wait for the new ones. Each line of stdout is a new uuid.
 
 Examples:
-  mitosis retry 42
+  mitosis retry 42 43
+  mitosis retry --failed
   mitosis retry --suite 0199f3a2-7c11-7000-8000-0123456789ab";
 
 /// Repeat tasks that have ended.
@@ -78,11 +82,14 @@ Examples:
 #[command(after_help = RETRY_HELP)]
 pub(super) struct RetryArgs {
     /// The tasks: uuids, beginnings of uuids, or numbers.
-    #[arg(value_name = "ID", required_unless_present = "suite")]
+    #[arg(value_name = "ID", required_unless_present_any = ["suite", "failed"])]
     tasks: Vec<TaskName>,
     /// Every failed or cancelled task of this suite that has not been repeated yet.
     #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
     suite: Option<Uuid>,
+    /// Every failed task of all suites that has not been repeated yet.
+    #[arg(long, conflicts_with_all = ["tasks", "suite"])]
+    failed: bool,
     /// One JSON object per new task on stdout.
     #[arg(long)]
     json: bool,
@@ -93,14 +100,17 @@ pub(super) struct RetryArgs {
 impl RetryArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let client = Reach::to_act(&self.reach).await?;
-        let mut new = Vec::new();
-        if let Some(suite) = self.suite {
-            new = client.retry_suite(suite).await?;
-        }
-        for name in &self.tasks {
-            let uuid = client.resolve(name).await?;
-            new.push(client.retry(uuid).await?);
-        }
+        let new = if let Some(suite) = self.suite {
+            client.retry_suite(suite).await?
+        } else if self.failed {
+            client.retry(&RetryRequest::Failed).await?
+        } else {
+            let mut uuids = Vec::new();
+            for name in &self.tasks {
+                uuids.push(client.resolve(name).await?);
+            }
+            client.retry(&RetryRequest::Tasks(uuids)).await?
+        };
         for task in new {
             if self.json {
                 output::json(&task)?;
@@ -109,5 +119,76 @@ impl RetryArgs {
             }
         }
         Ok(Exit::Ok)
+    }
+}
+
+/// Of whom something is wanted.
+#[derive(Debug, Args)]
+struct WhomArgs {
+    /// Only this manager, instead of every manager and independent worker there is now.
+    #[arg(long, value_name = "UUID")]
+    manager: Option<Uuid>,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl WhomArgs {
+    async fn set(self, mode: Mode) -> Result<Exit, Failure> {
+        let service = Reach::to_act(&self.reach).await?;
+        let client = service.client();
+        let set = match self.manager {
+            Some(uuid) => client.set_manager_mode(uuid, mode).await,
+            None => client.set_mode(mode).await,
+        };
+        set.map(|()| Exit::Ok).map_err(refused)
+    }
+}
+
+/// Begin no task; what runs goes on. It holds until `resume`, also over restarts.
+#[derive(Debug, Args)]
+pub(super) struct PauseArgs {
+    #[command(flatten)]
+    whom: WhomArgs,
+}
+
+impl PauseArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        self.whom.set(Mode::Pause).await
+    }
+}
+
+/// Begin tasks again after `pause`.
+#[derive(Debug, Args)]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    whom: WhomArgs,
+}
+
+impl ResumeArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        self.whom.set(Mode::Run).await
+    }
+}
+
+/// Finish what runs, begin nothing, hand the rest back, and leave.
+#[derive(Debug, Args)]
+pub(super) struct DrainArgs {
+    /// End and hand back what runs longer than this; without it, what runs may end.
+    #[arg(long, value_name = "DURATION")]
+    deadline: Option<HumanDuration>,
+    #[command(flatten)]
+    whom: WhomArgs,
+}
+
+impl DrainArgs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let deadline = self
+            .deadline
+            .map_or(0, |deadline| deadline.0.as_millis().max(1));
+        let mode = Mode::Shutdown {
+            graceful: true,
+            deadline_ms: u64::try_from(deadline).unwrap_or(u64::MAX),
+        };
+        self.whom.set(mode).await
     }
 }

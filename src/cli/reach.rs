@@ -18,8 +18,8 @@ use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::endpoint::{DiscoverError, Discovery};
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
-    TaskFilter, TaskPage, WaitResponse,
+    CancelRequest, CancelResponse, RetryRequest, SubmitRequest, SubmitResponse, SubmittedTask,
+    TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 use crate::run::output::{self, Stream};
 
@@ -270,8 +270,11 @@ impl Act {
         self.0.cancel_suite(uuid, request).await.map_err(refused)
     }
 
-    pub(super) async fn retry(&self, uuid: Uuid) -> Result<SubmittedTask, Failure> {
-        self.0.retry_task(uuid).await.map_err(refused)
+    pub(super) async fn retry(
+        &self,
+        request: &RetryRequest,
+    ) -> Result<Vec<SubmittedTask>, Failure> {
+        Ok(self.0.retry(request).await.map_err(refused)?.tasks)
     }
 
     pub(super) async fn retry_suite(&self, uuid: Uuid) -> Result<Vec<SubmittedTask>, Failure> {

@@ -8,10 +8,12 @@ use crate::protocol::api::{
 };
 use crate::protocol::{TaskResult, TaskState};
 use crate::run::quote::shortened;
-use crate::run::summary::span;
+use crate::run::summary::{plural, span};
 
 /// Characters of a command in a list.
 const COMMAND_WIDTH: usize = 80;
+/// Upstream tasks that are named.
+const NAMED_UPSTREAM: usize = 10;
 
 /// A list of tasks.
 pub(super) fn tasks(tasks: &[TaskSummary], now_us: i64) -> String {
@@ -20,7 +22,7 @@ pub(super) fn tasks(tasks: &[TaskSummary], now_us: i64) -> String {
             task.id.to_string(),
             task.uuid.to_string(),
             task.state.to_string(),
-            end_of(task),
+            end_of(task, now_us),
             task.attempts.to_string(),
             ago(task.accepted_at_us, now_us),
             shortened(&task.command, COMMAND_WIDTH),
@@ -33,13 +35,51 @@ pub(super) fn tasks(tasks: &[TaskSummary], now_us: i64) -> String {
     )
 }
 
-/// How a task of a list ended, in a word or two.
-fn end_of(task: &TaskSummary) -> String {
+/// How a task of a list ended, or what it waits for, in a word or two.
+fn end_of(task: &TaskSummary, now_us: i64) -> String {
+    if task.waits_for > 0 {
+        return format!("waits for {}", plural(task.waits_for.into(), "task"));
+    }
+    if let Some(due) = task.due_at_us {
+        return format!("again in {}", span(until(due, now_us)));
+    }
     match (task.reason.as_deref(), task.exit_code) {
         (Some("exit") | None, Some(code)) => format!("exit {code}"),
         (Some(reason), _) => reason.to_owned(),
         (None, None) => "-".to_owned(),
     }
+}
+
+fn until(due_us: i64, now_us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(due_us.saturating_sub(now_us)).unwrap_or(0))
+}
+
+/// What a pending task waits for, at most some of it by name.
+fn waits_for(task: &TaskDetail) -> Option<String> {
+    if task.summary.state != TaskState::Pending {
+        return None;
+    }
+    if let Some(due) = task.summary.due_at_us {
+        return Some(format!("its next attempt at {}", moment(due)));
+    }
+    let open: Vec<String> = task
+        .upstream
+        .iter()
+        .filter(|upstream| !upstream.state.is_terminal())
+        .map(|upstream| {
+            let name = upstream
+                .name
+                .clone()
+                .unwrap_or_else(|| upstream.uuid.to_string());
+            format!("{name} ({}; {})", upstream.when.in_words(), upstream.state)
+        })
+        .collect();
+    let more = open.len().saturating_sub(NAMED_UPSTREAM);
+    let mut text = open[..open.len() - more].join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {}", plural(more as u64, "other")));
+    }
+    Some(text)
 }
 
 /// Everything about one task.
@@ -64,7 +104,12 @@ pub(super) fn task(task: &TaskDetail) -> String {
             (summary.priority != 0).then(|| summary.priority.to_string()),
         ),
         ("key", task.key.clone()),
-        ("repeats", task.retry_of.map(|uuid| uuid.to_string())),
+        ("waits for", waits_for(task)),
+        ("repeats", summary.retry_of.map(|uuid| uuid.to_string())),
+        (
+            "submitted by",
+            summary.follow_up_of.map(|uuid| uuid.to_string()),
+        ),
         ("accepted", Some(moment(summary.accepted_at_us))),
         ("started", summary.started_at_us.map(moment)),
         ("finished", summary.finished_at_us.map(moment)),
@@ -78,13 +123,14 @@ pub(super) fn task(task: &TaskDetail) -> String {
                 .filter(|result| result.max_rss_bytes > 0)
                 .map(|result| size(result.max_rss_bytes)),
         ),
+        ("follow-ups", result.and_then(follow_ups)),
         ("stdout", result.map(|result| size(result.stdout.bytes))),
         ("stderr", result.map(|result| size(result.stderr.bytes))),
     ]);
     if task.history.len() > 1 {
         let rows: Vec<_> = task.history.iter().map(attempt).collect();
         text.push('\n');
-        text.push_str(&table(&["TRY", "BEGAN", "HELD BY", "END"], &rows));
+        text.push_str(&table(&["TRY", "BEGAN", "HELD BY", "END", "CAUSE"], &rows));
     }
     text
 }
@@ -104,6 +150,17 @@ fn end(result: &TaskResult) -> String {
         (None, Some(signal)) => format!("{}, signal {signal}", result.reason.as_str()),
         (None, None) => result.reason.as_str().to_owned(),
     }
+}
+
+/// What a task submitted, and what was refused of it.
+fn follow_ups(result: &TaskResult) -> Option<String> {
+    let follow_ups = result.follow_ups.as_ref()?;
+    let mut text = format!("{} accepted", follow_ups.accepted);
+    if follow_ups.rejected > 0 {
+        let problems = follow_ups.problems.join("; ");
+        text.push_str(&format!(", {} refused: {problems}", follow_ups.rejected));
+    }
+    Some(text)
 }
 
 fn run_time(result: &TaskResult) -> Option<String> {
@@ -127,6 +184,7 @@ fn attempt(attempt: &AttemptRecord) -> Vec<String> {
         moment(attempt.started_at_us),
         attempt.holder.clone(),
         attempt.end.clone().unwrap_or_else(|| "-".to_owned()),
+        attempt.cause.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
@@ -206,6 +264,10 @@ mod tests {
             accepted_at_us: 1_000_000,
             started_at_us: None,
             finished_at_us: None,
+            waits_for: 0,
+            due_at_us: None,
+            retry_of: None,
+            follow_up_of: None,
         }
     }
 
@@ -235,7 +297,7 @@ mod tests {
                 ..TaskResult::not_started(Reason::Exit, "", 2_500_000)
             }),
             history: Vec::new(),
-            retry_of: None,
+            upstream: Vec::new(),
         };
         let text = task(&detail);
         assert!(text.contains("end         exit, exit code 3\n"), "{text}");

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::ClientError;
 use super::request::{ApiClient, Call};
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
-    TaskFilter, TaskPage, WaitResponse,
+    CancelRequest, CancelResponse, RetryRequest, RetryResponse, SubmitRequest, SubmitResponse,
+    SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 
 impl ApiClient {
@@ -75,6 +75,15 @@ impl ApiClient {
     /// When refused or not answered; `not_ended` while the task has not ended.
     pub async fn retry_task(&self, uuid: Uuid) -> Result<SubmittedTask, ClientError> {
         self.call(Call::post(self.api(&format!("/tasks/{uuid}/retry"))))
+            .await
+    }
+
+    /// Repeats several ended tasks, all or none.
+    ///
+    /// # Errors
+    /// When refused or not answered; `not_ended` while one has not ended.
+    pub async fn retry(&self, request: &RetryRequest) -> Result<RetryResponse, ClientError> {
+        self.call(Call::post(self.api("/tasks/retry")).json(request))
             .await
     }
 }

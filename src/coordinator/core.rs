@@ -11,6 +11,7 @@
 //! | `posts` | cancels and modes | sessions, control calls of workers | repeated with every renewal |
 
 pub mod ends;
+mod follow_ups;
 mod manage;
 mod posts;
 mod publish;

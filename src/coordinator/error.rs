@@ -5,6 +5,7 @@
 use uuid::Uuid;
 
 use super::store::{OpenError, StoreError};
+use crate::protocol::chain::ChainError;
 use crate::protocol::task::SpecError;
 
 /// Failure of a call on the coordinator.
@@ -27,6 +28,9 @@ pub enum CoordinatorError {
         /// The rule, in words for its author; part of the message because it is the message.
         source: SpecError,
     },
+    /// The names of a submit are no graph.
+    #[error("task {} is refused: {}", .0.index, .0.problem)]
+    BadChain(ChainError),
     /// One spec or key of a submit is too large.
     #[error(
         "task {index} is refused: its {part} has {bytes} bytes, and {limit} is the most that is accepted"
@@ -94,7 +98,7 @@ impl CoordinatorError {
             Self::Store(StoreError::Backend { .. } | StoreError::Corrupt { .. })
             | Self::Open(_)
             | Self::Random(_) => "store",
-            Self::NothingSubmitted | Self::BadTask { .. } => "bad_task",
+            Self::NothingSubmitted | Self::BadTask { .. } | Self::BadChain(_) => "bad_task",
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::BadQuery { .. } => "bad_query",
             Self::WorkerGone(_) => "worker_gone",

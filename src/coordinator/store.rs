@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
-use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
+use crate::protocol::session::{HeldLease, ManagerStatus};
 use crate::protocol::{CancelOrder, Mode};
 
 pub use clock::{Clock, SystemClock};
@@ -32,8 +32,8 @@ pub use error::{OpenError, StoreError};
 pub use model::{
     Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, ClaimedTask, Committed,
     Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
-    LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered, Registration, RetryTarget,
-    Submitted, TaskQuery, Unstarted,
+    LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered, Registration, Reported,
+    RetryTarget, Submitted, TaskQuery, Unstarted,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -123,9 +123,13 @@ pub trait Store: StoreReader {
 
     /// Applies reports in order, each by compare and set: accepted when its lease is the task's last and the task has
     /// not ended, `Duplicate` when the same end was accepted under that lease before, `Stale` otherwise, `NotOwner`
-    /// when the lease was granted to somebody else. Renews the holder's term.
-    async fn commit(&self, holder: HolderId, commits: Vec<Commit>)
-    -> Result<Committed, StoreError>;
+    /// when the lease was granted to somebody else. The tasks that an accepted end submits are stored with it, in its
+    /// task's suite. Renews the holder's term.
+    async fn commit(
+        &self,
+        holder: HolderId,
+        reports: Vec<Reported>,
+    ) -> Result<Committed, StoreError>;
 
     /// Gives everything the holder has a full new term, and keeps `status` for operators. Of `suspects`, leases that
     /// were taken back, returns those that the holder does not have: an inventory may have kept some since.

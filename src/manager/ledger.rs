@@ -17,6 +17,15 @@ use super::state::LeaseKey;
 /// Most reports in one commit.
 pub(crate) const BATCH: usize = 512;
 
+/// Most bytes of follow-up tasks in one commit, so that its frame stays below the link's limit; one report may have more.
+const BATCH_FOLLOW_UP_BYTES: usize = 2 << 20;
+
+fn follow_up_bytes(commit: &Commit) -> usize {
+    let result = commit.report.op.result().map(|(_, result)| result);
+    let lines = result.and_then(|result| result.follow_ups.as_ref()?.lines.as_ref());
+    lines.map_or(0, String::len)
+}
+
 /// A report in the spool, or on its way there.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -115,10 +124,16 @@ impl Ledger {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
         }
+        let mut bytes = 0;
         let batch: Vec<Commit> = self
             .entries
             .range(..=self.durable)
             .take(BATCH)
+            .take_while(|(_, commit)| {
+                let first = bytes == 0;
+                bytes += follow_up_bytes(commit);
+                first || bytes <= BATCH_FOLLOW_UP_BYTES
+            })
             .map(|(_, commit)| Commit::clone(commit))
             .collect();
         self.in_flight = batch.iter().map(|commit| commit.report.seq).collect();
@@ -186,7 +201,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Reason, TaskResult};
+    use crate::protocol::report::{FollowUps, Reason, TaskResult};
     use crate::protocol::{Lease, TaskReport};
     use uuid::Uuid;
 
@@ -221,6 +236,22 @@ mod tests {
     fn numbers(batch: Option<Vec<Commit>>) -> Vec<u64> {
         let batch = batch.unwrap_or_default();
         batch.iter().map(|commit| commit.report.seq).collect()
+    }
+
+    #[test]
+    fn reports_with_many_follow_ups_are_sent_in_smaller_batches() {
+        let (mut ledger, now) = (ledger(), Instant::now());
+        for seq in 1..=3 {
+            let mut result = TaskResult::not_started(Reason::Exit, "", 0);
+            let lines = "x".repeat(BATCH_FOLLOW_UP_BYTES / 2);
+            result.follow_ups = Some(Box::new(FollowUps::written(lines)));
+            let task = i64::try_from(seq).unwrap();
+            ledger.enter(commit(seq, task, ReportTaskOp::Completed(result)), now);
+        }
+        ledger.durable_through(3);
+        assert_eq!(numbers(ledger.next_batch(now)), [1, 2]);
+        ledger.answered(vec![Verdict::Accepted; 2], now);
+        assert_eq!(numbers(ledger.next_batch(ledger.due(now).unwrap())), [3]);
     }
 
     #[test]

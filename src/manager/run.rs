@@ -37,6 +37,8 @@ use super::worker_process::WorkerNote;
 
 mod start;
 
+/// The deadline of an order that names none: longer than any task, and still a time that can be counted to.
+const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Events of the bridge that are handled before the loop looks at anything else.
 const BATCH: usize = 256;
 /// Longest time the loop sleeps: gauges and forgotten deadlines are looked at then.
@@ -424,9 +426,11 @@ impl Run {
             return;
         };
         let request = if graceful {
-            ShutdownRequest::Graceful {
-                deadline: Duration::from_millis(deadline_ms),
-            }
+            let deadline = match deadline_ms {
+                0 => NO_DEADLINE,
+                milliseconds => Duration::from_millis(milliseconds),
+            };
+            ShutdownRequest::Graceful { deadline }
         } else {
             ShutdownRequest::Immediate
         };

@@ -14,6 +14,7 @@ use super::ids::{Lease, Try};
 use super::report::{Outcome, ReportTaskOp, TaskResult};
 use super::span::HumanDuration;
 use super::task::{TaskSpec, TaskState};
+use super::upstream::UpstreamEnd;
 
 /// Where the API begins.
 pub const API_ROOT: &str = "/api/v1";
@@ -124,6 +125,26 @@ pub struct TaskSummary {
     /// When its terminal state was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at_us: Option<i64>,
+    /// How many upstream tasks it waits for, while it is pending.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waits_for: u32,
+    /// When its back-off ends, while it is pending for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at_us: Option<i64>,
+    /// The task this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<Uuid>,
+    /// The task that submitted this one through `MITO_NEW_TASK`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up_of: Option<Uuid>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// Everything about one task.
@@ -150,9 +171,25 @@ pub struct TaskDetail {
     pub result: Option<TaskResult>,
     /// Every execution that was begun, oldest first.
     pub history: Vec<AttemptRecord>,
-    /// The task this one repeats.
+    /// The tasks it waits for, or waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<UpstreamRecord>,
+}
+
+/// A task that another waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpstreamRecord {
+    /// The store's row id.
+    pub id: i64,
+    /// The name users see.
+    pub uuid: Uuid,
+    /// The `id` it was named by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_of: Option<Uuid>,
+    pub name: Option<String>,
+    /// The end that is waited for.
+    pub when: UpstreamEnd,
+    /// Where it stands.
+    pub state: TaskState,
 }
 
 /// One execution.
@@ -175,6 +212,9 @@ pub struct AttemptRecord {
     /// How it ended, e.g. `completed`, `failed: exit`, `lost: worker 3 killed by signal 9`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// Why it was begun, where it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// A page of tasks, oldest first.
@@ -238,6 +278,16 @@ pub struct PageQuery {
     /// Most entries of a page; 100 when absent, 1000 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+}
+
+/// Which ended tasks to repeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryRequest {
+    /// These, however they ended; all or none. Those that wait for others among them wait for the new ones.
+    Tasks(Vec<Uuid>),
+    /// Every failed task that has not been repeated yet.
+    Failed,
 }
 
 /// Tasks that a retry made, in order.
@@ -428,4 +478,6 @@ pub struct TaskEnd {
     pub outcome: Outcome,
     /// Details.
     pub result: TaskResult,
+    /// The tasks that it submitted, in order.
+    pub follow_ups: Vec<Uuid>,
 }

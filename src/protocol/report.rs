@@ -162,6 +162,26 @@ impl Reason {
         Self::Strikes,
     ];
 
+    /// True for failures that a further attempt may not have. The others say that there is nothing to try (cancelled,
+    /// upstream, fail-fast) or that trying has been given up already (lost, strikes).
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::Exit
+            | Self::Signal
+            | Self::Timeout
+            | Self::Oom
+            | Self::Preempted
+            | Self::SpawnFailed
+            | Self::InputMissing => true,
+            Self::Cancelled
+            | Self::UpstreamFailed
+            | Self::FailFast
+            | Self::WorkerLost
+            | Self::Strikes => false,
+        }
+    }
+
     /// The word used in the API, as a metric label and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -216,6 +236,57 @@ pub struct TaskResult {
     /// Standard error.
     #[serde(default)]
     pub stderr: Output,
+    /// What it submitted through `MITO_NEW_TASK`, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_ups: Option<Box<FollowUps>>,
+}
+
+/// Most bytes of follow-up tasks of one task.
+pub const MAX_FOLLOW_UP_BYTES: usize = 1 << 20;
+/// Most follow-up tasks of one task.
+pub const MAX_FOLLOW_UPS: usize = 1000;
+/// Refused lines that are told one by one.
+const TOLD_PROBLEMS: usize = 10;
+
+/// What a task submitted through `MITO_NEW_TASK`, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct FollowUps {
+    /// The lines as the task wrote them, on their way to the coordinator; it takes them out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<String>,
+    /// Tasks that were accepted.
+    pub accepted: u32,
+    /// Lines that were refused.
+    pub rejected: u32,
+    /// Why, line by line; the first ten.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+impl FollowUps {
+    /// Lines to be looked at by the coordinator.
+    #[must_use]
+    pub fn written(lines: String) -> Self {
+        Self {
+            lines: Some(lines),
+            ..Self::default()
+        }
+    }
+
+    /// Notes a refused line, or a refused file.
+    pub fn reject(&mut self, why: String) {
+        self.rejected += 1;
+        if self.problems.len() < TOLD_PROBLEMS {
+            self.problems.push(why);
+        }
+    }
+
+    /// Takes back what was accepted, all for one reason.
+    pub fn reject_all(&mut self, why: &str) {
+        self.rejected += std::mem::take(&mut self.accepted);
+        self.problems.insert(0, why.to_owned());
+    }
 }
 
 impl TaskResult {
@@ -234,6 +305,7 @@ impl TaskResult {
             max_rss_bytes: 0,
             stdout: Output::default(),
             stderr: Output::default(),
+            follow_ups: None,
         }
     }
 

@@ -267,6 +267,10 @@ mod tests {
             Some(("tasks[0].backoff.inital", Some("initial"))),
         );
         check::<SubmitRequest>(
+            &spec("upstream", json!(["a", {"task": "b", "whn": "any"}])),
+            Some(("tasks[0].upstream[1].whn", Some("when"))),
+        );
+        check::<SubmitRequest>(
             &spec("stdin", json!({"txt": "x"})),
             Some(("tasks[0].stdin.txt", Some("text"))),
         );
@@ -282,7 +286,7 @@ mod tests {
             "resources": {"cpus": 1.5, "mem_bytes": 3, "gpus": 1, "named": {"licence": 2}}, "priority": 3,
             "tags": ["t"], "labels": {"free": "form"}, "max_attempts": 2, "backoff": {"initial": "1s", "max": "2s"},
             "capture": {"limit_bytes": 3, "streams": "merged"}, "array_index": 3, "entry": "e",
-            "upstream": [{"task": "00000000-0000-0000-0000-000000000000", "on": "any"}]
+            "id": "name", "upstream": ["build", {"task": "00000000-0000-0000-0000-000000000000", "when": "any"}]
         });
         let suite = json!({"uuid": "00000000-0000-0000-0000-000000000000"});
         check::<SubmitRequest>(&json!({"suite": suite, "tasks": [task]}), None);

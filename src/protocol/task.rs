@@ -4,7 +4,7 @@
 //! submission ([`TaskSpec::validate`]), never silently ignored. Defaults are applied where a value is used, so that a
 //! stored spec says only what its author said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ids::{Lease, TaskRef, Try};
+use super::report::Reason;
 use super::span::HumanDuration;
+use super::upstream::{Upstream, UpstreamForm, uuid_in};
 
 /// Time between TERM and KILL when a spec names none.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -20,6 +22,8 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
 /// Bytes of the end of each stream that travel with the result.
 pub const OUTPUT_TAIL_BYTES: usize = 4096;
+/// Longest `id`, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
 /// Longest encoded spec that is accepted, in bytes of JSON.
 pub const MAX_SPEC_BYTES: usize = 1 << 20;
 
@@ -27,6 +31,9 @@ pub const MAX_SPEC_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct TaskSpec {
+    /// A name that other tasks of the same submission may give in their `upstream`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Program and arguments; no shell reads them unless `shell` is set.
     pub args: Vec<String>,
     /// When set, `args[0]` is a line for `/bin/sh -c` and the rest are its positional parameters.
@@ -71,11 +78,15 @@ pub struct TaskSpec {
     /// Pause before a further attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
+    /// Which failures are tried again: reasons such as `timeout`; every kind that may be when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retry_on: Vec<Reason>,
     /// What is kept of the output.
     #[serde(skip_serializing_if = "is_default")]
     pub capture: Capture,
-    /// Tasks that must end first.
+    /// Tasks that must end first, each by its uuid or by its `id` in the same submission.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<UpstreamForm>)]
     pub upstream: Vec<Upstream>,
     /// Value of `MITO_ARRAY_INDEX`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +143,8 @@ pub struct Resources {
     pub named: BTreeMap<String, u64>,
 }
 
-/// Exponential pause between attempts: `initial * 2^(attempt - 1)`, at most `max`.
+/// Exponential pause between attempts: `initial * 2^(attempt - 1)`, at most `max`, of which up to a quarter is left out at
+/// random, so that tasks that failed together do not come back together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Backoff {
@@ -152,7 +164,16 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Pause after `failed` failed attempts (from 1).
+    /// Pause of one task after `failed` failed attempts (from 1). The same task draws the same again, so that a repeated
+    /// decision is the same decision.
+    #[must_use]
+    pub fn pause(&self, failed: u32, task: Uuid) -> Duration {
+        let drawn = Uuid::new_v5(&task, &failed.to_le_bytes()).into_bytes()[0];
+        let whole = self.delay(failed);
+        whole - whole / 1024 * u32::from(drawn)
+    }
+
+    /// Longest pause after `failed` failed attempts (from 1).
     #[must_use]
     pub fn delay(&self, failed: u32) -> Duration {
         let factor = 2u32.saturating_pow(failed.saturating_sub(1).min(31));
@@ -183,29 +204,6 @@ pub enum Streams {
     Merged,
     /// Neither: both go to `/dev/null`.
     Discarded,
-}
-
-/// A task that must end before this one becomes ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Upstream {
-    /// The task waited for.
-    pub task: Uuid,
-    /// The end that releases this task.
-    #[serde(default)]
-    pub on: UpstreamEnd,
-}
-
-/// The end of an upstream task that releases its dependant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UpstreamEnd {
-    /// It completed.
-    #[default]
-    Ok,
-    /// It ended, however.
-    Any,
-    /// It failed.
-    Failed,
 }
 
 /// Why a spec is refused. The text completes "the task is refused: …".
@@ -239,6 +237,22 @@ pub enum SpecError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// A reason after which no attempt can follow.
+    #[error("`retry_on` names `{0}`, after which there is nothing to try again; remove it")]
+    NotRetryable(&'static str),
+    /// A name that cannot be told from something else, or not be shown.
+    #[error(
+        "`id` is `{0}`; a name has 1 to {MAX_ID_BYTES} bytes, no control character, and is no uuid"
+    )]
+    Id(String),
+    /// A task that waits for itself.
+    #[error(
+        "`upstream` names `{0}`, which is this task itself; a task cannot wait for its own end"
+    )]
+    OwnUpstream(String),
+    /// One task waited for twice.
+    #[error("`upstream` names `{0}` twice; name each task once")]
+    SameUpstream(String),
     /// A field of a feature that this version does not have.
     #[error("`{0}` is not supported by this version; remove it")]
     Unsupported(&'static str),
@@ -297,7 +311,32 @@ impl TaskSpec {
         if self.max_attempts == Some(0) {
             return Err(range("max_attempts", 0, "1 or more"));
         }
+        let mut kinds = self.retry_on.iter();
+        if let Some(reason) = kinds.find(|reason| !reason.is_retryable()) {
+            return Err(SpecError::NotRetryable(reason.as_str()));
+        }
+        self.validate_upstream()?;
         self.validate_supported()
+    }
+
+    /// What can be said of names without the other tasks; [`super::chain`] says the rest.
+    fn validate_upstream(&self) -> Result<(), SpecError> {
+        if let Some(id) = &self.id {
+            let fits = (1..=MAX_ID_BYTES).contains(&id.len()) && !id.contains(char::is_control);
+            if !fits || uuid_in(id).is_some() {
+                return Err(SpecError::Id(id.escape_debug().to_string()));
+            }
+        }
+        let mut names = HashSet::with_capacity(self.upstream.len());
+        for Upstream { task, .. } in &self.upstream {
+            if self.id.as_ref() == Some(task) {
+                return Err(SpecError::OwnUpstream(task.clone()));
+            }
+            if !names.insert(task) {
+                return Err(SpecError::SameUpstream(task.escape_debug().to_string()));
+            }
+        }
+        Ok(())
     }
 
     fn validate_command(&self) -> Result<(), SpecError> {
@@ -332,7 +371,6 @@ impl TaskSpec {
     fn validate_supported(&self) -> Result<(), SpecError> {
         let unsupported = [
             (!self.inputs.is_empty(), "inputs"),
-            (!self.upstream.is_empty(), "upstream"),
             (self.signal.is_some(), "signal"),
         ];
         match unsupported.into_iter().find(|(used, _)| *used) {
@@ -497,6 +535,13 @@ mod tests {
             },
             "not supported",
         );
+        refused(
+            &TaskSpec {
+                retry_on: vec![Reason::Timeout, Reason::Strikes],
+                ..TaskSpec::argv(["a"])
+            },
+            "`strikes`",
+        );
         let env = BTreeMap::from([("A=B".to_owned(), String::new())]);
         refused(
             &TaskSpec {
@@ -519,6 +564,22 @@ mod tests {
     }
 
     #[test]
+    fn names_that_lead_nowhere_are_refused_in_words() {
+        let spec = |id: &str, upstream: &[&str]| TaskSpec {
+            id: Some(id.to_owned()),
+            upstream: upstream.iter().copied().map(Upstream::ok).collect(),
+            ..TaskSpec::argv(["a"])
+        };
+        assert_eq!(spec("a", &["b", "c"]).validate(), Ok(()));
+        refused(&spec("", &[]), "`id` is ``");
+        refused(&spec("a\nb", &[]), "no control character");
+        refused(&spec(&"x".repeat(MAX_ID_BYTES + 1), &[]), "128 bytes");
+        refused(&spec(&Uuid::nil().to_string(), &[]), "is no uuid");
+        refused(&spec("a", &["b", "a"]), "this task itself");
+        refused(&spec("a", &["b", "b"]), "`b` twice");
+    }
+
+    #[test]
     fn a_newer_peer_may_add_fields() {
         let spec: TaskSpec =
             serde_json::from_str(r#"{"args":["true"],"invented_later":1}"#).unwrap();
@@ -532,6 +593,27 @@ mod tests {
             .map(|n| backoff.delay(n).as_secs())
             .to_vec();
         assert_eq!(delays, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn a_pause_is_drawn_per_task_and_lasts_three_quarters_to_the_whole() {
+        let backoff = Backoff::default();
+        let pauses: HashSet<Duration> = (0..100)
+            .map(|n| backoff.pause(9, Uuid::from_u128(n)))
+            .collect();
+        assert!(pauses.len() > 20, "{pauses:?}");
+        let range = Duration::from_secs(192)..=Duration::from_secs(256);
+        assert!(
+            pauses.iter().all(|pause| range.contains(pause)),
+            "{pauses:?}"
+        );
+        let task = Uuid::from_u128(7);
+        assert_eq!(backoff.pause(3, task), backoff.pause(3, task));
+        let none = Backoff {
+            initial: Duration::ZERO.into(),
+            ..backoff
+        };
+        assert_eq!(none.pause(3, task), Duration::ZERO);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::array::Array;
 use super::{jsonl, lines};
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
+pub use crate::protocol::task_lines::Problem;
 
 /// Bad lines that are told one by one.
 const LISTED_PROBLEMS: usize = 10;
@@ -195,65 +196,6 @@ fn list(problems: &[(u64, Problem)]) -> String {
         text.push(format!("and {more} more"));
     }
     text.join("\n")
-}
-
-/// What is wrong with a line.
-#[derive(Debug, PartialEq)]
-pub enum Problem {
-    /// A byte that begins no UTF-8 sequence.
-    NotUtf8 {
-        /// Its place in the line, in bytes from 1.
-        column: usize,
-        /// The byte.
-        byte: u8,
-    },
-    /// A NUL byte.
-    Nul {
-        /// Its place in the line, in bytes from 1.
-        column: usize,
-    },
-    /// More than an argument can hold.
-    TooLong {
-        /// Length of the line.
-        bytes: usize,
-        /// Longest length.
-        longest: usize,
-    },
-    /// No JSON, or a value of the wrong type.
-    Json {
-        /// Where in the line, from 1.
-        column: usize,
-        /// What the parser says.
-        message: String,
-    },
-    /// Fields that no spec has.
-    UnknownFields(Vec<String>),
-    /// JSON, but no acceptable spec.
-    Spec(SpecError),
-}
-
-impl Problem {
-    fn at(&self, line: u64) -> String {
-        match self {
-            Self::NotUtf8 { column, byte } => {
-                format!("line {line}, byte {column}: 0x{byte:02x} is not UTF-8; convert the file")
-            }
-            Self::Nul { column } => {
-                format!("line {line}, byte {column}: a NUL byte, which no program can be given")
-            }
-            Self::TooLong { bytes, longest } => format!(
-                "line {line}: the line has {bytes} bytes; the longest command has {longest}; put it into a script"
-            ),
-            Self::Json { column, message } => {
-                format!("line {line}, column {column}: {message}")
-            }
-            Self::UnknownFields(names) => {
-                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-                format!("line {line}: no task has a field {}", names.join(" or "))
-            }
-            Self::Spec(error) => format!("line {line}: {error}"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! The grammar of a `.jsonl` file: one JSON task spec per line.
 //!
-//! Encoding, line ends, the byte order mark and blank lines are as in [`super::lines`]; there are no comments. A
-//! field that no spec has is refused, because a mistyped `timout` would otherwise be no time limit at all. Pure.
+//! The lines are those of [`task_lines`]; here they are counted, and their names are held together. Pure.
 
 use super::input::{InputError, InputTask, Problem};
-use super::lines::{self, MAX_LINE_BYTES};
-use crate::protocol::TaskSpec;
-use crate::protocol::task::MAX_SPEC_BYTES;
+use crate::protocol::chain::Chain;
+use crate::protocol::task_lines;
 
 /// Reads all specs, or lists what is wrong with them.
 ///
@@ -15,62 +13,36 @@ use crate::protocol::task::MAX_SPEC_BYTES;
 pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
     let mut problems = Vec::new();
     let mut tasks = Vec::new();
-    for (number, line) in lines::numbered(text) {
-        match spec(line) {
+    for (number, line) in task_lines::numbered(text) {
+        match task_lines::spec(line) {
             Ok(None) => {}
             Ok(Some(spec)) => tasks.push(InputTask { line: number, spec }),
             Err(problem) => problems.push((number, problem)),
         }
     }
-    InputError::unless_empty(problems).map(|()| tasks)
+    InputError::unless_empty(problems)?;
+    check_chain(&tasks)?;
+    Ok(tasks)
 }
 
-fn spec(line: &[u8]) -> Result<Option<TaskSpec>, Problem> {
-    let text = lines::checked(line)?;
-    if text.trim().is_empty() {
-        return Ok(None);
-    }
-    too_long(text.len(), MAX_SPEC_BYTES)?;
-    let mut unknown = Vec::new();
-    let mut json = serde_json::Deserializer::from_str(text);
-    let spec: TaskSpec =
-        serde_ignored::deserialize(&mut json, |path| unknown.push(path.to_string()))
-            .map_err(not_json)?;
-    json.end().map_err(not_json)?;
-    if !unknown.is_empty() {
-        return Err(Problem::UnknownFields(unknown));
-    }
-    spec.validate().map_err(Problem::Spec)?;
-    for arg in &spec.args {
-        too_long(arg.len(), MAX_LINE_BYTES)?;
-    }
-    Ok(Some(spec))
-}
-
-fn too_long(bytes: usize, longest: usize) -> Result<(), Problem> {
-    if bytes > longest {
-        return Err(Problem::TooLong { bytes, longest });
-    }
-    Ok(())
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "used as the function of map_err"
-)]
-fn not_json(error: serde_json::Error) -> Problem {
-    let text = error.to_string();
-    // The parser saw one line only; the place in the file is told by the caller.
-    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    Problem::Json {
-        column: error.column(),
-        message,
+/// Whether the names of all tasks make a graph.
+fn check_chain(tasks: &[InputTask]) -> Result<(), InputError> {
+    match Chain::of(tasks.iter().map(|task| &task.spec)) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let line = tasks[error.index].line;
+            Err(InputError::Lines(vec![(
+                line,
+                Problem::Chain(error.problem),
+            )]))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::lines::MAX_LINE_BYTES;
     use std::time::Duration;
 
     #[track_caller]
@@ -116,6 +88,26 @@ mod tests {
         refused(
             "{\"args\":[\"true\"],\"timout\":1,\"capture\":{\"limit\":1}}",
             "line 1: no task has a field `timout` or `capture.limit`",
+        );
+    }
+
+    #[test]
+    fn names_that_make_no_graph_are_told_with_their_line() {
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"]}\n\n{\"args\":[\"true\"],\"upstream\":[\"b\"]}",
+            "line 3: `upstream` names `b`, and no task here has that `id`",
+        );
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"],\"upstream\":[\"a\"]}",
+            "line 1: `upstream` names `a`, which is this task itself",
+        );
+        refused(
+            "{\"id\":\"a\",\"args\":[\"true\"],\"upstream\":[\"b\"]}\n{\"id\":\"b\",\"args\":[\"true\"],\"upstream\":[\"a\"]}",
+            "line 1: these tasks wait for each other in a circle: a -> b -> a",
+        );
+        refused(
+            "{\"args\":[\"true\"],\"upstream\":[{\"task\":\"a\",\"whn\":\"any\"}]}",
+            "no task has a field `upstream.0.whn`",
         );
     }
 

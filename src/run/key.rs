@@ -2,13 +2,15 @@
 //!
 //! A second run on the same state directory finds its tasks by these keys: an unchanged line is the task it was, a
 //! changed line is a new one, and the same line written three times is three tasks. Only what the input says goes
-//! into the key, so moving a line or running with another `--timeout` changes nothing. Pure.
+//! into the key, so moving a line or running with another `--timeout` changes nothing. The keys of the tasks that it
+//! waits for go in as well: what follows from a changed line is new too. Pure.
 
 use std::collections::HashMap;
 
 use uuid::Uuid;
 
 use super::input::InputTask;
+use crate::protocol::chain::{Chain, Target};
 
 /// Name space of the content hashes; a constant of this program, drawn once.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_3c5a_8d1b_4b7e_9c42_5a1d_7fe3_2b90);
@@ -16,20 +18,27 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_3c5a_8d1b_4b7e_9c42_5a1d_7fe3_2b9
 /// One key per task, in order: unique, and equal for equal inputs.
 ///
 /// # Panics
-/// Never: a spec is plain data and always encodes.
+/// Never: a spec is plain data and always encodes, and an input was checked to be a graph.
 #[must_use]
 pub fn keys(tasks: &[InputTask]) -> Vec<String> {
+    let chain = Chain::of(tasks.iter().map(|task| &task.spec)).expect("an input is a graph");
+    let mut hashes = vec![Uuid::nil(); tasks.len()];
+    for place in chain.order {
+        let mut content = serde_json::to_vec(&tasks[place].spec).expect("a spec is plain data");
+        for link in &chain.links[place] {
+            if let Target::Place(upstream) = link.target {
+                content.extend_from_slice(hashes[upstream].as_bytes());
+            }
+        }
+        hashes[place] = Uuid::new_v5(&NAMESPACE, &content);
+    }
     let mut seen: HashMap<Uuid, u32> = HashMap::with_capacity(tasks.len());
-    tasks
-        .iter()
-        .map(|task| {
-            let content = serde_json::to_vec(&task.spec).expect("a spec is plain data");
-            let hash = Uuid::new_v5(&NAMESPACE, &content);
-            let occurrence = seen.entry(hash).or_insert(0);
-            *occurrence += 1;
-            format!("{}.{occurrence}", hash.simple())
-        })
-        .collect()
+    let key = |hash: Uuid| {
+        let occurrence = seen.entry(hash).or_insert(0);
+        *occurrence += 1;
+        format!("{}.{occurrence}", hash.simple())
+    };
+    hashes.into_iter().map(key).collect()
 }
 
 #[cfg(test)]
@@ -55,6 +64,22 @@ mod tests {
         let after = keys_of("# a comment moves every line\na\nB\nc\n");
         assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
         assert!(!after.contains(&before[1]));
+    }
+
+    #[test]
+    fn what_waits_for_a_changed_task_is_new_too_and_nothing_else() {
+        let keys = |compiler: &str| {
+            let text = format!(
+                "{{\"args\":[\"test\"],\"upstream\":[\"build\"]}}\n\
+                 {{\"id\":\"build\",\"args\":[\"{compiler}\"],\"upstream\":[\"fetch\"]}}\n\
+                 {{\"id\":\"fetch\",\"args\":[\"git\"]}}"
+            );
+            keys(&crate::run::jsonl::parse(text.as_bytes()).expect("a good file"))
+        };
+        let (before, after) = (keys("gcc"), keys("clang"));
+        assert!(before[0] != after[0] && before[1] != after[1]);
+        assert_eq!(before[2], after[2]);
+        assert_eq!(before, keys("gcc"));
     }
 
     #[test]

@@ -4,27 +4,56 @@
 //! run; ends of other tasks of the same state directory pass by. An end that is told twice is counted once.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use uuid::Uuid;
 
 use super::summary::{Failure, Spread};
 use crate::protocol::api::TaskEnd;
+use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskResult};
 
 /// Failures kept for the summary.
 const KEPT_FAILURES: usize = 100;
 
+/// Where a task of a run comes from, and the stem of its output files: `7`, or `7.2` for the second follow-up that comes
+/// from line 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The line of the input.
+    pub line: u64,
+    /// Which of its follow-ups, from 1; 0 for the line itself.
+    pub follow_up: u32,
+}
+
+impl Place {
+    /// The place of a line itself.
+    #[must_use]
+    pub fn line(line: u64) -> Self {
+        Self { line, follow_up: 0 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.follow_up {
+            0 => self.line.fmt(f),
+            number => write!(f, "{}.{number}", self.line),
+        }
+    }
+}
+
 /// One task of the run.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    line: u64,
+    place: Place,
     ended: bool,
 }
 
 /// Tasks by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
-    /// Tasks of the input.
+    /// Tasks of the input, and what they submitted.
     pub total: u64,
     /// Exit code 0.
     pub completed: u64,
@@ -32,10 +61,14 @@ pub struct Counts {
     pub failed: u64,
     /// Ended, or not begun, at a wish.
     pub cancelled: u64,
+    /// Not begun: the end that they waited for cannot come, and nothing that they need has failed.
+    pub skipped: u64,
     /// Not ended: an interrupt was faster.
     pub unfinished: u64,
     /// Of all these, ended in an earlier run on the same state directory.
     pub earlier: u64,
+    /// Of all these, submitted by tasks.
+    pub follow_ups: u64,
 }
 
 /// What a recorded end means.
@@ -43,10 +76,10 @@ pub struct Counts {
 pub enum Recorded {
     /// Not a task of this run, or known before.
     Ignored,
-    /// The task of this line has ended.
+    /// The task of this place has ended.
     Ended {
-        /// Its line.
-        line: u64,
+        /// Its place.
+        place: Place,
         /// True for the first end of this run that is a failure.
         first_failure: bool,
     },
@@ -62,6 +95,8 @@ pub struct Ledger {
     queue_wait: Spread,
     run: Spread,
     failures: Vec<Failure>,
+    /// Follow-ups by line.
+    submitted: HashMap<u64, u32>,
     single: Option<TaskResult>,
 }
 
@@ -71,7 +106,16 @@ impl Ledger {
     pub fn new(tasks: impl IntoIterator<Item = (u64, Uuid)>, accepted_at_us: i64) -> Self {
         let entries: HashMap<_, _> = tasks
             .into_iter()
-            .map(|(line, uuid)| (uuid, Entry { line, ended: false }))
+            .map(|(line, uuid)| {
+                let place = Place::line(line);
+                (
+                    uuid,
+                    Entry {
+                        place,
+                        ended: false,
+                    },
+                )
+            })
             .collect();
         let total = entries.len() as u64;
         Self {
@@ -86,20 +130,42 @@ impl Ledger {
         }
     }
 
+    /// Adds a task that a task of this line submitted; returns its place.
+    pub fn add_follow_up(&mut self, line: u64, uuid: Uuid) -> Place {
+        let number = self.submitted.entry(line).or_default();
+        *number += 1;
+        let place = Place {
+            line,
+            follow_up: *number,
+        };
+        self.entries.insert(
+            uuid,
+            Entry {
+                place,
+                ended: false,
+            },
+        );
+        self.counts.total += 1;
+        self.counts.unfinished += 1;
+        self.counts.follow_ups += 1;
+        place
+    }
+
     /// Takes note of an end that an earlier run brought about.
     pub fn ended_earlier(
         &mut self,
         uuid: Uuid,
         outcome: Outcome,
+        for_upstream: bool,
         failure: impl FnOnce(u64) -> Failure,
     ) {
         let Some(entry) = self.entries.get_mut(&uuid).filter(|entry| !entry.ended) else {
             return;
         };
         entry.ended = true;
-        let line = entry.line;
+        let line = entry.place.line;
         self.counts.earlier += 1;
-        self.count(outcome);
+        self.count(outcome, for_upstream);
         if outcome == Outcome::Failed && self.failures.len() < KEPT_FAILURES {
             self.failures.push(failure(line));
         }
@@ -111,12 +177,15 @@ impl Ledger {
             return Recorded::Ignored;
         };
         entry.ended = true;
-        let line = entry.line;
-        self.count(end.outcome);
+        let place = entry.place;
+        for uuid in &end.follow_ups {
+            self.add_follow_up(place.line, *uuid);
+        }
+        self.count(end.outcome, end.result.reason == Reason::UpstreamFailed);
         self.sample(&end.result);
         let failed = end.outcome == Outcome::Failed;
         if failed && self.failures.len() < KEPT_FAILURES {
-            self.failures.push(Failure::of(line, end));
+            self.failures.push(Failure::of(place.line, end));
         }
         if self.counts.total == 1 {
             self.single = Some(end.result.clone());
@@ -124,16 +193,17 @@ impl Ledger {
         let first_failure = failed && !self.failed_now;
         self.failed_now |= failed;
         Recorded::Ended {
-            line,
+            place,
             first_failure,
         }
     }
 
-    fn count(&mut self, outcome: Outcome) {
+    fn count(&mut self, outcome: Outcome, for_upstream: bool) {
         self.counts.unfinished -= 1;
         match outcome {
             Outcome::Completed => self.counts.completed += 1,
             Outcome::Failed => self.counts.failed += 1,
+            Outcome::Cancelled if for_upstream => self.counts.skipped += 1,
             Outcome::Cancelled => self.counts.cancelled += 1,
         }
     }
@@ -193,7 +263,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::Reason;
 
     fn end(uuid: u128, outcome: Outcome, started_at_us: i64, ended_at_us: i64) -> TaskEnd {
         let mut result = TaskResult::not_started(Reason::Exit, "", ended_at_us);
@@ -204,6 +273,7 @@ mod tests {
             uuid: Uuid::from_u128(uuid),
             outcome,
             result,
+            follow_ups: Vec::new(),
         }
     }
 
@@ -221,7 +291,7 @@ mod tests {
         assert_eq!(
             ledger.record(&one),
             Recorded::Ended {
-                line: 10,
+                place: Place::line(10),
                 first_failure: false
             }
         );
@@ -242,7 +312,7 @@ mod tests {
     #[test]
     fn only_the_first_failure_of_this_run_is_the_first() {
         let mut ledger = ledger(4);
-        ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, |line| Failure {
+        ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, false, |line| Failure {
             line,
             uuid: Uuid::from_u128(1),
             reason: "exit".to_owned(),
@@ -266,6 +336,42 @@ mod tests {
         let counts = ledger.counts();
         assert_eq!((counts.failed, counts.cancelled, counts.earlier), (3, 1, 1));
         assert_eq!(ledger.failures().len(), 3);
+    }
+
+    #[test]
+    fn a_task_whose_upstream_ended_otherwise_is_skipped_and_not_cancelled() {
+        let mut ledger = ledger(2);
+        let mut skipped = end(1, Outcome::Cancelled, 1000, 1000);
+        skipped.result.reason = Reason::UpstreamFailed;
+        ledger.record(&skipped);
+        ledger.record(&end(2, Outcome::Cancelled, 1000, 1000));
+        let counts = ledger.counts();
+        assert_eq!((counts.skipped, counts.cancelled), (1, 1));
+    }
+
+    #[test]
+    fn follow_ups_are_waited_for_and_numbered_by_their_line() {
+        let mut ledger = ledger(1);
+        let mut first = end(1, Outcome::Completed, 1000, 1000);
+        first.follow_ups = vec![Uuid::from_u128(7), Uuid::from_u128(8)];
+        ledger.record(&first);
+        ledger.record(&first);
+        let counts = ledger.counts();
+        assert_eq!(
+            (counts.total, counts.unfinished, counts.follow_ups),
+            (3, 2, 2)
+        );
+        let place = |recorded| match recorded {
+            Recorded::Ended { place, .. } => place.to_string(),
+            Recorded::Ignored => String::new(),
+        };
+        let mut second = end(8, Outcome::Completed, 1000, 1000);
+        second.follow_ups = vec![Uuid::from_u128(9)];
+        assert_eq!(place(ledger.record(&second)), "10.2");
+        let third = end(9, Outcome::Failed, 1000, 1000);
+        assert_eq!(place(ledger.record(&third)), "10.3");
+        assert_eq!(ledger.failures()[0].line, 10);
+        assert!(!ledger.is_done());
     }
 
     #[test]

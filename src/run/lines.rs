@@ -11,9 +11,8 @@
 
 use super::input::{InputError, InputTask, Problem};
 use crate::protocol::TaskSpec;
-
-/// Longest command: the kernel's `MAX_ARG_STRLEN` (128 KiB) less the NUL that ends an argument.
-pub const MAX_LINE_BYTES: usize = 128 * 1024 - 1;
+pub use crate::protocol::task_lines::MAX_LINE_BYTES;
+use crate::protocol::task_lines::{checked, numbered};
 
 /// Reads all lines, or lists what is wrong with them.
 ///
@@ -33,27 +32,6 @@ pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
         }
     }
     InputError::unless_empty(problems).map(|()| tasks)
-}
-
-/// The lines of a file with their numbers, without their ends.
-pub(super) fn numbered(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    // `split` yields one empty piece after a final LF; it is blank and skipped like any other.
-    (1..)
-        .zip(text.split(|byte| *byte == b'\n'))
-        .map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)))
-}
-
-/// The line as text, checked for what no argument can hold.
-pub(super) fn checked(line: &[u8]) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(line).map_err(|error| Problem::NotUtf8 {
-        column: error.valid_up_to() + 1,
-        byte: line[error.valid_up_to()],
-    })?;
-    match text.find('\0') {
-        Some(at) => Err(Problem::Nul { column: at + 1 }),
-        None => Ok(text),
-    }
 }
 
 fn command(line: &[u8]) -> Result<Option<&str>, Problem> {

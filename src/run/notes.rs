@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::ledger::Place;
 use super::quote::{shell_word, shortened};
 use super::summary::{plural, span};
 use crate::protocol::TaskResult;
@@ -36,9 +37,9 @@ pub fn how(result: &TaskResult) -> String {
 
 /// The note about a failed task. The end of its standard error is added where the user does not see it anyway.
 #[must_use]
-pub fn failure(line: u64, command: &str, result: &TaskResult, show_stderr: bool) -> String {
+pub fn failure(place: Place, command: &str, result: &TaskResult, show_stderr: bool) -> String {
     let command = shortened(command.trim(), COMMAND_WIDTH);
-    let mut note = format!("failed: line {line}, {}: {command}", how(result));
+    let mut note = format!("failed: line {place}, {}: {command}", how(result));
     if show_stderr {
         for line in last_lines(&result.stderr) {
             note.push_str("\n    ");
@@ -46,6 +47,21 @@ pub fn failure(line: u64, command: &str, result: &TaskResult, show_stderr: bool)
         }
     }
     note
+}
+
+/// The note about follow-up tasks that were refused, if any were.
+#[must_use]
+pub fn refused_follow_ups(place: Place, result: &TaskResult) -> Option<String> {
+    let follow_ups = result.follow_ups.as_ref()?;
+    let refused = plural(follow_ups.rejected.into(), "follow-up");
+    (follow_ups.rejected > 0).then(|| {
+        let mut note = format!("line {place}: {refused} refused:");
+        for problem in &follow_ups.problems {
+            note.push_str("\n    ");
+            note.push_str(&shortened(problem, STDERR_WIDTH));
+        }
+        note
+    })
 }
 
 fn last_lines(output: &Output) -> Vec<String> {
@@ -107,10 +123,10 @@ mod tests {
     #[test]
     fn a_failure_names_line_end_and_command() {
         assert_eq!(
-            failure(7, "  false\t&& true", &result(), false),
+            failure(Place::line(7), "  false\t&& true", &result(), false),
             "failed: line 7, exit code 2 after 1.50 s: false && true"
         );
-        let shown = failure(7, "false", &result(), true);
+        let shown = failure(Place::line(7), "false", &result(), true);
         assert!(
             shown.ends_with("\n    one\n    two\n     [31mthree"),
             "{shown:?}"

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::ledger::Place;
 use crate::protocol::report::Output;
 
 /// Which stream.
@@ -62,12 +63,12 @@ pub fn copy<'a>(output: &'a Output, writer: &mut impl Write) -> io::Result<Optio
     }
 }
 
-/// Puts the whole stream into `<line>.<out|err>` below `directory`. The file appears complete or not at all.
+/// Puts the whole stream into `<place>.<out|err>` below `directory`. The file appears complete or not at all.
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub fn save(directory: &Path, line: u64, stream: Stream, output: &Output) -> io::Result<()> {
-    let name = format!("{line}.{}", stream.extension());
+pub fn save(directory: &Path, place: Place, stream: Stream, output: &Output) -> io::Result<()> {
+    let name = format!("{place}.{}", stream.extension());
     let target = directory.join(&name);
     if let Some(kept) = &output.file
         && fs::rename(kept, &target).is_ok()
@@ -84,12 +85,12 @@ pub fn save(directory: &Path, line: u64, stream: Stream, output: &Output) -> io:
     kept.map_or(Ok(()), fs::remove_file)
 }
 
-/// True when the files of a line are both there, as after a run that wrote them.
+/// True when the files of a place are both there, as after a run that wrote them.
 #[must_use]
-pub fn is_saved(directory: &Path, line: u64) -> bool {
+pub fn is_saved(directory: &Path, place: Place) -> bool {
     [Stream::Out, Stream::Err].into_iter().all(|stream| {
         directory
-            .join(format!("{line}.{}", stream.extension()))
+            .join(format!("{place}.{}", stream.extension()))
             .exists()
     })
 }
@@ -139,9 +140,9 @@ mod tests {
     fn saving_moves_the_kept_file_and_leaves_no_draft() {
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
-        save(dir.path(), 3, Stream::Out, &output).unwrap();
-        save(dir.path(), 3, Stream::Err, &Output::default()).unwrap();
-        assert!(is_saved(dir.path(), 3) && !is_saved(dir.path(), 4));
+        save(dir.path(), Place::line(3), Stream::Out, &output).unwrap();
+        save(dir.path(), Place::line(3), Stream::Err, &Output::default()).unwrap();
+        assert!(is_saved(dir.path(), Place::line(3)) && !is_saved(dir.path(), Place::line(4)));
         assert_eq!(fs::read(dir.path().join("3.out")).unwrap(), b"long output");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

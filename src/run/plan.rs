@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::error::RunError;
 use super::key;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Place};
 use super::manifest::{Manifest, ManifestTask};
 use super::options::{Input, SpecDefaults};
 use super::quote::shell_word;
 use super::summary::{Failure, plural};
 use crate::coordinator::Coordinator;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter, TaskSummary};
+use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskSpec, TaskState};
 
 /// Name of the suite that holds a run's tasks.
@@ -53,8 +54,8 @@ pub struct Plan {
     pub commands: Vec<(u64, String)>,
     /// The only task, where the run is one command.
     pub single: Option<Uuid>,
-    /// Tasks that had ended before, by line.
-    pub earlier: Vec<(u64, Uuid)>,
+    /// Tasks that had ended before, by place.
+    pub earlier: Vec<(Place, Uuid)>,
     /// What the user should know.
     pub notices: Vec<String>,
 }
@@ -93,12 +94,13 @@ pub async fn make(coordinator: &Coordinator, request: Request<'_>) -> Result<Pla
         known
     };
     let mut notices = Vec::new();
+    let mut follow_ups = follow_ups(&manifest, &known);
     if request.retry_failed {
-        let repeated = repeat(coordinator, &mut manifest, &known).await?;
+        let repeated = repeat(coordinator, &mut manifest, &mut follow_ups, &known).await?;
         notices.extend((repeated > 0).then(|| format!("{} repeated", plural(repeated, "task"))));
     }
     manifest.write(request.state_dir)?;
-    let dropped = drop_unwanted(coordinator, &manifest, &known).await?;
+    let dropped = drop_unwanted(coordinator, &manifest, &follow_ups, &known).await?;
     notices.extend((dropped > 0).then(|| {
         format!(
             "{} of an earlier input cancelled: not in {}",
@@ -107,7 +109,60 @@ pub async fn make(coordinator: &Coordinator, request: Request<'_>) -> Result<Pla
         )
     }));
     notices.extend(strangers(coordinator, manifest.suite).await?);
-    Ok(finish(manifest, commands, &known, accepted_at_us, notices))
+    let ledger = Ledger::new(
+        manifest.tasks.iter().map(|task| (task.line, task.uuid)),
+        accepted_at_us,
+    );
+    Ok(finish(
+        manifest,
+        commands,
+        &follow_ups,
+        &known,
+        ledger,
+        notices,
+    ))
+}
+
+/// A task that a task of the input submitted, directly or not.
+#[derive(Debug, Clone, Copy)]
+struct FollowUp {
+    line: u64,
+    uuid: Uuid,
+}
+
+/// What tasks of the input have submitted so far, in the order in which it was accepted; a repeated one stands where the
+/// first stood.
+fn follow_ups(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> Vec<FollowUp> {
+    let mut lines: HashMap<Uuid, u64> = manifest
+        .tasks
+        .iter()
+        .map(|task| (task.uuid, task.line))
+        .collect();
+    let mut tasks: Vec<(&TaskSummary, Uuid)> = known
+        .values()
+        .filter_map(|task| Some((task, task.follow_up_of?)))
+        .collect();
+    tasks.sort_unstable_by_key(|(task, _)| task.id);
+    let mut found: Vec<FollowUp> = Vec::new();
+    let mut places: HashMap<Uuid, usize> = HashMap::new();
+    for (task, of) in tasks {
+        let Some(line) = lines.get(&of).copied() else {
+            continue;
+        };
+        lines.insert(task.uuid, line);
+        let uuid = task.uuid;
+        match task.retry_of.and_then(|old| places.get(&old).copied()) {
+            Some(place) => {
+                found[place].uuid = uuid;
+                places.insert(uuid, place);
+            }
+            None => {
+                places.insert(uuid, found.len());
+                found.push(FollowUp { line, uuid });
+            }
+        }
+    }
+    found
 }
 
 /// An input whose tasks are in the store.
@@ -242,27 +297,43 @@ fn check_known(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> Resul
 async fn repeat(
     coordinator: &Coordinator,
     manifest: &mut Manifest,
+    follow_ups: &mut [FollowUp],
     known: &HashMap<Uuid, TaskSummary>,
 ) -> Result<u64, RunError> {
-    let mut repeated = 0;
+    let ended_badly = |uuid: &Uuid| {
+        let state = known.get(uuid).map(|known| known.state);
+        matches!(state, Some(TaskState::Failed | TaskState::Cancelled))
+    };
+    let of_input = manifest.tasks.iter().map(|task| task.uuid);
+    let submitted = follow_ups.iter().map(|follow_up| follow_up.uuid);
+    let old: Vec<Uuid> = of_input.chain(submitted).filter(ended_badly).collect();
+    // All at once, so that a task that waits for another is repeated with it.
+    let new = coordinator.retry_tasks(old.clone()).await?;
+    let new: HashMap<Uuid, Uuid> = old
+        .into_iter()
+        .zip(new.iter().map(|task| task.uuid))
+        .collect();
     for task in &mut manifest.tasks {
-        let state = known.get(&task.uuid).map(|known| known.state);
-        if matches!(state, Some(TaskState::Failed | TaskState::Cancelled)) {
-            task.uuid = coordinator.retry(task.uuid).await?.uuid;
+        if let Some(uuid) = new.get(&task.uuid) {
+            task.uuid = *uuid;
             task.retries += 1;
-            repeated += 1;
         }
     }
-    Ok(repeated)
+    for follow_up in follow_ups {
+        follow_up.uuid = new.get(&follow_up.uuid).copied().unwrap_or(follow_up.uuid);
+    }
+    Ok(new.len() as u64)
 }
 
 /// Cancels what is known, has not ended, and is not wanted; returns how many.
 async fn drop_unwanted(
     coordinator: &Coordinator,
     manifest: &Manifest,
+    follow_ups: &[FollowUp],
     known: &HashMap<Uuid, TaskSummary>,
 ) -> Result<u64, RunError> {
-    let wanted: HashSet<Uuid> = manifest.tasks.iter().map(|task| task.uuid).collect();
+    let mut wanted: HashSet<Uuid> = manifest.tasks.iter().map(|task| task.uuid).collect();
+    wanted.extend(follow_ups.iter().map(|follow_up| follow_up.uuid));
     let mut dropped = 0;
     for task in known.values() {
         if !task.state.is_terminal() && !wanted.contains(&task.uuid) {
@@ -293,26 +364,32 @@ async fn strangers(coordinator: &Coordinator, suite: Uuid) -> Result<Option<Stri
 fn finish(
     manifest: Manifest,
     commands: Option<Vec<(u64, String)>>,
+    follow_ups: &[FollowUp],
     known: &HashMap<Uuid, TaskSummary>,
-    accepted_at_us: i64,
+    mut ledger: Ledger,
     notices: Vec<String>,
 ) -> Plan {
     let mut commands = commands.unwrap_or_else(|| stored_commands(&manifest, known));
     commands.sort_unstable_by_key(|(line, _)| *line);
-    let mut ledger = Ledger::new(
-        manifest.tasks.iter().map(|task| (task.line, task.uuid)),
-        accepted_at_us,
-    );
+    let of_input = manifest.tasks.iter();
+    let mut tasks: Vec<(Place, Uuid)> = of_input
+        .map(|task| (Place::line(task.line), task.uuid))
+        .collect();
+    for follow_up in follow_ups {
+        let place = ledger.add_follow_up(follow_up.line, follow_up.uuid);
+        tasks.push((place, follow_up.uuid));
+    }
     let mut earlier = Vec::new();
-    for task in &manifest.tasks {
+    for (place, uuid) in tasks {
         let Some((summary, outcome)) = known
-            .get(&task.uuid)
+            .get(&uuid)
             .and_then(|known| Some((known, outcome(known.state)?)))
         else {
             continue;
         };
-        earlier.push((task.line, task.uuid));
-        ledger.ended_earlier(task.uuid, outcome, |line| Failure {
+        earlier.push((place, uuid));
+        let for_upstream = summary.reason.as_deref() == Some(Reason::UpstreamFailed.as_str());
+        ledger.ended_earlier(uuid, outcome, for_upstream, |line| Failure {
             line,
             uuid: summary.uuid,
             reason: summary.reason.clone().unwrap_or_default(),

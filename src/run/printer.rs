@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
+use super::ledger::Place;
 use super::output::{self, Stream};
 use super::progress::{Progress, ProgressMode, Standing};
 use crate::protocol::report::Output;
@@ -43,8 +44,8 @@ pub enum Job {
 /// The output of a task.
 #[derive(Debug)]
 pub struct TaskOutput {
-    /// Its line in the input.
-    pub line: u64,
+    /// Its place in the run.
+    pub place: Place,
     /// Standard output.
     pub stdout: Output,
     /// Standard error.
@@ -175,9 +176,9 @@ impl Writer {
         match self.destination.clone() {
             Destination::Streams => self.write_streams(output),
             Destination::Directory(directory) => {
-                let written = output::save(&directory, output.line, Stream::Out, &output.stdout)
+                let written = output::save(&directory, output.place, Stream::Out, &output.stdout)
                     .and_then(|()| {
-                        output::save(&directory, output.line, Stream::Err, &output.stderr)
+                        output::save(&directory, output.place, Stream::Err, &output.stderr)
                     });
                 self.check(written, || format!("{}", directory.display()));
             }
@@ -241,7 +242,7 @@ mod tests {
 
     fn task(line: u64) -> TaskOutput {
         TaskOutput {
-            line,
+            place: Place::line(line),
             stdout: output(b"a\xff"),
             stderr: output(b""),
             note: None,
@@ -254,8 +255,10 @@ mod tests {
             completed: 0,
             failed: 0,
             cancelled: 0,
+            skipped: 0,
             unfinished: 0,
             earlier: 0,
+            follow_ups: 0,
         },
         running: 0,
     };

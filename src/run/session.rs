@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::engine::Engine;
 use super::error::RunError;
-use super::ledger::{Ledger, Recorded};
+use super::ledger::{Ledger, Place, Recorded};
 use super::notes;
 use super::options::{Input, RunOptions};
 use super::output;
@@ -177,20 +177,20 @@ async fn write_missing(
     let Some(directory) = &options.output_dir else {
         return Ok(());
     };
-    for (line, uuid) in &plan.earlier {
-        if output::is_saved(directory, *line) {
+    for (place, uuid) in &plan.earlier {
+        if output::is_saved(directory, *place) {
             continue;
         }
         if let Some(result) = coordinator.task(*uuid).await?.result {
-            printer.output(task_output(*line, result, None)).await;
+            printer.output(task_output(*place, result, None)).await;
         }
     }
     Ok(())
 }
 
-fn task_output(line: u64, result: TaskResult, note: Option<String>) -> TaskOutput {
+fn task_output(place: Place, result: TaskResult, note: Option<String>) -> TaskOutput {
     TaskOutput {
-        line,
+        place,
         stdout: result.stdout,
         stderr: result.stderr,
         note,
@@ -241,15 +241,20 @@ impl Session<'_> {
 
     async fn on_end(&mut self, end: TaskEnd) -> Result<(), RunError> {
         let Recorded::Ended {
-            line,
+            place,
             first_failure,
         } = self.plan.ledger.record(&end)
         else {
             return Ok(());
         };
-        let note = self.note_about(line, &end);
+        let notes = [
+            self.note_about(place, &end),
+            notes::refused_follow_ups(place, &end.result),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        let note = (!notes.is_empty()).then(|| notes.join("\n"));
         self.printer
-            .output(task_output(line, end.result, note))
+            .output(task_output(place, end.result, note))
             .await;
         if first_failure && self.options.fail_fast {
             self.coordinator.cancel_all(self.plan.suite, true).await?;
@@ -263,7 +268,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn note_about(&self, line: u64, end: &TaskEnd) -> Option<String> {
+    fn note_about(&self, place: Place, end: &TaskEnd) -> Option<String> {
         let failed = self.plan.ledger.counts().failed;
         // The result of a single command is its exit code and its output; a note would only repeat them.
         let untold = end.outcome != TaskOutcome::Failed || failed > TOLD_FAILURES;
@@ -271,7 +276,7 @@ impl Session<'_> {
             return None;
         }
         let unseen = self.options.destination() != Destination::Streams;
-        let mut note = notes::failure(line, self.plan.command(line), &end.result, unseen);
+        let mut note = notes::failure(place, self.plan.command(place.line), &end.result, unseen);
         if failed == TOLD_FAILURES {
             note.push_str("\nmitosis: further failures are only counted");
         }

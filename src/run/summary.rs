@@ -182,11 +182,16 @@ impl fmt::Display for Summary {
         for (count, word) in [
             (counts.failed, "failed"),
             (counts.cancelled, "cancelled"),
+            (counts.skipped, "skipped"),
             (counts.unfinished, "not finished"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {word}")?;
             }
+        }
+        if counts.follow_ups > 0 {
+            let follow_ups = plural(counts.follow_ups, "follow-up");
+            write!(f, " ({follow_ups} among them)")?;
         }
         if counts.earlier > 0 {
             write!(f, " ({} of them in an earlier run)", counts.earlier)?;
@@ -289,7 +294,7 @@ mod tests {
             .collect();
         assert_eq!(
             keys.join(" "),
-            "cancelled completed earlier failed total unfinished"
+            "cancelled completed earlier failed follow_ups skipped total unfinished"
         );
         assert!(value["queue_wait_p50_ns"].is_null());
     }

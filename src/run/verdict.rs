@@ -19,7 +19,8 @@ const SIGNAL_BASE: i32 = 128;
 
 /// The exit code of a run.
 ///
-/// `single` is the result of the only task where the run was one command.
+/// `single` is the result of the only task where the run was one command. A skipped task is no failure: what it needed
+/// either ended in another way than it waits for, or was cancelled, and counts itself.
 #[must_use]
 pub fn exit(counts: Counts, interrupted: bool, single: Option<&TaskResult>) -> Exit {
     if counts.unfinished > 0 {
@@ -74,8 +75,10 @@ mod tests {
             completed,
             failed,
             cancelled,
+            skipped: 0,
             unfinished,
             earlier: 0,
+            follow_ups: 0,
         }
     }
 
@@ -94,6 +97,11 @@ mod tests {
         assert_eq!(exit(counts(2, 0, 1, 0), false, None), Exit::TaskFailed);
         assert_eq!(exit(counts(2, 1, 0, 1), true, None), Exit::Interrupted);
         assert_eq!(exit(counts(2, 0, 0, 1), false, None), Exit::System);
+        let skipped = Counts {
+            skipped: 1,
+            ..counts(3, 0, 0, 0)
+        };
+        assert_eq!(exit(skipped, false, None), Exit::Ok);
         // The signal came when everything was done.
         assert_eq!(exit(counts(3, 0, 0, 0), true, None), Exit::Ok);
     }

@@ -16,6 +16,7 @@
 //! | `directories` | the slot's directories, made once and wiped only when not empty |
 //! | `capture`, `compact` | output files and their limit |
 //! | `stdin` | what descriptor 0 reads |
+//! | `follow_ups` | what the task wrote to `MITO_NEW_TASK` |
 //!
 //! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
 //! made on the runtime's thread: handing them to another one costs more than they do. Whatever grows with the task
@@ -25,6 +26,7 @@ mod capture;
 mod compact;
 mod directories;
 mod environment;
+mod follow_ups;
 mod prepare;
 mod running;
 mod stdin;

@@ -8,6 +8,7 @@ mod support;
 
 mod bench;
 mod cancel;
+mod chains;
 mod crash;
 mod ends;
 mod heavy;

@@ -77,7 +77,7 @@ impl Coordinator {
     /// # Errors
     /// `NotFound`; `NotEnded`.
     pub async fn retry(&self, task: Uuid) -> Result<SubmittedTask, CoordinatorError> {
-        let tasks = self.retry_target(RetryTarget::Task(task)).await?;
+        let tasks = self.retry_target(RetryTarget::Tasks(vec![task])).await?;
         let new = tasks.into_iter().next();
         Ok(new.expect("the retry of one task makes one task"))
     }
@@ -88,6 +88,25 @@ impl Coordinator {
     /// `NotFound`.
     pub async fn retry_all(&self, suite: Uuid) -> Result<Vec<SubmittedTask>, CoordinatorError> {
         self.retry_target(RetryTarget::Suite(suite)).await
+    }
+
+    /// Repeats ended tasks, all or none, each named once.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotEnded` names the first that has not ended.
+    pub async fn retry_tasks(
+        &self,
+        tasks: Vec<Uuid>,
+    ) -> Result<Vec<SubmittedTask>, CoordinatorError> {
+        self.retry_target(RetryTarget::Tasks(tasks)).await
+    }
+
+    /// Repeats every failed task that has not been repeated yet.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn retry_failed(&self) -> Result<Vec<SubmittedTask>, CoordinatorError> {
+        self.retry_target(RetryTarget::Failed).await
     }
 
     async fn retry_target(

@@ -4,6 +4,7 @@ use super::Coordinator;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{NewTask, NewTasks};
 use crate::protocol::api::{SubmitRequest, SubmitResponse, SubmitTask, SuiteRef};
+use crate::protocol::chain::{Chain, Link};
 use crate::protocol::task::MAX_SPEC_BYTES;
 
 /// Longest idempotency key, in bytes: a path or a digest with room to spare.
@@ -17,7 +18,7 @@ impl Coordinator {
     /// Stores tasks, all or none. When this returns they are durable.
     ///
     /// # Errors
-    /// `BadTask` and `TooLarge` name the first bad task by its place in the request; `NotFound` when the named suite
+    /// `BadTask`, `BadChain` and `TooLarge` name the first bad task by its place in the request; `NotFound` when the named suite
     /// does not exist.
     pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, CoordinatorError> {
         if self.shared.is_stopping() {
@@ -58,10 +59,16 @@ impl Coordinator {
 }
 
 fn prepare(request: SubmitRequest) -> Result<NewTasks, CoordinatorError> {
+    for (index, task) in request.tasks.iter().enumerate() {
+        let valid = task.spec.validate();
+        valid.map_err(|source| CoordinatorError::BadTask { index, source })?;
+    }
+    let chain = Chain::of(request.tasks.iter().map(|task| &task.spec));
+    let chain = chain.map_err(CoordinatorError::BadChain)?;
     let mut bytes = 0;
     let mut tasks = Vec::with_capacity(request.tasks.len());
-    for (index, task) in request.tasks.into_iter().enumerate() {
-        let task = encode(index, task)?;
+    for (index, (task, links)) in request.tasks.into_iter().zip(chain.links).enumerate() {
+        let task = encode(index, task, links)?;
         bytes += task.encoded.len();
         if bytes > MAX_SUBMIT_BYTES {
             return Err(CoordinatorError::SubmitTooLarge {
@@ -77,10 +84,12 @@ fn prepare(request: SubmitRequest) -> Result<NewTasks, CoordinatorError> {
     })
 }
 
-fn encode(index: usize, task: SubmitTask) -> Result<NewTask, CoordinatorError> {
+pub(super) fn encode(
+    index: usize,
+    task: SubmitTask,
+    links: Vec<Link>,
+) -> Result<NewTask, CoordinatorError> {
     let SubmitTask { key, spec } = task;
-    spec.validate()
-        .map_err(|source| CoordinatorError::BadTask { index, source })?;
     let too_large = |part, bytes, limit| CoordinatorError::TooLarge {
         index,
         part,
@@ -96,5 +105,10 @@ fn encode(index: usize, task: SubmitTask) -> Result<NewTask, CoordinatorError> {
     if encoded.len() > MAX_SPEC_BYTES {
         return Err(too_large("spec", encoded.len(), MAX_SPEC_BYTES));
     }
-    Ok(NewTask { key, spec, encoded })
+    Ok(NewTask {
+        key,
+        spec,
+        encoded,
+        links,
+    })
 }

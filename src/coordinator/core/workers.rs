@@ -256,7 +256,11 @@ impl Shared {
         commits: Vec<Commit>,
     ) -> Result<Vec<Verdict>, StoreError> {
         let committed = self.complete(move |shared| async move {
-            let committed = shared.store.commit(holder, commits).await?;
+            let mut reports = Vec::with_capacity(commits.len());
+            for commit in commits {
+                reports.push(shared.with_follow_ups(commit).await?);
+            }
+            let committed = shared.store.commit(holder, reports).await?;
             shared.publish(committed.changes).await;
             Ok(committed.verdicts)
         });

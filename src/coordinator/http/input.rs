@@ -18,14 +18,15 @@ use super::failure::Failure;
 use super::state::ApiState;
 use crate::protocol::api::{
     CancelRequest, HeartbeatBody, IssueTokenRequest, ModeRequest, RegisterWorkerRequest,
-    ReportTaskBody, SubmitRequest,
+    ReportTaskBody, RetryRequest, SubmitRequest,
 };
+use crate::protocol::report::MAX_FOLLOW_UP_BYTES;
 use crate::protocol::strict::{Fields, nearest};
 
 /// Longest body of a submit: some 200,000 ordinary tasks.
 const SUBMIT_BYTES: usize = 32 << 20;
-/// Longest body of a report: two tails and a message with room to spare, also when every byte is escaped.
-const REPORT_BYTES: usize = 256 << 10;
+/// Longest body of a report: two tails and a message with room to spare, and follow-ups, also when every byte is escaped.
+const REPORT_BYTES: usize = (256 << 10) + 6 * MAX_FOLLOW_UP_BYTES;
 /// Longest body of everything else.
 const SMALL_BYTES: usize = 64 << 10;
 /// Bodies above this are parsed off the runtime's threads.
@@ -70,6 +71,15 @@ impl RequestBody for CancelRequest {
 
     fn when_empty() -> Option<Self> {
         Some(Self::default())
+    }
+}
+
+impl RequestBody for RetryRequest {
+    const LIMIT: usize = SUBMIT_BYTES;
+
+    fn fields() -> Option<&'static Fields> {
+        static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<RetryRequest>);
+        Some(&FIELDS)
     }
 }
 

@@ -14,8 +14,8 @@ use super::state::ApiState;
 use crate::coordinator::WaitFor;
 use crate::protocol::HumanDuration;
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, ErrorBody, SubmitRequest, SubmitResponse, SubmittedTask,
-    TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    CancelRequest, CancelResponse, ErrorBody, RetryRequest, RetryResponse, SubmitRequest,
+    SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 
 /// How long `wait` waits when the request names no time, and the longest it waits in one call.
@@ -28,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(wait))
         .routes(routes!(cancel))
         .routes(routes!(retry))
+        .routes(routes!(retry_several))
 }
 
 /// Submit one task or many, all or none.
@@ -155,4 +156,23 @@ async fn retry(
     PathUuid(uuid): PathUuid,
 ) -> Result<Json<SubmittedTask>, Failure> {
     Ok(Json(state.coordinator().retry(uuid).await?))
+}
+
+/// Repeat several ended tasks, all or none.
+#[utoipa::path(
+    post, path = "/tasks/retry", tag = "tasks", security(("bearer" = ["user"])),
+    request_body(content = RetryRequest, example = json!("failed")),
+    responses((status = 200, body = RetryResponse), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn retry_several(
+    _: UserCaller,
+    State(state): State<ApiState>,
+    Body(request): Body<RetryRequest>,
+) -> Result<Json<RetryResponse>, Failure> {
+    let coordinator = state.coordinator();
+    let tasks = match request {
+        RetryRequest::Tasks(uuids) => coordinator.retry_tasks(uuids).await?,
+        RetryRequest::Failed => coordinator.retry_failed().await?,
+    };
+    Ok(Json(RetryResponse { tasks }))
 }

@@ -3,6 +3,7 @@
 //! An implementation gives a [`Backend`] and calls [`conformance_tests!`] with it; each test opens a store of its own.
 //! The time is a [`ManualClock`], so that terms and back-off run out when a test says so.
 
+pub(super) mod chains;
 pub(super) mod fencing;
 pub(super) mod holders;
 pub(super) mod life;
@@ -156,7 +157,7 @@ impl<'a> Bench<'a> {
         task: &WorkerTaskResp,
         op: ReportTaskOp,
     ) -> (Verdict, Changes) {
-        let commits = vec![commit(task, op)];
+        let commits = vec![commit(task, op).into()];
         let committed = self.store.commit(session.holder, commits).await.unwrap();
         (committed.verdicts[0].clone(), committed.changes)
     }
@@ -179,6 +180,7 @@ pub(super) fn new_task(key: Option<&str>, spec: TaskSpec) -> NewTask {
         key: key.map(str::to_owned),
         encoded: serde_json::to_string(&spec).unwrap(),
         spec,
+        links: Vec::new(),
     }
 }
 

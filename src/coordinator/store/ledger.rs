@@ -4,12 +4,15 @@
 //! the records and the collected [`Effects`] back in the same transaction. There is no I/O and no clock in here.
 //!
 //! ```text
-//!   pending --due--> ready --grant--> assigned --Started--> running
-//!      ^               ^                  |                    |
-//!      |               +-- taken back ----+--------------------+   (lease ran out, released, holder left)
-//!      +---- failed, attempts left -------+--------------------+
-//!                                         +--------------------+--> completed | failed | cancelled   (never left)
+//!   pending --due, upstream met--> ready --grant--> assigned --Started--> running
+//!    ^   |                           ^                  |                    |
+//!    |   |                           +-- taken back ----+--------------------+   (lease ran out, released, holder left)
+//!    +---|---- failed, attempts left -------------------+--------------------+
+//!        |                                              +--------------------+--> completed | failed | cancelled
+//!        +-- upstream ended otherwise --> failed | cancelled                                       (never left)
 //! ```
+//!
+//! What ends mean for tasks that wait for them is in [`chain`].
 //!
 //! A lease is *settled* once a final report was accepted under it; the same report then is a duplicate, any other is
 //! stale. A lease that was taken back is not settled: its result is still welcome while no newer lease exists.
@@ -25,6 +28,8 @@ use crate::protocol::report::Reason;
 use crate::protocol::session::{Commit, HeldLease, LostTry};
 use crate::protocol::task::Backoff;
 use crate::protocol::{Outcome, ReportTaskOp, TaskResult, TaskState, Verdict};
+
+pub mod chain;
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +77,10 @@ pub struct Record {
     pub max_attempts: u32,
     /// Pause between failures.
     pub backoff: Option<Backoff>,
+    /// Failures that are tried again; `None` for every kind that may be.
+    pub retry_on: Option<Vec<Reason>>,
+    /// Upstream tasks whose end is still awaited.
+    pub waits: u32,
     /// The execution begun under the last lease; 0 when none was.
     pub open_attempt: u32,
     /// Since when the task waits in the queue: acceptance, the end of its back-off (also while that is to come), or the
@@ -231,7 +240,7 @@ impl Record {
 
     /// Ends the back-off.
     pub fn release_from_backoff(&mut self) {
-        if self.state == TaskState::Pending {
+        if self.state == TaskState::Pending && self.waits == 0 {
             self.state = TaskState::Ready;
         }
     }
@@ -365,10 +374,15 @@ impl Record {
         &mut self,
         execution: Execution,
         outcome: Outcome,
-        result: TaskResult,
+        mut result: TaskResult,
         now_us: i64,
         fx: &mut Effects,
     ) -> Verdict {
+        if let (Some(_), Some(follow_ups)) = (self.cancel, &mut result.follow_ups)
+            && follow_ups.accepted > 0
+        {
+            follow_ups.reject_all("not accepted, because a cancel of the task was asked for");
+        }
         let end = match outcome {
             Outcome::Failed => format!("failed: {}", result.reason.as_str()),
             other => other.as_str().to_owned(),
@@ -400,18 +414,19 @@ impl Record {
     }
 
     fn may_run_again(&self, reason: Reason) -> bool {
-        let is_final = matches!(
-            reason,
-            Reason::Strikes | Reason::UpstreamFailed | Reason::FailFast | Reason::WorkerLost
-        );
-        !is_final && self.cancel.is_none() && self.failures < self.max_attempts
+        let is_wanted = self
+            .retry_on
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&reason));
+        reason.is_retryable()
+            && is_wanted
+            && self.cancel.is_none()
+            && self.failures < self.max_attempts
     }
 
     fn back_off(&mut self, cause: String, now_us: i64, fx: &mut Effects) {
-        let delay = match &self.backoff {
-            Some(backoff) => backoff.delay(self.failures),
-            None => Backoff::default().delay(self.failures),
-        };
+        let backoff = self.backoff.clone().unwrap_or_default();
+        let delay = backoff.pause(self.failures, self.task.uuid);
         self.requeue_cause = Some(cause);
         self.queued_us = now_us.saturating_add(whole_us(delay));
         if delay == Duration::ZERO {

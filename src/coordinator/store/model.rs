@@ -10,7 +10,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
-use crate::protocol::session::{HeldLease, ManagerStatus};
+use crate::protocol::chain::Link;
+use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
 use crate::protocol::{Boot, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
 
 /// Tasks by state; states without tasks are left out.
@@ -120,6 +121,8 @@ pub struct NewTask {
     pub spec: TaskSpec,
     /// The spec as JSON, as it is stored.
     pub encoded: String,
+    /// Its `upstream`, entry by entry, with names resolved to places in the batch.
+    pub links: Vec<Link>,
 }
 
 /// Tasks to be stored, all or none.
@@ -179,6 +182,24 @@ pub struct Claimed {
     pub changes: Changes,
 }
 
+/// A report with the tasks that it submits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// The report.
+    pub commit: Commit,
+    /// Tasks that are stored with the end that it reports, and only then.
+    pub follow_ups: Vec<NewTask>,
+}
+
+impl From<Commit> for Reported {
+    fn from(commit: Commit) -> Self {
+        Self {
+            commit,
+            follow_ups: Vec::new(),
+        }
+    }
+}
+
 /// The answer to a batch of reports.
 #[derive(Debug)]
 pub struct Committed {
@@ -224,12 +245,14 @@ pub struct Cancelled {
 }
 
 /// Which ended tasks to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryTarget {
-    /// This one, however it ended.
-    Task(Uuid),
+    /// These, however they ended.
+    Tasks(Vec<Uuid>),
     /// Every failed or cancelled task of this suite that has not been retried yet.
     Suite(Uuid),
+    /// Every failed task of the store that has not been retried yet.
+    Failed,
 }
 
 /// Position in the sequence of ends; strictly increasing, without gaps, over the life of the store.

@@ -10,6 +10,7 @@
 //! ```
 
 mod archive;
+mod chains;
 mod changes;
 mod claim;
 mod db;
@@ -18,6 +19,7 @@ mod holders;
 mod lock;
 mod query;
 mod results;
+mod retry;
 mod rows;
 mod schema;
 mod submit;
@@ -43,12 +45,12 @@ use super::clock::{Clock, whole_us};
 use super::{
     Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed, Counts,
     EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, LiveHolder,
-    NewTasks, OpenError, Registered, Registration, RetryTarget, Store, StoreError, StoreReader,
-    Submitted, TaskQuery,
+    NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store, StoreError,
+    StoreReader, Submitted, TaskQuery,
 };
 use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
-use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
+use crate::protocol::session::{HeldLease, ManagerStatus};
 use crate::protocol::{CancelOrder, Mode};
 
 /// Name of the database in the state directory.
@@ -275,9 +277,9 @@ impl Store for SqliteStore {
     async fn commit(
         &self,
         holder: HolderId,
-        commits: Vec<Commit>,
+        reports: Vec<Reported>,
     ) -> Result<Committed, StoreError> {
-        self.write("commit", move |db| db.commit_reports(holder, commits))
+        self.write("commit", move |db| db.commit_reports(holder, reports))
             .await
     }
 

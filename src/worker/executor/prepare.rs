@@ -33,7 +33,7 @@ const RETRY_PAUSES: [Duration; 4] = [
 #[derive(Debug)]
 pub struct Executor {
     pub(super) capture: Capture,
-    directories: Directories,
+    pub(super) directories: Directories,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,

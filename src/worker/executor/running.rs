@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::capture::{Captured, Plan};
+use super::follow_ups;
 use super::prepare::Executor;
 use super::stop::{Action, End, Event, Lifecycle, Limits, StopOrder};
 use crate::process::{self, Child, ExitInfo, ExitStatus, Pid, Signal};
@@ -193,7 +194,12 @@ impl Running<'_> {
         let message = message(end, limits, &left, captured.trouble.take());
         // Wall time comes from the monotonic clock, so a clock that is set meanwhile does not distort it.
         let ended_at_us = started_at_us.saturating_add(wall_us);
-        result(end, info, message, captured, (started_at_us, ended_at_us))
+        let result = result(end, info, message, captured, (started_at_us, ended_at_us));
+        let completed = result.reason == Reason::Exit && result.exit_code == Some(0);
+        TaskResult {
+            follow_ups: follow_ups::read(executor.directories.new_task(), completed).map(Box::new),
+            ..result
+        }
     }
 }
 
@@ -265,5 +271,6 @@ fn result(
         max_rss_bytes: info.map_or(0, |info| info.max_rss_bytes),
         stdout: captured.stdout,
         stderr: captured.stderr,
+        follow_ups: None,
     }
 }

@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::*;
 use crate::protocol::api::{
     CancelRequest, ErrorBody, HeartbeatBody, IssueTokenRequest, ModeRequest, ReportTaskBody,
+    RetryRequest,
 };
 
 /// Every call there is.
-const CALLS: [(&str, &str); 29] = [
+const CALLS: [(&str, &str); 30] = [
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/session"),
@@ -35,6 +36,7 @@ const CALLS: [(&str, &str); 29] = [
     ("POST", "/api/v1/suites/{uuid}/cancel"),
     ("POST", "/api/v1/suites/{uuid}/retry"),
     ("POST", "/api/v1/tasks"),
+    ("POST", "/api/v1/tasks/retry"),
     ("POST", "/api/v1/tasks/{uuid}/cancel"),
     ("POST", "/api/v1/tasks/{uuid}/retry"),
     ("POST", "/api/v1/tokens"),
@@ -132,6 +134,7 @@ fn check_example(path: &str, schema: &str, example: &Value) {
     let is = |name: &str| schema.contains(&format!("/{name}\""));
     match () {
         () if is("SubmitRequest") => round_trip::<SubmitRequest>(example),
+        () if is("RetryRequest") => round_trip::<RetryRequest>(example),
         () if is("CancelRequest") => round_trip::<CancelRequest>(example),
         () if is("ModeRequest") => round_trip::<ModeRequest>(example),
         () if is("IssueTokenRequest") => round_trip::<IssueTokenRequest>(example),

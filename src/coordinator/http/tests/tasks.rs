@@ -177,7 +177,7 @@ async fn a_retry_is_a_new_task_that_names_the_old() {
     user.cancel_suite(answer.suite, graceful).await.unwrap();
     let again = user.retry_task(one).await.unwrap();
     let detail = user.task(again.uuid).await.unwrap();
-    assert_eq!(detail.retry_of, Some(one));
+    assert_eq!(detail.summary.retry_of, Some(one));
     // The first of the two has been repeated already.
     let rest = user.retry_suite(answer.suite).await.unwrap();
     assert_eq!(rest.tasks.len(), 1);

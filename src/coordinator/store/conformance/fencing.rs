@@ -187,7 +187,10 @@ pub(in super::super) async fn lost_tries_are_recorded_as_executions(backend: &dy
             cause: format!("worker {attempt} killed by signal 9"),
         })
         .collect();
-    let committed = bench.store.commit(manager.holder, vec![report]).await;
+    let committed = bench
+        .store
+        .commit(manager.holder, vec![report.into()])
+        .await;
     assert_eq!(committed.unwrap().verdicts, [Verdict::Accepted]);
     let detail = bench.task(task.uuid).await;
     assert_eq!(detail.summary.attempts, 3);
@@ -232,7 +235,7 @@ pub(in super::super) async fn ends_are_numbered_without_gaps_and_kept_whole(back
     }
     let commits: Vec<_> = tasks
         .iter()
-        .map(|task| commit(task, result.clone()))
+        .map(|task| commit(task, result.clone()).into())
         .collect();
     let committed = bench.store.commit(manager.holder, commits).await.unwrap();
     bench.restart().await;

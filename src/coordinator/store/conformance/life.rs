@@ -138,7 +138,11 @@ pub(in super::super) async fn a_failure_is_tried_again_after_its_back_off(backen
         let task = bench.claim_one(manager).await;
         assert_eq!(task.attempt, attempt);
         let (_, changes) = bench.report_with_changes(manager, &task, exited(1)).await;
-        assert_eq!(changes.next_due, Some(pause * second));
+        let drawn = changes.next_due.unwrap();
+        assert!(
+            (pause * second * 3 / 4..=pause * second).contains(&drawn),
+            "{drawn:?}"
+        );
         assert_eq!(bench.state(task.uuid).await, TaskState::Pending);
         // The acknowledgement is lost and the report comes again: one failure all the same.
         assert_eq!(
@@ -146,7 +150,7 @@ pub(in super::super) async fn a_failure_is_tried_again_after_its_back_off(backen
             Verdict::Duplicate
         );
         bench.restart().await;
-        assert_eq!(bench.pass((pause - 1) * second).await.ready, 0);
+        assert_eq!(bench.pass(drawn - second).await.ready, 0);
         assert_eq!(bench.pass(second).await.ready, 1);
     }
     let task = bench.claim_one(manager).await;
@@ -154,6 +158,12 @@ pub(in super::super) async fn a_failure_is_tried_again_after_its_back_off(backen
     let detail = bench.task(submitted.uuid).await;
     assert_eq!(detail.summary.state, TaskState::Failed);
     assert_eq!((detail.summary.attempts, detail.history.len()), (3, 3));
+    let causes: Vec<_> = detail
+        .history
+        .iter()
+        .map(|attempt| attempt.cause.as_deref())
+        .collect();
+    assert_eq!(causes, [None, Some("failed: exit"), Some("failed: exit")]);
 }
 
 pub(in super::super) async fn a_lost_holder_costs_no_allowed_failure(backend: &dyn Backend) {
@@ -191,6 +201,24 @@ pub(in super::super) async fn some_failures_are_final(backend: &dyn Backend) {
     assert_eq!(bench.state(tasks[1].uuid).await, TaskState::Failed);
 }
 
+pub(in super::super) async fn only_the_kinds_that_are_named_are_tried_again(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let spec = TaskSpec {
+        max_attempts: Some(3),
+        retry_on: vec![Reason::Timeout],
+        ..TaskSpec::argv(["true"])
+    };
+    bench.submit(vec![spec.clone(), spec]).await;
+    let manager = bench.manager(1).await;
+    let tasks = bench.claim(manager, 2).await;
+    bench
+        .report(manager, &tasks[0], failed_with(Reason::Timeout))
+        .await;
+    bench.report(manager, &tasks[1], exited(1)).await;
+    assert_eq!(bench.state(tasks[0].uuid).await, TaskState::Pending);
+    assert_eq!(bench.state(tasks[1].uuid).await, TaskState::Failed);
+}
+
 pub(in super::super) async fn a_retry_is_a_new_task_that_names_the_old(backend: &dyn Backend) {
     let bench = Bench::new(backend).await;
     let batch = bench
@@ -198,17 +226,21 @@ pub(in super::super) async fn a_retry_is_a_new_task_that_names_the_old(backend: 
         .await
         .response;
     let old = batch.tasks[0].uuid;
-    let early = bench.store.retry(RetryTarget::Task(old)).await;
+    let early = bench.store.retry(RetryTarget::Tasks(vec![old])).await;
     assert!(matches!(early, Err(StoreError::NotEnded(uuid)) if uuid == old));
     let manager = bench.manager(1).await;
     let tasks = bench.claim(manager, 3).await;
     for (task, code) in tasks.iter().zip([1, 0, 2]) {
         bench.report(manager, task, exited(code)).await;
     }
-    let (new, changes) = bench.store.retry(RetryTarget::Task(old)).await.unwrap();
+    let (new, changes) = bench
+        .store
+        .retry(RetryTarget::Tasks(vec![old]))
+        .await
+        .unwrap();
     assert_eq!((new.len(), changes.accepted), (1, 1));
     let detail = bench.task(new[0].uuid).await;
-    assert_eq!(detail.retry_of, Some(old));
+    assert_eq!(detail.summary.retry_of, Some(old));
     assert_eq!(detail.spec, TaskSpec::argv(["false", "x"]));
     assert_eq!(detail.summary.suite, batch.suite);
     assert_eq!(bench.state(old).await, TaskState::Failed);
@@ -219,7 +251,7 @@ pub(in super::super) async fn a_retry_is_a_new_task_that_names_the_old(backend: 
         .await
         .unwrap();
     assert_eq!(rest.len(), 1);
-    let retried = bench.task(rest[0].uuid).await.retry_of;
+    let retried = bench.task(rest[0].uuid).await.summary.retry_of;
     assert_eq!(retried, Some(batch.tasks[2].uuid));
 }
 

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coordinator::store::{CancelTarget, CancelWish, EndCursor, TaskQuery};
+use crate::protocol::chain::{Link, Target};
+use crate::protocol::upstream::{Upstream, UpstreamEnd};
 
 /// One step of a history. Numbers pick among what there is.
 #[derive(Debug, Clone)]
@@ -13,6 +15,8 @@ pub(in super::super) enum Step {
     Submit {
         tasks: usize,
         max_attempts: u32,
+        /// What each waits for: the one before it in the submit, and one accepted before.
+        chain: Option<(UpstreamEnd, usize)>,
     },
     Claim {
         manager: usize,
@@ -57,7 +61,8 @@ pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let manager = 0..MANAGERS;
     let pick = 0..64_usize;
     let step = prop_oneof![
-        2 => (1..4_usize, 1..3_u32).prop_map(|(tasks, max_attempts)| Step::Submit { tasks, max_attempts }),
+        2 => (1..4_usize, 1..3_u32, proptest::option::of((prop::sample::select(UpstreamEnd::ALL.to_vec()), 0..64_usize)))
+            .prop_map(|(tasks, max_attempts, chain)| Step::Submit { tasks, max_attempts, chain }),
         4 => (manager.clone(), 1..4_u32).prop_map(|(manager, limit)| Step::Claim { manager, limit }),
         4 => (manager.clone(), pick.clone()).prop_map(|(manager, lease)| Step::Start { manager, lease }),
         5 => (manager.clone(), pick.clone(), 0..2_i32)
@@ -109,14 +114,8 @@ impl World<'_> {
             Step::Submit {
                 tasks,
                 max_attempts,
-            } => {
-                let spec = TaskSpec {
-                    max_attempts: Some(max_attempts),
-                    ..TaskSpec::argv(["true"])
-                };
-                let new = self.bench.submit(vec![spec; tasks]).await;
-                self.tasks.extend(new.iter().map(|task| task.uuid));
-            }
+                chain,
+            } => self.submit(tasks, max_attempts, chain).await,
             Step::Claim { manager, limit } => self.claim(manager, limit).await,
             Step::Start { manager, lease } => self.report(manager, lease, started()).await,
             Step::Exit {
@@ -149,6 +148,41 @@ impl World<'_> {
         }
     }
 
+    async fn submit(
+        &mut self,
+        tasks: usize,
+        max_attempts: u32,
+        chain: Option<(UpstreamEnd, usize)>,
+    ) {
+        let mut batch = Vec::new();
+        for place in 0..tasks {
+            let mut links = Vec::new();
+            if let Some((when, pick)) = chain {
+                if place > 0 {
+                    let target = Target::Place(place - 1);
+                    links.push(Link { target, when });
+                }
+                if !self.tasks.is_empty() {
+                    let target = Target::Uuid(self.tasks[pick % self.tasks.len()]);
+                    links.push(Link { target, when });
+                }
+            }
+            let spec = TaskSpec {
+                max_attempts: Some(max_attempts),
+                upstream: vec![Upstream::ok("named"); links.len()],
+                ..TaskSpec::argv(["true"])
+            };
+            let new = new_task(None, spec);
+            batch.push(NewTask { links, ..new });
+        }
+        let batch = NewTasks {
+            suite: None,
+            tasks: batch,
+        };
+        let new = self.bench.store.submit(batch).await.unwrap().response.tasks;
+        self.tasks.extend(new.iter().map(|task| task.uuid));
+    }
+
     async fn claim(&mut self, manager: usize, limit: u32) {
         for task in self.bench.claim(self.sessions[manager], limit).await {
             let earlier = self.last_lease.insert(task.id, task.lease);
@@ -157,7 +191,20 @@ impl World<'_> {
                 !self.ended.contains_key(&task.uuid),
                 "an ended task was granted"
             );
+            self.check_upstream(task.uuid).await;
             self.believed[manager].push(task);
+        }
+    }
+
+    /// A task is granted only when everything it waits for has ended as it wants.
+    async fn check_upstream(&self, uuid: Uuid) {
+        for upstream in self.bench.task(uuid).await.upstream {
+            let met = match upstream.when {
+                UpstreamEnd::Ok => upstream.state == TaskState::Completed,
+                UpstreamEnd::Any => upstream.state.is_terminal(),
+                UpstreamEnd::Failed => upstream.state == TaskState::Failed,
+            };
+            assert!(met, "granted too early: {upstream:?}");
         }
     }
 

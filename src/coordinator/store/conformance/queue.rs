@@ -128,7 +128,7 @@ pub(in super::super) async fn ten_thousand_tasks_are_one_submit(backend: &dyn Ba
         let claimed = bench.claim(manager, 1_000).await;
         left -= claimed.len();
         let commits = claimed.iter().map(|task| commit(task, exited(0)));
-        let commits: Vec<_> = commits.collect();
+        let commits: Vec<_> = commits.map(Into::into).collect();
         let committed = bench.store.commit(manager.holder, commits).await.unwrap();
         assert_eq!(committed.changes.ended.len(), claimed.len());
     }

@@ -24,6 +24,8 @@ fn ready() -> Record {
         failures: 0,
         max_attempts: 1,
         backoff: None,
+        retry_on: None,
+        waits: 0,
         open_attempt: 0,
         queued_us: 0,
         claimed_us: None,

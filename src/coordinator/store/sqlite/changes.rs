@@ -8,10 +8,10 @@ use super::db::Db;
 use super::rows::{Tracked, until};
 use crate::coordinator::store::ledger::Effects;
 use crate::coordinator::store::{
-    CancelWish, Cancelled, Changes, Committed, Counts, HolderId, ReclaimCause, StoreError,
+    CancelWish, Cancelled, Changes, Committed, Counts, HolderId, NewTask, ReclaimCause, Reported,
+    StoreError,
 };
 use crate::protocol::Verdict;
-use crate::protocol::session::Commit;
 
 /// Tasks of a suite that are cancelled in one transaction.
 pub(super) const CANCEL_BATCH: usize = 4096;
@@ -22,11 +22,12 @@ impl Db {
     pub(super) fn commit_reports(
         &mut self,
         holder: HolderId,
-        commits: Vec<Commit>,
+        reports: Vec<Reported>,
     ) -> Result<Committed, StoreError> {
         self.touch(holder)?;
         let now_us = self.clock.wall_us();
-        let mut ids: Vec<i64> = commits.iter().map(|commit| commit.report.task_id).collect();
+        let task_of = |reported: &Reported| reported.commit.report.task_id;
+        let mut ids: Vec<i64> = reports.iter().map(task_of).collect();
         ids.sort_unstable();
         ids.dedup();
         let tasks = self.load(&ids)?;
@@ -36,8 +37,9 @@ impl Db {
             .collect();
         let mut fx = Effects::default();
         let mut changed = Vec::new();
-        let mut verdicts = Vec::with_capacity(commits.len());
-        for commit in commits {
+        let mut submitting = HashMap::new();
+        let mut verdicts = Vec::with_capacity(reports.len());
+        for Reported { commit, follow_ups } in reports {
             let id = commit.report.task_id;
             let verdict = match places.get_mut(&id) {
                 Some(task) => task.record.report(holder, commit, now_us, &mut fx),
@@ -48,13 +50,48 @@ impl Db {
             if matches!(verdict, Verdict::Accepted | Verdict::Cancel) {
                 changed.push(id);
             }
+            if verdict == Verdict::Accepted && !follow_ups.is_empty() {
+                submitting.insert(id, follow_ups);
+            }
             verdicts.push(verdict);
         }
         changed.sort_unstable();
         changed.dedup();
         let changed: Vec<_> = changed.iter().filter_map(|id| places.remove(id)).collect();
-        let changes = self.apply(&changed, fx)?;
+        let mut changes = self.apply(&changed, fx)?;
+        if !submitting.is_empty() {
+            self.submit_with(&changed, submitting, &mut changes)?;
+        }
         Ok(Committed { verdicts, changes })
+    }
+
+    /// Stores the follow-ups of the tasks that ended so that they count.
+    fn submit_with(
+        &mut self,
+        tasks: &[Tracked],
+        mut submitting: HashMap<i64, Vec<NewTask>>,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let suites: HashMap<i64, i64> = tasks
+            .iter()
+            .map(|task| (task.record.task.id, task.record.suite))
+            .collect();
+        let mut added = Changes::default();
+        for ended in &mut changes.ended {
+            let end = &mut ended.end;
+            let accepted = end
+                .result
+                .follow_ups
+                .as_ref()
+                .map_or(0, |some| some.accepted);
+            if let (1.., Some(tasks)) = (accepted, submitting.remove(&end.id)) {
+                let (uuids, more) = self.add_follow_ups(suites[&end.id], end.id, &tasks)?;
+                end.follow_ups = uuids;
+                added.extend(more);
+            }
+        }
+        changes.extend(added);
+        Ok(())
     }
 
     /// Cancels one task.
@@ -120,7 +157,8 @@ impl Db {
 
     fn end_backoffs(&mut self) -> Result<Changes, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT id FROM tasks WHERE state = 0 AND queued_us <= ?1 ORDER BY queued_us LIMIT ?2",
+            "SELECT id FROM tasks WHERE state = 0 AND waits = 0 AND queued_us <= ?1
+             ORDER BY queued_us LIMIT ?2",
         )?;
         let rows = statement.query_map((self.clock.wall_us(), DUE_BATCH), |row| row.get(0))?;
         let ids = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
@@ -151,7 +189,7 @@ impl Db {
             Ok(due.map(|due| until(due, now)))
         };
         let backoff = earliest(
-            "SELECT min(queued_us) FROM tasks WHERE state = 0",
+            "SELECT min(queued_us) FROM tasks WHERE state = 0 AND waits = 0",
             self.clock.wall_us(),
         )?;
         let term = earliest(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::OptionalExtension;
 
 use super::db::{Db, json};
-use super::rows::{Tracked, from_json, micros, record, record_columns, until};
+use super::rows::{RECORD_COLUMNS, Tracked, from_json, micros, record, record_columns, until};
 use crate::coordinator::store::ledger::Effects;
 use crate::coordinator::store::{
     Claim, Claimed, ClaimedTask, HolderId, HolderSession, ReclaimCause, StoreError, Unstarted,
@@ -169,17 +169,22 @@ impl Db {
             "SELECT ",
             record_columns!(),
             ", p.spec, r.uuid FROM json_each(?1) AS wanted JOIN tasks t ON t.id = wanted.value \
-             JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id LEFT JOIN tasks r ON r.id = t.retry_of"
+             JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id LEFT JOIN tasks r ON r.id = coalesce(t.follow_up_of, t.retry_of)"
         );
         let now_us = self.clock.wall_us();
         let order: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([json(ids)])?;
         let mut granted = Vec::with_capacity(ids.len());
+        const SPEC: usize = RECORD_COLUMNS;
+        const ORIGIN: usize = RECORD_COLUMNS + 1;
         while let Some(row) = rows.next()? {
             let mut task = Tracked::new(record(row)?);
             let lease = task.record.grant(self.epoch, holder, now_us);
             let record = &task.record;
+            let mut spec = from_json::<TaskSpec>(row, SPEC)?.unwrap_or_default();
+            // They have ended; a list of thousands need not travel.
+            spec.upstream.clear();
             let claimed = ClaimedTask {
                 queued: until(now_us, record.queued_us),
                 task: WorkerTaskResp {
@@ -190,9 +195,9 @@ impl Db {
                     attempt: record.attempts + 1,
                     suite_uuid: record.suite_uuid,
                     upstream_task_uuid: row
-                        .get::<_, Option<[u8; 16]>>(24)?
+                        .get::<_, Option<[u8; 16]>>(ORIGIN)?
                         .map(uuid::Uuid::from_bytes),
-                    spec: from_json::<TaskSpec>(row, 23)?.unwrap_or_default(),
+                    spec,
                 },
             };
             granted.push((order[&record.task.id], task, claimed));

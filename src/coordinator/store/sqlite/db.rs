@@ -26,6 +26,8 @@ pub(super) struct Tally {
     pub(super) last_task: i64,
     /// Number of the newest end.
     pub(super) last_end: i64,
+    /// True once any task waits or waited for another: without, ends have nobody to look for.
+    pub(super) has_chains: bool,
 }
 
 /// What a claim matches a holder against.
@@ -91,6 +93,7 @@ impl Db {
             last_end: number(
                 "SELECT coalesce(max(end_seq), 0) FROM tasks WHERE end_seq IS NOT NULL",
             )?,
+            has_chains: number("SELECT EXISTS (SELECT 1 FROM upstreams)")? != 0,
         };
         Ok(Self {
             conn,

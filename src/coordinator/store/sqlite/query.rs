@@ -1,9 +1,12 @@
 //! Reading. Every function works on either connection and changes nothing.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::db::json;
+use super::chains::wanted;
+use super::db::{CHUNK, json};
 use super::holders::{kind, kind_number};
 use super::results;
 use super::rows::{from_json, outcome, reason, state, state_number, uuid};
@@ -11,7 +14,9 @@ use crate::coordinator::store::{
     Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
     LiveHolder, StoreError, TaskQuery,
 };
-use crate::protocol::api::{AttemptRecord, SuiteSummary, TaskDetail, TaskEnd, TaskSummary};
+use crate::protocol::api::{
+    AttemptRecord, SuiteSummary, TaskDetail, TaskEnd, TaskSummary, UpstreamRecord,
+};
 use crate::protocol::ids::{Lease, Try};
 use crate::protocol::{CancelOrder, TaskSpec, TaskState};
 
@@ -22,14 +27,15 @@ const COMMAND_CHARS: usize = 200;
 macro_rules! summary_columns {
     () => {
         "t.id, t.uuid, s.uuid, t.state, t.reason, t.exit_code, t.attempts, t.priority, p.spec, t.accepted_us, \
-         t.started_us, t.finished_us"
+         t.started_us, t.finished_us, t.waits, t.queued_us, o.uuid, f.uuid"
     };
 }
 
 /// The tables behind [`summary_columns`].
 macro_rules! summary_tables {
     () => {
-        " FROM tasks t JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id "
+        " FROM tasks t JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id \
+         LEFT JOIN tasks o ON o.id = t.retry_of LEFT JOIN tasks f ON f.id = t.follow_up_of "
     };
 }
 
@@ -53,14 +59,37 @@ pub(super) fn task_id(conn: &Connection, uuid: Uuid) -> Result<Option<i64>, Stor
         .optional()?)
 }
 
+/// Row ids of tasks by uuid.
+pub(super) fn task_ids(
+    conn: &Connection,
+    uuids: &[Uuid],
+    what: &'static str,
+) -> Result<HashMap<Uuid, i64>, StoreError> {
+    let mut ids = HashMap::with_capacity(uuids.len());
+    for chunk in uuids.chunks(CHUNK) {
+        let names: Vec<String> = chunk.iter().map(|uuid| uuid.simple().to_string()).collect();
+        let mut statement = conn.prepare_cached(
+            "SELECT t.uuid, t.id FROM json_each(?1) AS wanted JOIN tasks t ON t.uuid = unhex(wanted.value)",
+        )?;
+        let mut rows = statement.query([json(&names)])?;
+        while let Some(row) = rows.next()? {
+            ids.insert(uuid(row, 0)?, row.get(1)?);
+        }
+    }
+    match uuids.iter().find(|uuid| !ids.contains_key(uuid)) {
+        Some(uuid) => Err(StoreError::NotFound { what, uuid: *uuid }),
+        None => Ok(ids),
+    }
+}
+
 pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>, StoreError> {
     let sql = concat!(
         "SELECT ",
         summary_columns!(),
-        ", k.key, t.lease, h.kind, h.uuid, t.cancel > 0, r.result, r.tails, o.uuid, t.holder IS NOT NULL",
+        ", k.key, t.lease, h.kind, h.uuid, t.cancel > 0, r.result, r.tails, t.holder IS NOT NULL",
         summary_tables!(),
         "LEFT JOIN task_keys k ON k.task = t.id LEFT JOIN holders h ON h.id = t.last_holder \
-         LEFT JOIN results r ON r.task = t.id LEFT JOIN tasks o ON o.id = t.retry_of WHERE t.uuid = ?1"
+         LEFT JOIN results r ON r.task = t.id WHERE t.uuid = ?1"
     );
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([wanted.into_bytes()])?;
@@ -68,31 +97,48 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
         return Ok(None);
     };
     let (summary, spec) = summary(row)?;
-    let result = match row.get::<_, Option<String>>(17)? {
+    let result = match row.get::<_, Option<String>>(21)? {
         None => None,
         Some(text) => {
-            let tails: Option<Vec<u8>> = row.get(18)?;
+            let tails: Option<Vec<u8>> = row.get(22)?;
             Some(results::read(&text, tails.as_deref())?)
         }
     };
-    let is_held: bool = row.get(20)?;
+    let is_held: bool = row.get(23)?;
     let detail = TaskDetail {
         spec,
-        key: row.get(12)?,
-        lease: is_held.then_some(lease(row, 13)?),
-        holder: holder(row, 14)?.map(|holder| holder.to_string()),
-        cancel_requested: row.get(16)?,
+        key: row.get(16)?,
+        lease: is_held.then_some(lease(row, 17)?),
+        holder: holder(row, 18)?.map(|holder| holder.to_string()),
+        cancel_requested: row.get(20)?,
         result,
         history: history(conn, summary.id)?,
-        retry_of: row.get::<_, Option<[u8; 16]>>(19)?.map(Uuid::from_bytes),
+        upstream: upstream(conn, summary.id)?,
         summary,
     };
     Ok(Some(detail))
 }
 
+fn upstream(conn: &Connection, task: i64) -> Result<Vec<UpstreamRecord>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT u.id, u.uuid, e.name, e.wanted, u.state FROM upstreams e JOIN tasks u ON u.id = e.upstream
+         WHERE e.task = ?1 ORDER BY u.id",
+    )?;
+    let rows = statement.query_map([task], |row| {
+        Ok(UpstreamRecord {
+            id: row.get(0)?,
+            uuid: uuid(row, 1)?,
+            name: row.get(2)?,
+            when: wanted(row.get(3)?),
+            state: state(row, 4)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 fn history(conn: &Connection, task: i64) -> Result<Vec<AttemptRecord>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT a.attempt, a.lease, a.try_no, h.kind, h.uuid, a.started_us, a.ended_us, a.end
+        "SELECT a.attempt, a.lease, a.try_no, h.kind, h.uuid, a.started_us, a.ended_us, a.end, a.cause
          FROM attempts a LEFT JOIN holders h ON h.id = a.holder WHERE a.task = ?1 ORDER BY a.attempt",
     )?;
     let rows = statement.query_map([task], |row| {
@@ -104,6 +150,7 @@ fn history(conn: &Connection, task: i64) -> Result<Vec<AttemptRecord>, StoreErro
             started_at_us: row.get(5)?,
             ended_at_us: row.get(6)?,
             end: row.get(7)?,
+            cause: row.get(8)?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -246,10 +293,29 @@ pub(super) fn ends(
                 uuid: uuid(row, 2)?,
                 outcome,
                 result: results::read(&row.get::<_, String>(5)?, tails.as_deref())?,
+                follow_ups: Vec::new(),
             },
         });
+        let end = &mut ends.last_mut().expect("one was pushed").end;
+        if end
+            .result
+            .follow_ups
+            .as_ref()
+            .is_some_and(|some| some.accepted > 0)
+        {
+            end.follow_ups = follow_ups(conn, end.id)?;
+        }
     }
     Ok(ends)
+}
+
+/// What a task submitted; without repetitions of it.
+fn follow_ups(conn: &Connection, task: i64) -> Result<Vec<Uuid>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT uuid FROM tasks WHERE follow_up_of = ?1 AND retry_of IS NULL ORDER BY id",
+    )?;
+    let rows = statement.query_map([task], |row| uuid(row, 0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn cancel_orders(
@@ -349,7 +415,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<(TaskSummary, TaskSpec)> {
     let spec: TaskSpec = from_json(row, 8)?.unwrap_or_default();
     let state: TaskState = state(row, 3)?;
     let word: Option<String> = row.get(4)?;
-    let summary = TaskSummary {
+    let mut summary = TaskSummary {
         id: row.get(0)?,
         uuid: uuid(row, 1)?,
         suite: uuid(row, 2)?,
@@ -365,7 +431,18 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<(TaskSummary, TaskSpec)> {
         accepted_at_us: row.get(9)?,
         started_at_us: row.get(10)?,
         finished_at_us: row.get(11)?,
+        waits_for: if state == TaskState::Pending {
+            row.get(12)?
+        } else {
+            0
+        },
+        due_at_us: None,
+        retry_of: row.get::<_, Option<[u8; 16]>>(14)?.map(Uuid::from_bytes),
+        follow_up_of: row.get::<_, Option<[u8; 16]>>(15)?.map(Uuid::from_bytes),
     };
+    if state == TaskState::Pending && summary.waits_for == 0 {
+        summary.due_at_us = Some(row.get(13)?);
+    }
     Ok((summary, spec))
 }
 

@@ -11,6 +11,7 @@ use rusqlite::types::{FromSqlError, Type};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::chains::FROM_THE_FIRST;
 use super::db::{Db, json};
 use super::results::ResultRow;
 use crate::coordinator::store::clock::whole_us;
@@ -26,9 +27,11 @@ macro_rules! record_columns {
     () => {
         "t.id, t.uuid, t.suite, s.uuid, t.demand, t.state, t.lease, t.settled, t.holder, t.last_holder, t.cancel, \
          t.attempts, t.failures, t.max_attempts, t.backoff, t.open_attempt, t.queued_us, t.claimed_us, t.started_us, \
-         t.finished_us, t.reason, t.exit_code, t.requeue_cause"
+         t.finished_us, t.reason, t.exit_code, t.requeue_cause, t.retry_on, t.waits"
     };
 }
+/// How many they are.
+pub(super) const RECORD_COLUMNS: usize = 25;
 pub(super) use record_columns;
 
 /// Reads a record from a row that begins with [`record_columns`].
@@ -62,6 +65,8 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             .and_then(reason),
         exit_code: row.get(21)?,
         requeue_cause: row.get(22)?,
+        retry_on: from_json(row, 23)?,
+        waits: row.get(24)?,
     })
 }
 
@@ -185,6 +190,7 @@ struct TaskRow<'a> {
     cancel: i64,
     attempts: u32,
     failures: u32,
+    waits: u32,
     open_attempt: u32,
     queued: i64,
     claimed: Option<i64>,
@@ -208,6 +214,7 @@ impl<'a> TaskRow<'a> {
             cancel: wish_number(record.cancel),
             attempts: record.attempts,
             failures: record.failures,
+            waits: record.waits,
             open_attempt: record.open_attempt,
             queued: record.queued_us,
             claimed: record.claimed_us,
@@ -238,7 +245,7 @@ pub(super) const UPDATE_TASKS: &str = "
     UPDATE tasks SET
         state = v.value->>'$.state', lease = v.value->>'$.lease', settled = v.value->>'$.settled',
         holder = v.value->>'$.holder', last_holder = v.value->>'$.last_holder', cancel = v.value->>'$.cancel',
-        attempts = v.value->>'$.attempts', failures = v.value->>'$.failures',
+        attempts = v.value->>'$.attempts', failures = v.value->>'$.failures', waits = v.value->>'$.waits',
         open_attempt = v.value->>'$.open_attempt', queued_us = v.value->>'$.queued',
         claimed_us = v.value->>'$.claimed', started_us = v.value->>'$.started', finished_us = v.value->>'$.finished',
         reason = v.value->>'$.reason', exit_code = v.value->>'$.exit_code', requeue_cause = v.value->>'$.cause',
@@ -313,8 +320,18 @@ impl Db {
             .collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes records and effects back, and says what changed.
+    /// Writes records and effects back with all that follows for tasks that wait for them, and says what changed.
     pub(super) fn apply(&mut self, tasks: &[Tracked], fx: Effects) -> Result<Changes, StoreError> {
+        let mut changes = self.write(tasks, fx)?;
+        if self.tally.has_chains && !changes.ended.is_empty() {
+            let ended: Vec<i64> = changes.ended.iter().map(|end| end.end.id).collect();
+            changes.extend(self.follow(&ended, FROM_THE_FIRST)?);
+        }
+        Ok(changes)
+    }
+
+    /// Writes records and effects back, and says what changed.
+    pub(super) fn write(&mut self, tasks: &[Tracked], fx: Effects) -> Result<Changes, StoreError> {
         let now_us = self.clock.wall_us();
         let ends = self.number_ends(&fx.finished);
         let rows: Vec<_> = tasks
@@ -419,6 +436,7 @@ fn ended(finish: Finish, cursor: EndCursor, now_us: i64) -> Ended {
             uuid: finish.task.uuid,
             outcome: finish.outcome,
             result: finish.result,
+            follow_ups: Vec::new(),
         },
     }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
-use rusqlite::OptionalExtension;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::chains::{EdgeRow, wanted_number};
 use super::db::{CHUNK, Db, Demand, json};
 use super::rows::{Moves, state_number};
-use crate::coordinator::store::{Changes, NewTask, NewTasks, RetryTarget, StoreError, Submitted};
+use crate::coordinator::store::{Changes, NewTask, NewTasks, StoreError, Submitted};
 use crate::protocol::api::{SubmitResponse, SubmittedTask, SuiteRef};
+use crate::protocol::chain::Target;
 use crate::protocol::{TaskSpec, TaskState};
 
 /// Bytes of specs in one JSON document; larger sets are cut.
 const CHUNK_BYTES: usize = 8 << 20;
 /// The key scope of tasks that were submitted without naming a suite.
-const STORE_SCOPE: i64 = 0;
+pub(super) const STORE_SCOPE: i64 = 0;
 /// Name of a suite that was made because none was named.
 const UNNAMED: &str = "unnamed";
 
@@ -30,12 +31,15 @@ struct InsertRow<'a> {
     priority: i32,
     max_attempts: u32,
     backoff: Option<String>,
+    retry_on: Option<String>,
+    waits: usize,
     now: i64,
     milli_cpus: i64,
     mem: i64,
     gpus: u32,
     named: Option<String>,
     retry_of: Option<i64>,
+    follow_up_of: Option<i64>,
     spec_bytes: usize,
     spec: &'a str,
     scope: i64,
@@ -44,11 +48,11 @@ struct InsertRow<'a> {
 
 const INSERT_TASKS: &str = "
     INSERT INTO tasks (id, uuid, suite, demand, state, priority, max_attempts, backoff, accepted_us, queued_us,
-                       milli_cpus, mem_bytes, gpus, named, retry_of, spec_bytes)
+                       milli_cpus, mem_bytes, gpus, named, retry_of, spec_bytes, follow_up_of, retry_on, waits)
     SELECT value->>'$.id', unhex(value->>'$.uuid'), value->>'$.suite', value->>'$.demand', value->>'$.state',
            value->>'$.priority', value->>'$.max_attempts', value->>'$.backoff', value->>'$.now', value->>'$.now',
            value->>'$.milli_cpus', value->>'$.mem', value->>'$.gpus', value->>'$.named', value->>'$.retry_of',
-           value->>'$.spec_bytes'
+           value->>'$.spec_bytes', value->>'$.follow_up_of', value->>'$.retry_on', value->>'$.waits'
     FROM json_each(?1)";
 const INSERT_SPECS: &str =
     "INSERT INTO specs (task, spec) SELECT value->>'$.id', value->>'$.spec' FROM json_each(?1)";
@@ -57,19 +61,22 @@ const INSERT_KEYS: &str = "
     SELECT value->>'$.scope', value->>'$.key', value->>'$.id' FROM json_each(?1) WHERE value->>'$.key' IS NOT NULL";
 
 /// A task about to be inserted.
-struct Planned<'a> {
-    id: i64,
-    uuid: Uuid,
-    key: Option<&'a str>,
-    spec: &'a TaskSpec,
-    encoded: &'a str,
-    retry_of: Option<i64>,
+pub(super) struct Planned<'a> {
+    pub(super) id: i64,
+    pub(super) uuid: Uuid,
+    pub(super) suite: i64,
+    pub(super) key: Option<&'a str>,
+    pub(super) spec: &'a TaskSpec,
+    pub(super) encoded: &'a str,
+    pub(super) retry_of: Option<i64>,
+    pub(super) follow_up_of: Option<i64>,
+    pub(super) edges: Vec<EdgeRow>,
 }
 
 /// A task that has a key already.
 struct Known {
     task: SubmittedTask,
-    suite: Uuid,
+    suite: Suite,
 }
 
 /// A suite by both names.
@@ -88,90 +95,34 @@ impl Db {
         };
         let scope = named.map_or(STORE_SCOPE, |suite| suite.id);
         let known = self.known_keys(scope, &batch.tasks)?;
-        let (planned, tasks) = self.plan(&batch.tasks, &known);
-        let suite = match named {
-            Some(suite) => suite.uuid,
-            None if planned.is_empty() => known
-                .values()
-                .next()
-                .map_or_else(Uuid::nil, |known| known.suite),
-            None => {
-                let suite = self.create_suite(UNNAMED)?;
-                self.insert(suite.id, scope, &planned)?;
-                suite.uuid
-            }
+        let is_known =
+            |task: &NewTask| task.key.as_ref().is_some_and(|key| known.contains_key(key));
+        let suite = match (named, known.values().next()) {
+            (Some(suite), _) => suite,
+            (None, Some(first)) if batch.tasks.iter().all(is_known) => first.suite,
+            (None, _) => self.create_suite(UNNAMED)?,
         };
-        if let Some(suite) = named {
-            self.insert(suite.id, scope, &planned)?;
-        }
+        let (planned, tasks) = self.plan(&batch.tasks, &known, suite.id, None)?;
+        let changes = self.insert(scope, &planned)?;
         Ok(Submitted {
-            response: SubmitResponse { suite, tasks },
-            changes: accepted(planned.len()),
+            response: SubmitResponse {
+                suite: suite.uuid,
+                tasks,
+            },
+            changes,
         })
     }
 
-    pub(super) fn retry(
+    /// Stores what a task that has just completed submitted, in its suite.
+    pub(super) fn add_follow_ups(
         &mut self,
-        target: RetryTarget,
-    ) -> Result<(Vec<SubmittedTask>, Changes), StoreError> {
-        let (suite, old) = match target {
-            RetryTarget::Task(uuid) => self.one_to_retry(uuid)?,
-            RetryTarget::Suite(uuid) => self.all_to_retry(uuid)?,
-        };
-        let mut specs = Vec::with_capacity(old.len());
-        for (_, encoded) in &old {
-            let spec: TaskSpec = serde_json::from_str(encoded)
-                .map_err(|_| StoreError::Corrupt { what: "a spec" })?;
-            specs.push(spec);
-        }
-        let planned: Vec<_> = old
-            .iter()
-            .zip(&specs)
-            .map(|((id, encoded), spec)| Planned {
-                id: self.next_id(),
-                uuid: Uuid::now_v7(),
-                key: None,
-                spec,
-                encoded,
-                retry_of: Some(*id),
-            })
-            .collect();
-        self.insert(suite, STORE_SCOPE, &planned)?;
-        let tasks = planned.iter().map(submitted).collect();
-        Ok((tasks, accepted(planned.len())))
-    }
-
-    fn one_to_retry(&self, uuid: Uuid) -> Result<(i64, Vec<(i64, String)>), StoreError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT t.suite, t.id, t.state, p.spec FROM tasks t JOIN specs p ON p.task = t.id WHERE t.uuid = ?1",
-        )?;
-        let found = statement
-            .query_row([uuid.into_bytes()], |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    super::rows::state(row, 2)?,
-                    row.get(3)?,
-                ))
-            })
-            .optional()?;
-        match found {
-            None => Err(StoreError::NotFound { what: "task", uuid }),
-            Some((_, _, state, _)) if !state.is_terminal() => Err(StoreError::NotEnded(uuid)),
-            Some((suite, id, _, spec)) => Ok((suite, vec![(id, spec)])),
-        }
-    }
-
-    fn all_to_retry(&self, uuid: Uuid) -> Result<(i64, Vec<(i64, String)>), StoreError> {
-        let suite = self.suite_named(uuid)?.id;
-        let mut statement = self.conn.prepare_cached(
-            "SELECT t.id, p.spec FROM tasks t JOIN specs p ON p.task = t.id
-             WHERE t.suite = ?1 AND t.state IN (5, 6)
-                 AND NOT EXISTS (SELECT 1 FROM tasks r WHERE r.retry_of = t.id)
-             ORDER BY t.id",
-        )?;
-        let rows = statement.query_map([suite], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok((suite, rows.collect::<rusqlite::Result<_>>()?))
+        suite: i64,
+        of: i64,
+        tasks: &[NewTask],
+    ) -> Result<(Vec<Uuid>, Changes), StoreError> {
+        let (planned, tasks) = self.plan(tasks, &HashMap::new(), suite, Some(of))?;
+        let changes = self.insert(STORE_SCOPE, &planned)?;
+        Ok((tasks.iter().map(|task| task.uuid).collect(), changes))
     }
 
     fn suite_named(&self, uuid: Uuid) -> Result<Suite, StoreError> {
@@ -206,7 +157,7 @@ impl Db {
         let mut known = HashMap::new();
         for chunk in keys.chunks(CHUNK) {
             let mut statement = self.conn.prepare_cached(
-                "SELECT k.key, t.id, t.uuid, s.uuid
+                "SELECT k.key, t.id, t.uuid, s.uuid, s.id
                  FROM json_each(?2) AS wanted
                  JOIN task_keys k ON k.scope = ?1 AND k.key = wanted.value
                  JOIN tasks t ON t.id = k.task JOIN suites s ON s.id = t.suite",
@@ -217,7 +168,10 @@ impl Db {
                     uuid: super::rows::uuid(row, 2)?,
                     existing: true,
                 };
-                let suite = super::rows::uuid(row, 3)?;
+                let suite = Suite {
+                    id: row.get(4)?,
+                    uuid: super::rows::uuid(row, 3)?,
+                };
                 Ok((row.get(0)?, Known { task, suite }))
             })?;
             for row in rows {
@@ -233,8 +187,11 @@ impl Db {
         &mut self,
         tasks: &'a [NewTask],
         known: &HashMap<String, Known>,
-    ) -> (Vec<Planned<'a>>, Vec<SubmittedTask>) {
+        suite: i64,
+        follow_up_of: Option<i64>,
+    ) -> Result<(Vec<Planned<'a>>, Vec<SubmittedTask>), StoreError> {
         let mut planned = Vec::with_capacity(tasks.len());
+        let mut linked = Vec::new();
         let mut answer = Vec::with_capacity(tasks.len());
         let mut seen: HashMap<&str, SubmittedTask> = HashMap::new();
         for task in tasks {
@@ -253,38 +210,65 @@ impl Db {
             let new = Planned {
                 id: self.next_id(),
                 uuid: Uuid::now_v7(),
+                suite,
                 key,
                 spec: &task.spec,
                 encoded: &task.encoded,
                 retry_of: None,
+                follow_up_of,
+                edges: Vec::new(),
             };
+            if !task.links.is_empty() {
+                linked.push((planned.len(), task));
+            }
             answer.push(submitted(&new));
             if let Some(key) = key {
                 seen.insert(key, submitted(&new));
             }
             planned.push(new);
         }
-        (planned, answer)
+        let known = self.linked_by_uuid(linked.iter().map(|(_, task)| *task))?;
+        for (place, task) in linked {
+            planned[place].edges = edges(planned[place].id, task, &answer, &known);
+        }
+        Ok((planned, answer))
     }
 
-    fn next_id(&mut self) -> i64 {
+    /// Row ids of the tasks that links name by uuid.
+    fn linked_by_uuid<'a>(
+        &self,
+        tasks: impl Iterator<Item = &'a NewTask>,
+    ) -> Result<HashMap<Uuid, i64>, StoreError> {
+        let mut uuids: Vec<Uuid> = tasks
+            .flat_map(|task| &task.links)
+            .filter_map(|link| match link.target {
+                Target::Uuid(uuid) => Some(uuid),
+                Target::Place(_) => None,
+            })
+            .collect();
+        uuids.sort_unstable();
+        uuids.dedup();
+        super::query::task_ids(&self.conn, &uuids, "upstream task")
+    }
+
+    pub(super) fn next_id(&mut self) -> i64 {
         self.tally.last_task += 1;
         self.tally.last_task
     }
 
-    fn insert(
+    /// Stores tasks.
+    pub(super) fn insert(
         &mut self,
-        suite: i64,
         scope: i64,
         planned: &[Planned<'_>],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Changes, StoreError> {
         let now = self.clock.wall_us();
         let mut moves = Moves::default();
         let mut rows = Vec::with_capacity(planned.len().min(CHUNK));
         let mut bytes = 0;
         for task in planned {
-            let row = self.row(suite, scope, task, now)?;
-            moves.add(suite, row.demand, TaskState::Ready, 1);
+            let row = self.row(scope, task, now)?;
+            moves.add(task.suite, row.demand, first_state(task), 1);
             bytes += row.spec_bytes;
             rows.push(row);
             if rows.len() == CHUNK || bytes >= CHUNK_BYTES {
@@ -295,8 +279,20 @@ impl Db {
         }
         self.insert_rows(&rows)?;
         self.write_moves(&moves)?;
+        if planned.is_empty() {
+            return Ok(Changes::default());
+        }
         let accepted = i64::try_from(planned.len()).unwrap_or(i64::MAX);
-        self.meta_add("accepted", accepted)
+        self.meta_add("accepted", accepted)?;
+        let edges: Vec<EdgeRow> = planned.iter().flat_map(|task| task.edges.clone()).collect();
+        let ready = planned.iter().filter(|task| task.edges.is_empty()).count();
+        let mut changes = Changes {
+            accepted: planned.len() as u64,
+            ready: ready as u64,
+            ..Changes::default()
+        };
+        changes.extend(self.insert_edges(&edges)?);
+        Ok(changes)
     }
 
     fn insert_rows(&self, rows: &[InsertRow<'_>]) -> Result<(), StoreError> {
@@ -312,7 +308,6 @@ impl Db {
 
     fn row<'a>(
         &mut self,
-        suite: i64,
         scope: i64,
         task: &Planned<'a>,
         now: i64,
@@ -324,18 +319,21 @@ impl Db {
         Ok(InsertRow {
             id: task.id,
             uuid: task.uuid.simple().to_string(),
-            suite,
+            suite: task.suite,
             demand: self.demand_id(demand)?,
-            state: state_number(TaskState::Ready),
+            state: state_number(first_state(task)),
             priority: spec.priority,
             max_attempts: spec.max_attempts(),
             backoff: spec.backoff.as_ref().map(text),
+            retry_on: (!spec.retry_on.is_empty()).then(|| text(&spec.retry_on)),
+            waits: task.edges.len(),
             now,
             milli_cpus,
             mem: i64::try_from(spec.resources.mem_bytes.unwrap_or(0)).unwrap_or(i64::MAX),
             gpus: spec.resources.gpus,
             named: (!named.is_empty()).then(|| text(named)),
             retry_of: task.retry_of,
+            follow_up_of: task.follow_up_of,
             spec_bytes: task.encoded.len(),
             spec: task.encoded,
             scope,
@@ -358,7 +356,7 @@ impl Db {
     }
 }
 
-fn submitted(task: &Planned<'_>) -> SubmittedTask {
+pub(super) fn submitted(task: &Planned<'_>) -> SubmittedTask {
     SubmittedTask {
         id: task.id,
         uuid: task.uuid,
@@ -366,13 +364,42 @@ fn submitted(task: &Planned<'_>) -> SubmittedTask {
     }
 }
 
-fn accepted(tasks: usize) -> Changes {
-    let tasks = tasks as u64;
-    Changes {
-        accepted: tasks,
-        ready: tasks,
-        ..Changes::default()
+fn first_state(task: &Planned<'_>) -> TaskState {
+    if task.edges.is_empty() {
+        TaskState::Ready
+    } else {
+        TaskState::Pending
     }
+}
+
+/// The edges of a task whose links name places of `batch` or tasks by uuid.
+fn edges(
+    id: i64,
+    task: &NewTask,
+    batch: &[SubmittedTask],
+    known: &HashMap<Uuid, i64>,
+) -> Vec<EdgeRow> {
+    let mut edges: Vec<EdgeRow> = task
+        .links
+        .iter()
+        .zip(&task.spec.upstream)
+        .map(|(link, entry)| {
+            let (upstream, name) = match link.target {
+                Target::Place(place) => (batch[place].id, Some(entry.task.clone())),
+                Target::Uuid(uuid) => (known[&uuid], None),
+            };
+            EdgeRow {
+                task: id,
+                upstream,
+                wanted: wanted_number(link.when),
+                name,
+            }
+        })
+        .collect();
+    // Two names may mean one task: by `id` and by uuid, or two equal keys.
+    edges.sort_by_key(|edge| edge.upstream);
+    edges.dedup_by_key(|edge| edge.upstream);
+    edges
 }
 
 fn text<T: Serialize>(value: &T) -> String {

@@ -94,8 +94,20 @@ conformance_tests! {
         a_failure_is_tried_again_after_its_back_off,
         a_lost_holder_costs_no_allowed_failure,
         some_failures_are_final,
+        only_the_kinds_that_are_named_are_tried_again,
         a_retry_is_a_new_task_that_names_the_old,
         everything_survives_a_restart,
+    },
+    chains::{
+        a_task_waits_for_the_ends_it_names,
+        a_failure_ends_all_that_can_no_longer_be_run,
+        a_cancel_of_an_upstream_task_cancels_what_needs_it,
+        an_end_before_the_submit_counts,
+        a_back_off_of_an_upstream_task_is_no_end,
+        a_failed_graph_is_repeated_as_a_graph,
+        a_long_chain_ends_with_its_first_task,
+        follow_ups_come_with_the_end_of_their_task_and_once,
+        a_stale_end_and_a_cancelled_task_submit_nothing,
     },
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
@@ -179,6 +191,28 @@ async fn a_file_of_a_newer_program_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let files = Files::new();
+    let conn = Connection::open(files.dir.path().join("store.db")).unwrap();
+    conn.execute_batch(include_str!("schema_1.sql")).unwrap();
+    conn.execute_batch(
+        "INSERT INTO suites (uuid, name, created_us) VALUES (zeroblob(16), 'old', 1);
+         INSERT INTO demands (tags, milli_cpus, ready) VALUES ('[]', 0, 1);
+         INSERT INTO tasks (uuid, suite, demand, state, priority, max_attempts, accepted_us, queued_us, spec_bytes,
+                            milli_cpus, mem_bytes, gpus)
+         VALUES (zeroblob(16), 1, 1, 1, 0, 1, 1, 1, 17, 0, 0, 0);
+         INSERT INTO specs VALUES (1, '{\"args\":[\"true\"]}');
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(conn);
+    let store = files.try_open().await.unwrap();
+    let task = store.task(uuid::Uuid::nil()).await.unwrap().unwrap();
+    assert_eq!(task.spec, TaskSpec::argv(["true"]));
+    assert_eq!((task.summary.waits_for, task.upstream.len()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_closed_store_refuses_calls() {
     let files = Files::new();
     let store = files.try_open().await.unwrap();
@@ -227,7 +261,7 @@ async fn a_claim_reads_the_index_and_not_the_queue() {
     );
     let sorted = candidates.contains("TEMP B-TREE") || candidates.contains("SCAN tasks");
     assert!(!sorted, "{candidates}");
-    let due = plan("SELECT min(queued_us) FROM tasks WHERE state = 0");
+    let due = plan("SELECT min(queued_us) FROM tasks WHERE state = 0 AND waits = 0");
     assert!(due.contains("tasks_due"), "{due}");
     let held = plan("SELECT id FROM tasks t WHERE t.holder = ?1 AND cancel > 0");
     assert!(held.contains("tasks_held"), "{held}");
@@ -236,6 +270,14 @@ async fn a_claim_reads_the_index_and_not_the_queue() {
         ends.contains("tasks_end") && !ends.contains("TEMP B-TREE"),
         "{ends}"
     );
+    for edges in [super::chains::FROM_ENDED, super::chains::BEYOND] {
+        let edges = plan(edges);
+        assert!(edges.contains("upstreams_upstream"), "{edges}");
+        assert!(
+            !edges.contains("SCAN e") && !edges.contains("SCAN t"),
+            "{edges}"
+        );
+    }
     let update = plan(super::rows::UPDATE_TASKS);
     assert!(
         update.contains("SEARCH tasks USING INTEGER PRIMARY KEY"),
