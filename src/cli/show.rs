@@ -6,7 +6,7 @@ use super::table::{ago, fields, moment, size, table};
 use crate::protocol::api::{
     AttemptRecord, ManagerSummary, SuiteSummary, TaskDetail, TaskSummary, WorkerSummary,
 };
-use crate::protocol::{TaskResult, TaskState};
+use crate::protocol::{Artifact, TaskResult, TaskState};
 use crate::run::quote::shortened;
 use crate::run::summary::span;
 
@@ -80,6 +80,10 @@ pub(super) fn task(task: &TaskDetail) -> String {
         ),
         ("stdout", result.map(|result| size(result.stdout.bytes))),
         ("stderr", result.map(|result| size(result.stderr.bytes))),
+        (
+            "artifacts",
+            result.and_then(|result| artifacts(result, task)),
+        ),
     ]);
     if task.history.len() > 1 {
         let rows: Vec<_> = task.history.iter().map(attempt).collect();
@@ -104,6 +108,18 @@ fn end(result: &TaskResult) -> String {
         (None, Some(signal)) => format!("{}, signal {signal}", result.reason.as_str()),
         (None, None) => result.reason.as_str().to_owned(),
     }
+}
+
+/// What the task left, and whether it has arrived.
+fn artifacts(result: &TaskResult, task: &TaskDetail) -> Option<String> {
+    let one = |left: &Artifact| {
+        let mut stored = task.artifacts.iter();
+        let has_arrived = stored.any(|stored| stored.artifact.kind == left.kind);
+        let note = if has_arrived { "" } else { " (not arrived)" };
+        format!("{} {}{note}", left.kind, size(left.size_bytes))
+    };
+    let all: Vec<String> = result.artifacts.iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn run_time(result: &TaskResult) -> Option<String> {
@@ -236,6 +252,7 @@ mod tests {
             }),
             history: Vec::new(),
             retry_of: None,
+            artifacts: Vec::new(),
         };
         let text = task(&detail);
         assert!(text.contains("end         exit, exit code 3\n"), "{text}");

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::artifact::StoredArtifact;
 use super::control::{Desired, Mode};
 use super::ids::{Lease, Try};
 use super::report::{Outcome, ReportTaskOp, TaskResult};
@@ -153,6 +154,21 @@ pub struct TaskDetail {
     /// The task this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<Uuid>,
+    /// What the task left beside its output and the coordinator keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<StoredArtifact>,
+}
+
+/// Where an artifact can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactLink {
+    /// What it is, its size and digest.
+    #[serde(flatten)]
+    pub stored: StoredArtifact,
+    /// The address: a path of the coordinator that needs no token.
+    pub url: String,
+    /// Until when, in seconds since the Unix epoch.
+    pub expires_at_s: i64,
 }
 
 /// One execution.

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ids::{Lease, TaskRef, Try};
+use super::input::{Input, InputError, validate_all};
 use super::span::HumanDuration;
 
 /// Time between TERM and KILL when a spec names none.
@@ -50,7 +51,7 @@ pub struct TaskSpec {
     /// A signal some time before the time limit, written `USR1@60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Files to place in the task's directory before it starts.
+    /// Files to place in `MITO_RESOURCE_DIR` before it starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
     /// Amounts the task occupies while it runs.
@@ -97,21 +98,6 @@ pub enum Stdin {
     Text(String),
     /// The content of this file on the machine that runs the task.
     File(String),
-}
-
-/// A file to place in the task's directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Input {
-    /// Where the content comes from.
-    pub url: String,
-    /// Relative path below the task's directory.
-    pub path: String,
-    /// Expected SHA-256 in hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// Expected size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_bytes: Option<u64>,
 }
 
 /// Amounts a task occupies while it runs. One worker slot always; the rest on request.
@@ -239,6 +225,14 @@ pub enum SpecError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// An input that makes no sense.
+    #[error("`inputs[{index}]`: {source}")]
+    Input {
+        /// Its place.
+        index: usize,
+        /// The rule, in words for its author; part of the message because it is the message.
+        source: InputError,
+    },
     /// A field of a feature that this version does not have.
     #[error("`{0}` is not supported by this version; remove it")]
     Unsupported(&'static str),
@@ -297,6 +291,7 @@ impl TaskSpec {
         if self.max_attempts == Some(0) {
             return Err(range("max_attempts", 0, "1 or more"));
         }
+        validate_all(&self.inputs).map_err(|(index, source)| SpecError::Input { index, source })?;
         self.validate_supported()
     }
 
@@ -331,7 +326,6 @@ impl TaskSpec {
 
     fn validate_supported(&self) -> Result<(), SpecError> {
         let unsupported = [
-            (!self.inputs.is_empty(), "inputs"),
             (!self.upstream.is_empty(), "upstream"),
             (self.signal.is_some(), "signal"),
         ];
@@ -436,6 +430,9 @@ pub struct WorkerTaskResp {
     /// The task this one was derived from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_task_uuid: Option<Uuid>,
+    /// Where to read the inputs that are artifacts of other tasks, by the `url` that names them in the spec.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
     /// What to run.
     pub spec: TaskSpec,
 }

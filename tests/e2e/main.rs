@@ -9,6 +9,7 @@ mod support;
 mod cancel;
 mod crash;
 mod ends;
+mod files;
 mod heavy;
 mod input;
 mod resume;

@@ -20,10 +20,10 @@ use crate::coordinator::config::Durability;
 use crate::coordinator::store::OpenError;
 
 /// The schema version this program writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// One script per version, applied in order; a released script is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// How long a statement waits for another process's lock (a reader that checkpoints, a backup).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -97,6 +97,10 @@ conformance_tests! {
         a_retry_is_a_new_task_that_names_the_old,
         everything_survives_a_restart,
     },
+    artifacts::{
+        an_artifact_is_kept_with_its_size_and_shown_with_its_task,
+        only_the_last_holder_of_a_task_may_leave_artifacts,
+    },
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
         counts_follow_every_change,
