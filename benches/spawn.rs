@@ -7,7 +7,7 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use mitosis::protocol::frame::{CwdPolicy, EnvPolicy};
+use mitosis::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use mitosis::protocol::{Lease, TaskSpec, Try, WorkerTaskResp};
 use mitosis::worker::executor::{ExecConfig, Executor, StopOrder};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ fn main() {
         env: EnvPolicy::Inherit,
         cwd: CwdPolicy::TaskDir,
         worker_id: "bench".to_owned(),
+        coordinator_url: None,
+        kept_output: KeptOutput::Stays,
     };
     let mut executor = Executor::new(&config).expect("an executor");
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -76,6 +78,7 @@ async fn executor_round(executor: &mut Executor) {
             attempt: 1,
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
+            links: Default::default(),
             spec: TaskSpec::argv(["/bin/true"]),
         };
         let result = executor.run(&task, stop.clone(), |_| {}).await;

@@ -4,6 +4,7 @@
 //! client, or `run`. stdout is data; progress, logs and errors go to stderr. What a failure means for the exit code is
 //! decided in [`failure`], the numbers stand in [`crate::exit_code`].
 
+mod artifacts;
 mod bench;
 mod failure;
 mod global;

@@ -5,6 +5,7 @@
 //! to try again is the caller's decision, [`ClientError::is_retryable`] says whether it makes sense. The token is sent
 //! to the given host alone: redirects are not followed, and a proxy is not used on the way to this machine.
 
+mod artifacts;
 mod base_url;
 mod error;
 mod holders;

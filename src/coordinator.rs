@@ -12,6 +12,7 @@
 //!                         timer: leases and back-off that ran out
 //! ```
 
+mod artifacts;
 pub mod auth;
 pub mod config;
 pub mod core;
@@ -22,6 +23,7 @@ pub mod session;
 pub mod store;
 mod websocket;
 
+pub use artifacts::{ARTIFACTS_DIR, UploadError};
 pub use config::{CoordinatorConfig, Durability};
 pub use core::workers::{ControlPosition, RegisteredWorker};
 pub use core::{Archive, Coordinator, ModeTarget, Page, WaitFor};

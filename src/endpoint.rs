@@ -100,7 +100,8 @@ impl Endpoint {
 }
 
 /// The address as a client on this machine uses it: an unspecified one is reached over loopback.
-fn local_url(address: SocketAddr) -> String {
+/// The URL for clients on this machine of a server at `address`.
+pub(crate) fn local_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -7,6 +7,7 @@ pub mod comm;
 pub mod coordinator;
 pub mod endpoint;
 pub mod exit_code;
+mod file_stream;
 pub mod manager;
 pub mod private_file;
 pub mod process;

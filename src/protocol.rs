@@ -5,18 +5,22 @@
 //! named fields (unknown fields are ignored, so a newer peer may add some); over HTTP as JSON.
 
 pub mod api;
+pub mod artifact;
 pub mod chain;
 pub mod control;
 pub mod frame;
 pub mod ids;
+pub mod input;
 pub mod report;
 pub mod session;
+pub mod signed_url;
 pub mod span;
 pub mod strict;
 pub mod task;
 pub mod task_lines;
 pub mod upstream;
 
+pub use artifact::{Artifact, ArtifactKind};
 pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};
 pub use ids::{Boot, Lease, TaskRef, Try};
 pub use mitosis_bridge::ids::{Incarnation, LocalId};

@@ -16,22 +16,27 @@ use tokio::task::JoinHandle;
 use crate::coordinator::Coordinator;
 use crate::coordinator::auth::Scope;
 use crate::coordinator::http::ApiOptions;
-use crate::endpoint::{Endpoint, PublishedEndpoint};
+use crate::endpoint::{Endpoint, PublishedEndpoint, local_url};
 use crate::private_file::PrivateFileError;
 use crate::telemetry::metrics;
 
 /// Whom the token in an endpoint file is for, as logs show it.
 const SUBJECT: &str = "endpoint file";
 
-/// Where to serve and what.
+/// What to serve beside the API.
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
-    /// Address and port; port 0 for any free one.
-    pub listen: String,
     /// Where the endpoint file is left.
     pub state_dir: PathBuf,
     /// Where kept output of tasks may be read, if it lies on this machine.
     pub output_dir: Option<PathBuf>,
+}
+
+/// A port that is taken and not served yet.
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
 /// A served coordinator. Dropping it stops serving without waiting for calls in flight.
@@ -68,15 +73,26 @@ pub enum ServiceError {
 }
 
 impl Service {
-    /// Listens, leaves the endpoint file, and serves from then on.
+    /// Takes the port. Whoever connects from now on waits until it is served.
     ///
     /// # Errors
-    /// When the address or the directory refuses.
+    /// When the address refuses.
+    pub async fn listen(coordinator: &Coordinator, address: &str) -> Result<Port, ServiceError> {
+        let (listener, address) = listen(address).await?;
+        coordinator.served_at(&local_url(address));
+        Ok(Port { listener, address })
+    }
+
+    /// Leaves the endpoint file, and serves from then on.
+    ///
+    /// # Errors
+    /// When the directory refuses.
     pub async fn start(
         coordinator: &Coordinator,
+        port: Port,
         options: ServiceOptions,
     ) -> Result<Self, ServiceError> {
-        let (listener, address) = listen(&options.listen).await?;
+        let Port { listener, address } = port;
         let token = coordinator.issue_token(Scope::Admin, SUBJECT);
         let endpoint = Endpoint::of_this_process(address, token, coordinator.instance());
         let url = endpoint.url.clone();

@@ -17,6 +17,7 @@ pub mod backoff;
 mod clock;
 pub mod entry;
 pub mod executor;
+pub mod files;
 pub mod heartbeat;
 pub mod outbox;
 pub mod run;

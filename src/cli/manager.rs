@@ -21,6 +21,7 @@ use crate::coordinator::Durability;
 use crate::endpoint::{Discovery, Found, default_state_dir};
 use crate::exit_code::Exit;
 use crate::manager::{Exclusivity, Manager};
+use crate::protocol::frame::KeptOutput;
 use crate::shutdown::ShutdownSignals;
 use crate::telemetry::metrics;
 
@@ -68,6 +69,8 @@ impl ManagerArgs {
         };
         let mut config = self.managing.config(state_dir, self.durability);
         config.exclusivity = Exclusivity::Machine;
+        // The coordinator may be on another machine, and does not look into this directory anyway.
+        config.exec.kept_output = KeptOutput::Uploaded;
         let connector = self.connector()?;
         let serving = match self.metrics_listen {
             Some(address) => Some(serve_metrics(address).await?),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use bytes::Bytes;
 use clap::Args;
+use futures_util::stream::{BoxStream, StreamExt};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -17,10 +19,12 @@ use crate::client::{ApiClient, ClientError, LogStream};
 use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::endpoint::{DiscoverError, Discovery};
+use crate::protocol::ArtifactKind;
 use crate::protocol::api::{
     CancelRequest, CancelResponse, RetryRequest, SubmitRequest, SubmitResponse, SubmittedTask,
     TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
+use crate::protocol::artifact::StoredArtifact;
 use crate::run::output::{self, Stream};
 
 /// Variable that names a coordinator.
@@ -136,6 +140,11 @@ impl Reach {
         )))
     }
 
+    /// True when the tasks are a running service's, and may change.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self, Self::Service(_))
+    }
+
     /// Lets go of a store.
     pub(super) async fn close(self) {
         if let Self::Store(coordinator) = self {
@@ -162,6 +171,27 @@ impl Reach {
         self.task(uuid).await
     }
 
+    /// The content of an artifact.
+    pub(super) async fn artifact(
+        &self,
+        uuid: Uuid,
+        kind: ArtifactKind,
+    ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
+        match self {
+            Self::Service(service) => {
+                let link = service.0.artifact_link(uuid, kind).await;
+                let content = service.0.download(&link.map_err(refused)?).await;
+                let content = content.map_err(refused)?;
+                Ok(content.map(|chunk| chunk.map_err(refused)).boxed())
+            }
+            Self::Store(coordinator) => {
+                let content = coordinator.artifact_content(uuid, kind).await;
+                let (_, content) = content.map_err(refused_by_store)?;
+                Ok(content.map(|chunk| chunk.or_system()).boxed())
+            }
+        }
+    }
+
     /// What an ended task wrote.
     pub(super) async fn log(&self, uuid: Uuid, stream: Stream) -> Result<Vec<u8>, Failure> {
         if let Self::Service(service) = self {
@@ -184,6 +214,13 @@ impl Reach {
             Stream::Err => result.stderr,
         };
         let mut bytes = Vec::new();
+        if let Some(kind) = artifact_of(&task.artifacts, stream) {
+            let mut content = self.artifact(uuid, kind).await?;
+            while let Some(chunk) = content.next().await {
+                bytes.extend_from_slice(&chunk?);
+            }
+            return Ok(bytes);
+        }
         output::copy(&kept, &mut bytes).or_system()?;
         Ok(bytes)
     }
@@ -214,6 +251,16 @@ impl Reach {
             }
         }
     }
+}
+
+/// The artifact that is a stream's kept output, if there is one.
+fn artifact_of(artifacts: &[StoredArtifact], stream: Stream) -> Option<ArtifactKind> {
+    let wanted = match stream {
+        Stream::Out => ArtifactKind::Stdout,
+        Stream::Err => ArtifactKind::Stderr,
+    };
+    let mut kinds = artifacts.iter().map(|stored| stored.artifact.kind);
+    kinds.find(|kind| *kind == wanted)
 }
 
 fn only(name: &TaskName, found: &[Uuid]) -> Result<Uuid, Failure> {

@@ -132,11 +132,12 @@ impl CoordinatorArgs {
         signals: &mut ShutdownSignals,
     ) -> Result<Exit, Failure> {
         let options = ServiceOptions {
-            listen: self.serving.listen.clone(),
             state_dir: coordinator.config().state_dir.clone(),
             output_dir: None,
         };
-        let mut service = Service::start(coordinator, options).await.or_system()?;
+        let port = Service::listen(coordinator, &self.serving.listen).await;
+        let service = Service::start(coordinator, port.or_system()?, options).await;
+        let mut service = service.or_system()?;
         self.serving.tell(&service, coordinator)?;
         let failed = tokio::select! {
             _ = signals.next() => None,
@@ -236,15 +237,18 @@ impl UpArgs {
             .managing
             .config(state_dir.join(MANAGER_DIR), self.serving.durability);
         let options = ServiceOptions {
-            listen: self.serving.listen.clone(),
             output_dir: Some(config.output_dir()),
             state_dir,
         };
-        // The manager first: it ends what an earlier life left behind before anybody is answered.
+        // The port first, because workers bring artifacts to it; then the manager: it ends what an earlier life left
+        // behind before anybody is answered.
+        let port = Service::listen(coordinator, &self.serving.listen)
+            .await
+            .or_system()?;
         let manager = Manager::start(config, coordinator.local_connector())
             .await
             .or_system()?;
-        let mut service = match Service::start(coordinator, options).await {
+        let mut service = match Service::start(coordinator, port, options).await {
             Ok(service) => service,
             Err(error) => {
                 manager.shutdown(ShutdownRequest::Immediate).await;

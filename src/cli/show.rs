@@ -6,7 +6,7 @@ use super::table::{ago, fields, moment, size, table};
 use crate::protocol::api::{
     AttemptRecord, ManagerSummary, SuiteSummary, TaskDetail, TaskSummary, WorkerSummary,
 };
-use crate::protocol::{TaskResult, TaskState};
+use crate::protocol::{Artifact, TaskResult, TaskState};
 use crate::run::quote::shortened;
 use crate::run::summary::{plural, span};
 
@@ -126,6 +126,10 @@ pub(super) fn task(task: &TaskDetail) -> String {
         ("follow-ups", result.and_then(follow_ups)),
         ("stdout", result.map(|result| size(result.stdout.bytes))),
         ("stderr", result.map(|result| size(result.stderr.bytes))),
+        (
+            "artifacts",
+            result.and_then(|result| artifacts(result, task)),
+        ),
     ]);
     if task.history.len() > 1 {
         let rows: Vec<_> = task.history.iter().map(attempt).collect();
@@ -161,6 +165,18 @@ fn follow_ups(result: &TaskResult) -> Option<String> {
         text.push_str(&format!(", {} refused: {problems}", follow_ups.rejected));
     }
     Some(text)
+}
+
+/// What the task left, and whether it has arrived.
+fn artifacts(result: &TaskResult, task: &TaskDetail) -> Option<String> {
+    let one = |left: &Artifact| {
+        let mut stored = task.artifacts.iter();
+        let has_arrived = stored.any(|stored| stored.artifact.kind == left.kind);
+        let note = if has_arrived { "" } else { " (not arrived)" };
+        format!("{} {}{note}", left.kind, size(left.size_bytes))
+    };
+    let all: Vec<String> = result.artifacts.iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn run_time(result: &TaskResult) -> Option<String> {
@@ -298,6 +314,7 @@ mod tests {
             }),
             history: Vec::new(),
             upstream: Vec::new(),
+            artifacts: Vec::new(),
         };
         let text = task(&detail);
         assert!(text.contains("end         exit, exit code 3\n"), "{text}");

@@ -1,8 +1,12 @@
 //! `tasks`, `task`, `logs`: looking at tasks, through a service or, with none running, in the store.
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use uuid::Uuid;
 
+use super::artifacts;
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::ids::TaskName;
@@ -11,7 +15,7 @@ use super::reach::{Reach, ReachArgs};
 use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::TaskState;
-use crate::protocol::api::TaskFilter;
+use crate::protocol::api::{TaskDetail, TaskFilter};
 use crate::run::output::Stream;
 use crate::run::plan::now_us;
 
@@ -82,8 +86,18 @@ impl TasksArgs {
     }
 }
 
-/// Show everything about one task.
+const TASK_HELP: &str = "\
+Examples:
+  mitosis task 42
+  mitosis task 42 --json | jq .artifacts
+  mitosis task 42 --artifacts results/42
+
+--artifacts makes DIR/result and DIR/exec (the files the task left in MITO_RESULT_DIR and MITO_EXEC_DIR) and DIR/stdout and
+DIR/stderr, as far as there is something, and prints what it made. Nothing is overwritten.";
+
+/// Show everything about one task, or fetch what it left.
 #[derive(Debug, Args)]
+#[command(after_help = TASK_HELP)]
 pub(super) struct TaskArgs {
     /// The task: its uuid, the beginning of it, or its number.
     #[arg(value_name = "ID")]
@@ -91,6 +105,9 @@ pub(super) struct TaskArgs {
     /// One JSON object on stdout.
     #[arg(long)]
     json: bool,
+    /// Fetch the files the task left, and its output, into this directory.
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -98,16 +115,45 @@ pub(super) struct TaskArgs {
 impl TaskArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let reach = Reach::to_read(&self.reach).await?;
-        let task = reach.named_task(&self.task).await;
+        let looked = self.look(&reach).await;
         reach.close().await;
-        let task = task?;
+        let (task, made) = looked?;
         if self.json {
             output::json(&task)?;
-        } else {
+        } else if self.artifacts.is_none() {
             output::text(&show::task(&task))?;
+        } else {
+            let lines = made.iter().map(|path| format!("{}\n", path.display()));
+            output::text(&lines.collect::<String>())?;
         }
         Ok(Exit::Ok)
     }
+
+    async fn look(&self, reach: &Reach) -> Result<(TaskDetail, Vec<PathBuf>), Failure> {
+        let mut task = reach.named_task(&self.task).await?;
+        if self.artifacts.is_some() {
+            task = arrived(reach, task).await?;
+        }
+        let made = match &self.artifacts {
+            Some(dir) => artifacts::fetch(reach, &task, dir).await?,
+            None => Vec::new(),
+        };
+        Ok((task, made))
+    }
+}
+
+/// How long files that are on their way are waited for: they follow a task's end within moments, as a rule.
+const ARRIVAL: Duration = Duration::from_secs(10);
+const ARRIVAL_LOOK: Duration = Duration::from_millis(100);
+
+/// The task once everything it left has arrived at the coordinator, or as it is when that takes too long.
+async fn arrived(reach: &Reach, mut task: TaskDetail) -> Result<TaskDetail, Failure> {
+    let give_up = Instant::now() + ARRIVAL;
+    while reach.is_served() && !artifacts::is_complete(&task) && Instant::now() < give_up {
+        tokio::time::sleep(ARRIVAL_LOOK).await;
+        task = reach.task(task.summary.uuid).await?;
+    }
+    Ok(task)
 }
 
 /// Which streams to show.

@@ -162,6 +162,21 @@ impl ApiClient {
         }
     }
 
+    /// Reads an address that needs no token.
+    pub(super) async fn get_public(
+        &self,
+        url: &str,
+        limit: Duration,
+    ) -> Result<Response, ClientError> {
+        let sent = self.http.get(url).timeout(limit).send().await;
+        let response = sent.map_err(|error| self.failed(error))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
     /// Sends a call whose success has a JSON body.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let bytes = self.bytes(call).await?;

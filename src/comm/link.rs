@@ -26,6 +26,8 @@ pub struct ManagerEnd {
     pub frames_tx: flume::Sender<ToCoordinator>,
     /// Frames from the coordinator; closed when the session is over.
     pub frames_rx: flume::Receiver<ToManager>,
+    /// The coordinator's URL as this end reached it; `None` in memory, where the welcome says it.
+    pub url: Option<String>,
 }
 
 /// The coordinator's end.
@@ -46,6 +48,7 @@ pub fn pair() -> (ManagerEnd, CoordinatorEnd) {
         ManagerEnd {
             frames_tx: to_coordinator_tx,
             frames_rx: to_manager_rx,
+            url: None,
         },
         CoordinatorEnd {
             frames_tx: to_manager_tx,

@@ -146,7 +146,8 @@ impl Connector for WsConnector {
         let socket = opened.unwrap_or_else(|_| {
             Err(self.unreachable("the opening of the session took too long"))
         })?;
-        let (manager, coordinator) = link::pair();
+        let (mut manager, coordinator) = link::pair();
+        manager.url = Some(self.base.to_string());
         let ends = LinkEnds {
             inbound: coordinator.frames_tx,
             outbound: coordinator.frames_rx,

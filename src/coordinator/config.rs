@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::protocol::artifact::MAX_ARTIFACT_BYTES;
+
 /// Settings of one coordinator.
 #[derive(Debug, Clone)]
 pub struct CoordinatorConfig {
@@ -16,6 +18,8 @@ pub struct CoordinatorConfig {
     pub lease: Duration,
     /// How often holders are told to renew; several renewals fit into one lease.
     pub renew: Duration,
+    /// Largest artifact that is kept, in bytes.
+    pub artifact_limit_bytes: u64,
 }
 
 impl CoordinatorConfig {
@@ -27,6 +31,7 @@ impl CoordinatorConfig {
             durability: Durability::default(),
             lease: Duration::from_secs(120),
             renew: Duration::from_secs(10),
+            artifact_limit_bytes: MAX_ARTIFACT_BYTES,
         }
     }
 }

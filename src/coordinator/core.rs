@@ -10,6 +10,7 @@
 //! | `ends` | every commit of a terminal state | `wait`, subscribers to ends | the waiter reads the store |
 //! | `posts` | cancels and modes | sessions, control calls of workers | repeated with every renewal |
 
+mod artifacts;
 pub mod ends;
 mod follow_ups;
 mod manage;
@@ -25,17 +26,20 @@ pub mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use secrecy::SecretBox;
+use secrecy::{ExposeSecret, SecretBox};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::artifacts::ArtifactFiles;
 use super::config::CoordinatorConfig;
 use super::error::CoordinatorError;
 use super::store::sqlite::SqliteStore;
 use super::store::{Store, StoreError, SystemClock};
 
+use crate::protocol::signed_url::UrlKey;
+pub use artifacts::ArtifactContent;
 pub use manage::ModeTarget;
 pub(super) use posts::Post;
 pub use query::{Archive, Page};
@@ -65,6 +69,11 @@ pub(super) struct Shared {
     /// True, or closed: stop.
     stop: watch::Receiver<bool>,
     signing_seed: SecretBox<[u8; 32]>,
+    pub(super) artifacts: ArtifactFiles,
+    /// Signs addresses of artifacts.
+    pub(super) url_key: UrlKey,
+    /// Where this coordinator is served; set once it is.
+    pub(super) url: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -95,7 +104,9 @@ impl Coordinator {
         config: CoordinatorConfig,
         store: Arc<dyn Store>,
     ) -> Result<Self, CoordinatorError> {
-        let signing_seed = signing_seed(&*store).await?;
+        let signing_seed = secret_key(&*store, "signing_seed").await?;
+        let url_key = UrlKey::new(secret_key(&*store, "url_key").await?.expose_secret());
+        let artifacts = ArtifactFiles::open(&config.state_dir, config.artifact_limit_bytes)?;
         let last_end = store.last_end().await?;
         let (life, stop) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -107,6 +118,9 @@ impl Coordinator {
             timer: Notify::new(),
             stop,
             signing_seed,
+            artifacts,
+            url_key,
+            url: OnceLock::new(),
         });
         tokio::spawn(timer::run(Arc::clone(&shared)));
         Ok(Self {
@@ -166,13 +180,15 @@ impl Shared {
     }
 }
 
-/// The seed kept in the store; drawn now when the store is new.
-async fn signing_seed(store: &dyn Store) -> Result<SecretBox<[u8; 32]>, CoordinatorError> {
+/// The key kept in the store under a name; drawn now when the store is new.
+async fn secret_key(
+    store: &dyn Store,
+    name: &'static str,
+) -> Result<SecretBox<[u8; 32]>, CoordinatorError> {
     let mut candidate = [0; 32];
     getrandom::fill(&mut candidate).map_err(CoordinatorError::Random)?;
-    let kept = store.secret("signing_seed", candidate.to_vec()).await?;
-    let kept = <[u8; 32]>::try_from(kept.as_slice()).map_err(|_| StoreError::Corrupt {
-        what: "the signing seed",
-    })?;
+    let kept = store.secret(name, candidate.to_vec()).await?;
+    let kept =
+        <[u8; 32]>::try_from(kept.as_slice()).map_err(|_| StoreError::Corrupt { what: "a key" })?;
     Ok(SecretBox::new(Box::new(kept)))
 }

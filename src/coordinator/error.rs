@@ -4,6 +4,7 @@
 
 use uuid::Uuid;
 
+use super::artifacts::UploadError;
 use super::store::{OpenError, StoreError};
 use crate::protocol::chain::ChainError;
 use crate::protocol::task::SpecError;
@@ -17,6 +18,9 @@ pub enum CoordinatorError {
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An artifact was not taken, or cannot be read.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     /// A submit without tasks that names no new suite.
     #[error("the submit has no tasks; give at least one, or ask for a new suite by name")]
     NothingSubmitted,
@@ -94,10 +98,16 @@ impl CoordinatorError {
             Self::Store(StoreError::NotFound { .. }) => "not_found",
             Self::Store(StoreError::NotEnded(_)) => "not_ended",
             Self::Store(StoreError::Replaced) => "replaced",
+            Self::Store(StoreError::Superseded(_)) => "superseded",
             Self::Store(StoreError::Closed) | Self::Stopping => "stopping",
             Self::Store(StoreError::Backend { .. } | StoreError::Corrupt { .. })
             | Self::Open(_)
             | Self::Random(_) => "store",
+            Self::Upload(UploadError::TooLarge { .. }) => "too_large",
+            Self::Upload(UploadError::Digest { .. } | UploadError::BrokeOff) => "bad_artifact",
+            Self::Upload(UploadError::Silence) => "body_timeout",
+            Self::Upload(UploadError::NoRoom(_)) => "no_room",
+            Self::Upload(UploadError::Files(_)) => "store",
             Self::NothingSubmitted | Self::BadTask { .. } | Self::BadChain(_) => "bad_task",
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::BadQuery { .. } => "bad_query",

@@ -10,6 +10,7 @@
 //! ```
 
 mod access;
+mod artifacts;
 mod failure;
 mod health;
 mod input;
@@ -44,6 +45,7 @@ use crate::protocol::api::API_ROOT;
 pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
     let api = OpenApiRouter::new()
         .merge(tasks::routes())
+        .merge(artifacts::routes())
         .merge(logs::routes())
         .merge(suites::routes())
         .merge(managers::routes())

@@ -25,15 +25,15 @@ use uuid::Uuid;
 
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
-use crate::protocol::{CancelOrder, Mode};
+use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
 
 pub use clock::{Clock, SystemClock};
 pub use error::{OpenError, StoreError};
 pub use model::{
-    Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, ClaimedTask, Committed,
-    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
-    LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered, Registration, Reported,
-    RetryTarget, Submitted, TaskQuery, Unstarted,
+    ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
+    ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
+    HolderSession, LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered,
+    Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -65,6 +65,12 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` for the first that does not exist.
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError>;
+
+    /// What is kept of a task beside its result.
+    ///
+    /// # Errors
+    /// `NotFound` when the task does not exist.
+    async fn artifacts(&self, task: Uuid) -> Result<Vec<ArtifactRecord>, StoreError>;
 }
 
 /// Durable tasks, leases and results.
@@ -182,6 +188,23 @@ pub trait Store: StoreReader {
         kind: HolderKind,
         heard_within: Duration,
     ) -> Result<Vec<HolderRecord>, StoreError>;
+
+    /// Says whether an artifact that comes behind `fence` would be kept.
+    ///
+    /// # Errors
+    /// `Superseded` when the lease is not the task's last or was somebody else's; `NotFound`.
+    async fn check_upload(&self, fence: UploadFence) -> Result<(), StoreError>;
+
+    /// Records an artifact whose bytes are complete, in place of an earlier one of its kind. Returns the lease of one
+    /// that was made under another lease and is not needed any more.
+    ///
+    /// # Errors
+    /// As [`Store::check_upload`].
+    async fn keep_artifact(
+        &self,
+        fence: UploadFence,
+        artifact: Artifact,
+    ) -> Result<Option<Lease>, StoreError>;
 
     /// The books: accepted = finished + in flight, counted in one transaction.
     async fn audit(&self) -> Result<Audit, StoreError>;

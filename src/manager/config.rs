@@ -9,7 +9,7 @@ use std::time::Duration;
 use mitosis_bridge::config::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
 
-use crate::protocol::frame::{CwdPolicy, EnvPolicy};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 
 use super::error::ManagerError;
 
@@ -69,6 +69,7 @@ impl ManagerConfig {
             exec: ExecDefaults {
                 env: EnvPolicy::AllowList,
                 cwd: CwdPolicy::TaskDir,
+                kept_output: KeptOutput::Stays,
             },
             worker_program: WorkerProgram::Current,
             durability: Durability::Process,
@@ -157,6 +158,8 @@ pub struct ExecDefaults {
     pub env: EnvPolicy,
     /// Their working directory when the spec names none.
     pub cwd: CwdPolicy,
+    /// What becomes of output that is longer than the tail.
+    pub kept_output: KeptOutput,
 }
 
 /// Which program the workers run.

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use mitosis_bridge::cost::Cost;
 use mitosis_bridge::server::{Gate, Ring, Wake};
+use uuid::Uuid;
 
 use crate::protocol::control::WorkerMode;
 use crate::protocol::report::ReportTaskOp;
@@ -43,10 +44,12 @@ mod leases;
 mod reports;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod wishes;
 
 pub(crate) use holders::Ended;
 pub(crate) use reports::Source;
+use uploads::Uploads;
 
 /// Answer slot of one report; the loop maps it to the bridge's token.
 pub(crate) type ReplyId = u64;
@@ -107,6 +110,8 @@ pub(crate) struct Settings {
     pub(crate) epoch: u64,
     /// Number of the first record to be spooled.
     pub(crate) first_ticket: u64,
+    /// The manager's name.
+    pub(crate) manager: Uuid,
 }
 
 /// A living incarnation, and what it holds: two leases at most, because a worker's next fetch may overtake its last
@@ -149,6 +154,7 @@ struct Waiting {
     incarnation: Incarnation,
     seq: u64,
     verdict: Verdict,
+    url: Option<String>,
 }
 
 /// The machine.
@@ -172,6 +178,7 @@ pub(crate) struct Reactor {
     next_ticket: u64,
     durable: u64,
     connected: bool,
+    uploads: Option<Uploads>,
     /// Length of a lease and the part of it in which nothing is started any more.
     lease: Duration,
     paused: Pause,
@@ -222,6 +229,7 @@ impl Reactor {
             next_ticket: settings.first_ticket,
             durable: settings.first_ticket.saturating_sub(1),
             connected: false,
+            uploads: None,
             lease: Duration::from_secs(120),
             paused: Pause::default(),
             draining: None,

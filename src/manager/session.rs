@@ -239,7 +239,7 @@ impl Session {
         self.next_id
     }
 
-    fn up(&mut self, welcome: Welcome, asked: Instant) -> SessionEvent {
+    fn up(&mut self, mut welcome: Welcome, asked: Instant) -> SessionEvent {
         if welcome.version != PROTOCOL_VERSION {
             return self.refused(format!(
                 "it speaks version {} of the protocol and this manager version {PROTOCOL_VERSION}",
@@ -249,6 +249,7 @@ impl Session {
         if let State::Greeting(link, _) = std::mem::replace(&mut self.state, State::Over) {
             let renew_every = Duration::from_millis(welcome.renew_ms.max(1));
             self.backoff.reset();
+            welcome.url = link.url.clone().or(welcome.url);
             self.state = State::Open(Open {
                 link,
                 claim: None,

@@ -198,6 +198,7 @@ impl Launcher {
             instance: shared.instance.clone(),
             env: shared.exec.env,
             cwd: shared.exec.cwd.clone(),
+            kept_output: shared.exec.kept_output,
             control,
         };
         Bytes::from(encode(&setup))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::artifact::StoredArtifact;
 use super::control::{Desired, Mode};
 use super::ids::{Lease, Try};
 use super::report::{Outcome, ReportTaskOp, TaskResult};
@@ -174,6 +175,9 @@ pub struct TaskDetail {
     /// The tasks it waits for, or waited for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<UpstreamRecord>,
+    /// What the task left beside its output and the coordinator keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<StoredArtifact>,
 }
 
 /// A task that another waits for.
@@ -190,6 +194,18 @@ pub struct UpstreamRecord {
     pub when: UpstreamEnd,
     /// Where it stands.
     pub state: TaskState,
+}
+
+/// Where an artifact can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactLink {
+    /// What it is, its size and digest.
+    #[serde(flatten)]
+    pub stored: StoredArtifact,
+    /// The address: a path of the coordinator that needs no token.
+    pub url: String,
+    /// Until when, in seconds since the Unix epoch.
+    pub expires_at_s: i64,
 }
 
 /// One execution.

@@ -42,8 +42,21 @@ pub struct WorkerSetup {
     pub env: EnvPolicy,
     /// The working directory of tasks that name none.
     pub cwd: CwdPolicy,
+    /// What becomes of kept output.
+    #[serde(default)]
+    pub kept_output: KeptOutput,
     /// The control state at the time of the invitation.
     pub control: ControlState,
+}
+
+/// What becomes of output that is longer than the tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum KeptOutput {
+    /// It stays in the output directory, where the coordinator reads it.
+    #[default]
+    Stays,
+    /// It is uploaded like other artifacts: the coordinator does not see the output directory.
+    Uploaded,
 }
 
 /// The environment tasks start from; the spec's variables and `MITO_*` are added.
@@ -98,6 +111,7 @@ mod tests {
     use crate::protocol::task::TaskSpec;
     use proptest::prelude::*;
     use proptest::sample::Index;
+    use std::collections::BTreeMap;
     use uuid::Uuid;
 
     #[test]
@@ -110,6 +124,7 @@ mod tests {
             attempt: 1,
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
+            links: Default::default(),
             spec: TaskSpec::shell_line("echo hi"),
         };
         let frame = FetchTaskResponse::Task(Box::new(task));
@@ -140,6 +155,7 @@ mod tests {
             attempt: 1,
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
+            links: BTreeMap::from([("artifact:a/result".to_owned(), "/a".to_owned())]),
             spec: TaskSpec::shell_line("echo hi"),
         };
         let report = TaskReport {
@@ -164,6 +180,7 @@ mod tests {
             instance: "0123abcd".to_owned(),
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
+            kept_output: KeptOutput::Stays,
             control: ControlState::default(),
         };
         vec![

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::artifact::Artifact;
 use super::ids::{Lease, TaskRef, Try};
 
 /// One report, numbered by its sender.
@@ -239,6 +240,9 @@ pub struct TaskResult {
     /// What it submitted through `MITO_NEW_TASK`, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_ups: Option<Box<FollowUps>>,
+    /// What the task left beside its output. The bytes follow, or have followed, by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// Most bytes of follow-up tasks of one task.
@@ -306,7 +310,17 @@ impl TaskResult {
             stdout: Output::default(),
             stderr: Output::default(),
             follow_ups: None,
+            artifacts: Vec::new(),
         }
+    }
+
+    /// Adds a sentence for people to what is said already.
+    pub fn note(&mut self, text: &str) {
+        let message = self.message.get_or_insert_default();
+        if !message.is_empty() {
+            message.push_str("; ");
+        }
+        message.push_str(text);
     }
 
     /// Wall time of the execution in microseconds; 0 when nothing was started.
@@ -372,7 +386,8 @@ mod tail_bytes {
 pub struct ReportTaskResp {
     /// True exactly when the report is closed: accepted now or earlier.
     pub success: bool,
-    /// Where to upload artifacts, if any are wanted.
+    /// Where to upload artifacts, if any are wanted: a path of the coordinator, or a whole address, with `{kind}` where
+    /// the artifact's kind belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// What became of the report.

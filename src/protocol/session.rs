@@ -156,6 +156,12 @@ pub struct Welcome {
     pub drop: Vec<HeldLease>,
     /// What is wanted now.
     pub directive: ControlState,
+    /// The coordinator's own URL, if it is served; a manager that came by a URL knows a better one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Key with which the manager signs addresses for uploads ([`super::signed_url`]).
+    #[serde(default, with = "serde_bytes")]
+    pub upload_key: Vec<u8>,
 }
 
 /// One report on its way from the spool to the store.

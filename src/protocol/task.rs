@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ids::{Lease, TaskRef, Try};
+use super::input::{Input, InputError, validate_all};
 use super::report::Reason;
 use super::span::HumanDuration;
 use super::upstream::{Upstream, UpstreamForm, uuid_in};
@@ -57,7 +58,7 @@ pub struct TaskSpec {
     /// A signal some time before the time limit, written `USR1@60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// Files to place in the task's directory before it starts.
+    /// Files to place in `MITO_RESOURCE_DIR` before it starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
     /// Amounts the task occupies while it runs.
@@ -108,21 +109,6 @@ pub enum Stdin {
     Text(String),
     /// The content of this file on the machine that runs the task.
     File(String),
-}
-
-/// A file to place in the task's directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Input {
-    /// Where the content comes from.
-    pub url: String,
-    /// Relative path below the task's directory.
-    pub path: String,
-    /// Expected SHA-256 in hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// Expected size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_bytes: Option<u64>,
 }
 
 /// Amounts a task occupies while it runs. One worker slot always; the rest on request.
@@ -253,6 +239,14 @@ pub enum SpecError {
     /// One task waited for twice.
     #[error("`upstream` names `{0}` twice; name each task once")]
     SameUpstream(String),
+    /// An input that makes no sense.
+    #[error("`inputs[{index}]`: {source}")]
+    Input {
+        /// Its place.
+        index: usize,
+        /// The rule, in words for its author; part of the message because it is the message.
+        source: InputError,
+    },
     /// A field of a feature that this version does not have.
     #[error("`{0}` is not supported by this version; remove it")]
     Unsupported(&'static str),
@@ -316,6 +310,7 @@ impl TaskSpec {
             return Err(SpecError::NotRetryable(reason.as_str()));
         }
         self.validate_upstream()?;
+        validate_all(&self.inputs).map_err(|(index, source)| SpecError::Input { index, source })?;
         self.validate_supported()
     }
 
@@ -369,14 +364,10 @@ impl TaskSpec {
     }
 
     fn validate_supported(&self) -> Result<(), SpecError> {
-        let unsupported = [
-            (!self.inputs.is_empty(), "inputs"),
-            (self.signal.is_some(), "signal"),
-        ];
-        match unsupported.into_iter().find(|(used, _)| *used) {
-            Some((_, field)) => Err(SpecError::Unsupported(field)),
-            None => Ok(()),
+        if self.signal.is_some() {
+            return Err(SpecError::Unsupported("signal"));
         }
+        Ok(())
     }
 }
 
@@ -474,6 +465,9 @@ pub struct WorkerTaskResp {
     /// The task this one was derived from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_task_uuid: Option<Uuid>,
+    /// Where to read the inputs that are artifacts of other tasks, by the `url` that names them in the spec.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
     /// What to run.
     pub spec: TaskSpec,
 }

@@ -11,7 +11,7 @@ use super::summary::Figures;
 use crate::coordinator::{Coordinator, Durability};
 use crate::manager::config::{Durability as SpoolDurability, ExecDefaults};
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
-use crate::protocol::frame::{CwdPolicy, EnvPolicy};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::service::{Service, ServiceOptions};
 use crate::shutdown::ShutdownRequest;
 
@@ -20,8 +20,8 @@ pub const MANAGER_DIR: &str = "manager";
 /// Where the HTTP face of a run listens.
 const ANY_LOCAL_PORT: &str = "127.0.0.1:0";
 
-/// How long the workers of a finished run have to leave.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the workers of a finished run have to leave; idle ones leave at once, the others bring what tasks left.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Manager and HTTP face of a run.
 #[derive(Debug)]
@@ -42,13 +42,16 @@ impl Engine {
     ) -> Result<Self, RunError> {
         let config = manager_config(options, state_dir)?;
         let serving = ServiceOptions {
-            listen: ANY_LOCAL_PORT.to_owned(),
             state_dir: state_dir.to_owned(),
             output_dir: Some(config.output_dir()),
         };
-        let service = Service::start(coordinator, serving)
+        let failed = |error| RunError::Service(Box::new(error));
+        let port = Service::listen(coordinator, ANY_LOCAL_PORT)
             .await
-            .map_err(|error| RunError::Service(Box::new(error)))?;
+            .map_err(failed)?;
+        let service = Service::start(coordinator, port, serving)
+            .await
+            .map_err(failed)?;
         match Manager::start(config, coordinator.local_connector()).await {
             Ok(manager) => Ok(Self { manager, service }),
             Err(error) => {
@@ -110,6 +113,7 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
     config.exec = ExecDefaults {
         env: EnvPolicy::Inherit,
         cwd: CwdPolicy::Fixed(cwd),
+        kept_output: KeptOutput::Stays,
     };
     config.durability = match options.durability {
         Durability::Process => SpoolDurability::Process,

@@ -23,7 +23,7 @@ use super::progress::Standing;
 use super::state_dir::{Removal, StateDir};
 use super::summary::{Figures, Summary};
 use super::verdict;
-use crate::coordinator::{Coordinator, CoordinatorConfig};
+use crate::coordinator::{ARTIFACTS_DIR, Coordinator, CoordinatorConfig};
 use crate::exit_code::Exit;
 use crate::protocol::api::TaskEnd;
 use crate::protocol::{Outcome as TaskOutcome, TaskResult, TaskState};
@@ -347,11 +347,19 @@ fn conclude(
             state_dir: path,
         });
     }
+    let has_artifacts = holds_artifacts(&path);
     let removed = exit == Exit::Ok
+        && !has_artifacts
         && state_dir
             .remove_after_success()
             .map_err(RunError::io("remove the state directory"))?;
     let mut hints = Vec::new();
+    if has_artifacts {
+        hints.push(format!(
+            "files that tasks left are kept; fetch them with: mitosis task NUMBER --artifacts DIR --state-dir {}",
+            path.display()
+        ));
+    }
     if counts.unfinished > 0 {
         let command = notes::resume_command(&path, &options.again);
         hints.push(format!("resume with: {command}"));
@@ -370,4 +378,10 @@ fn conclude(
         exit,
         hints,
     })
+}
+
+/// True when the coordinator keeps something that a task left.
+fn holds_artifacts(state_dir: &Path) -> bool {
+    let kept = std::fs::read_dir(state_dir.join(ARTIFACTS_DIR));
+    kept.is_ok_and(|mut entries| entries.next().is_some())
 }

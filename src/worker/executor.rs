@@ -16,6 +16,7 @@
 //! | `directories` | the slot's directories, made once and wiped only when not empty |
 //! | `capture`, `compact` | output files and their limit |
 //! | `stdin` | what descriptor 0 reads |
+//! | `files` | inputs before the start, what was left after the end |
 //! | `follow_ups` | what the task wrote to `MITO_NEW_TASK` |
 //!
 //! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
@@ -26,6 +27,7 @@ mod capture;
 mod compact;
 mod directories;
 mod environment;
+mod files;
 mod follow_ups;
 mod prepare;
 mod running;
@@ -38,7 +40,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::protocol::frame::{CwdPolicy, EnvPolicy, WorkerSetup};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
 
 pub use prepare::{Executor, Prepared};
 pub use running::{Running, Started};
@@ -59,6 +61,10 @@ pub struct ExecConfig {
     pub cwd: CwdPolicy,
     /// Value of `MITO_WORKER_ID`.
     pub worker_id: String,
+    /// The coordinator's URL, for artifacts and inputs.
+    pub coordinator_url: Option<String>,
+    /// What becomes of kept output.
+    pub kept_output: KeptOutput,
 }
 
 impl ExecConfig {
@@ -72,6 +78,9 @@ impl ExecConfig {
             env: setup.env,
             cwd: setup.cwd.clone(),
             worker_id: worker_id.into(),
+            // A manager makes every address whole.
+            coordinator_url: None,
+            kept_output: setup.kept_output,
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::shutdown::ShutdownRequest;
 use super::backoff::Jitter;
 use super::clock::now;
 use super::executor::StopOrder;
+use super::files::ArtifactSender;
 use super::heartbeat::{HeartbeatRule, keep_beating};
 use super::outbox::Outbox;
 use super::runner::TaskRunner;
@@ -58,6 +59,8 @@ pub struct Parts<'a> {
     pub comm: &'a dyn WorkerComm,
     /// Executes tasks.
     pub runner: &'a dyn TaskRunner,
+    /// Delivers what tasks left.
+    pub sender: &'a dyn ArtifactSender,
     /// Is told where the worker stands.
     pub status: &'a dyn WorkerStatus,
 }
@@ -71,6 +74,9 @@ pub struct LoopConfig {
     pub heartbeat: HeartbeatRule,
 }
 
+/// Tasks whose artifacts may be on their way; with as many, nothing is fetched: a slot's disk is finite. One more is
+/// fetched while the report of the last is unanswered.
+const MOST_DELIVERIES: usize = 4;
 /// Most reports on their way over IPC, whose service keeps their order.
 const IPC_REPORT_WINDOW: usize = 4;
 /// How often a managed worker stamps its status block while a task is in hand.
@@ -128,6 +134,7 @@ enum Happened {
     Answered(u64, Result<ReportTaskResp, CommError>),
     TaskEnded(Result<TaskResult, Box<dyn Any + Send>>),
     Fetched(Result<Fetched, CommError>),
+    Delivered,
     Timer,
 }
 
@@ -152,6 +159,8 @@ struct Worker<'a> {
     running: Option<Running<'a>>,
     /// At most `report_window`; each answers once.
     sending: FuturesUnordered<Sending<'a>>,
+    /// Artifacts of at most [`MOST_DELIVERIES`] tasks on their way.
+    delivering: FuturesUnordered<BoxFuture<'a, ()>>,
     in_hand: Option<HandOver>,
     lost: Option<CommError>,
     /// When leaving ends, delivered or not.
@@ -174,6 +183,7 @@ impl<'a> Worker<'a> {
             fetch_failures: 0,
             running: None,
             sending: FuturesUnordered::new(),
+            delivering: FuturesUnordered::new(),
             in_hand: None,
             lost: None,
             leave_by: None,
@@ -192,7 +202,8 @@ impl<'a> Worker<'a> {
         if self.leave_by.is_some_and(|by| by <= now()) {
             return true;
         }
-        let nothing_to_send = self.outbox.is_empty() || self.lost.is_some();
+        let nothing_to_send =
+            self.outbox.is_empty() && self.delivering.is_empty() || self.lost.is_some();
         self.state.phase() == Phase::Leaving && nothing_to_send
     }
 
@@ -211,6 +222,7 @@ impl<'a> Worker<'a> {
             Some((seq, answer)) = self.sending.next() => Happened::Answered(seq, answer),
             result = wait_for(&mut self.running) => Happened::TaskEnded(result),
             answer = wait_for(&mut self.fetching) => Happened::Fetched(answer),
+            Some(()) = self.delivering.next() => Happened::Delivered,
             error = &mut peer.heartbeat, if self.lost.is_none() => Happened::Lost(error),
             () = sleep_until(timer), if timer.is_some() => Happened::Timer,
         }
@@ -232,6 +244,12 @@ impl<'a> Worker<'a> {
         // Dropping the runner's future kills what an immediate stop could not wait for.
         let still_running = self.running.take().is_some();
         self.sending.clear();
+        if !self.delivering.is_empty() {
+            warn!(
+                tasks = self.delivering.len(),
+                "artifacts are not delivered and are lost"
+            );
+        }
         if self.lost.is_none() {
             self.parts.comm.leave(GOODBYE_LIMIT).await;
         }

@@ -11,6 +11,7 @@ mod cancel;
 mod chains;
 mod crash;
 mod ends;
+mod files;
 mod heavy;
 mod input;
 mod resume;

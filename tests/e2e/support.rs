@@ -10,6 +10,7 @@ pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod tasks;
 pub(crate) mod wait;
+pub(crate) mod web;
 
 pub(crate) use program::Running;
 pub(crate) use sandbox::Sandbox;

@@ -93,6 +93,7 @@ fn task() -> Box<WorkerTaskResp> {
         attempt: 1,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
+        links: Default::default(),
         spec: TaskSpec::argv(["true"]),
     })
 }

@@ -160,6 +160,7 @@ impl Coordinator {
             try_no: Try(1),
             op: body.op,
         };
+        let url = self.shared.upload_address(&report);
         let commit = Commit {
             report,
             attempt: 0,
@@ -168,7 +169,10 @@ impl Coordinator {
         let verdicts = self.shared.commit(post.id, vec![commit]).await?;
         let verdict = verdicts.into_iter().next();
         let verdict = verdict.expect("one report has one verdict");
-        Ok(ReportTaskResp::of(verdict, seq))
+        Ok(ReportTaskResp {
+            url: url.filter(|_| verdict.closes()),
+            ..ReportTaskResp::of(verdict, seq)
+        })
     }
 
     /// What is wanted of a worker: at once when it is newer than `after`, else as soon as it changes, or after `wait`
@@ -273,8 +277,11 @@ impl Shared {
         claim: Claim,
     ) -> Result<Vec<ClaimedTask>, StoreError> {
         let claimed = self.complete(move |shared| async move {
-            let claimed = shared.store.claim(claim).await?;
+            let mut claimed = shared.store.claim(claim).await?;
             shared.publish(claimed.changes).await;
+            for claimed in &mut claimed.tasks {
+                shared.link_inputs(&mut claimed.task);
+            }
             Ok(claimed.tasks)
         });
         claimed.await

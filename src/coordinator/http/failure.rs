@@ -7,6 +7,9 @@
 //! | `not_found`, `no_such_route` | 404 | | `no_such_method` | 405 |
 //! | `not_ended`, `replaced` | 409 | | `store`, `internal` | 500 |
 //! | `worker_gone` | 410 | | `busy`, `stopping`, `not_ready` | 503 |
+//! | `bad_signature`, `expired` | 403 | | `superseded` | 409 |
+//! | `bad_artifact` | 400 | | `body_timeout` | 408 |
+//! | `no_room` | 507 | | | |
 
 use std::error::Error;
 
@@ -16,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::coordinator::CoordinatorError;
 use crate::protocol::api::{ApiError, ErrorBody};
+use crate::protocol::signed_url::Refusal;
 
 /// Seconds after which a passing fault is worth another try.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -49,6 +53,15 @@ impl Failure {
         let message = "this token's scope does not allow the call; make a token of the scope that the API document \
                        names for it";
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// An address that is not signed for what it is used for, or whose time is over.
+    pub(super) fn address(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Signature => "bad_signature",
+            Refusal::Expired => "expired",
+        };
+        Self::new(StatusCode::FORBIDDEN, code, refusal.to_string())
     }
 
     /// A body, path or header that makes no sense.
@@ -114,9 +127,11 @@ impl From<CoordinatorError> for Failure {
     fn from(error: CoordinatorError) -> Self {
         let status = match error.code() {
             "not_found" => StatusCode::NOT_FOUND,
-            "not_ended" | "replaced" => StatusCode::CONFLICT,
+            "not_ended" | "replaced" | "superseded" => StatusCode::CONFLICT,
             "worker_gone" => StatusCode::GONE,
-            "bad_task" | "bad_query" => StatusCode::BAD_REQUEST,
+            "bad_task" | "bad_query" | "bad_artifact" => StatusCode::BAD_REQUEST,
+            "body_timeout" => StatusCode::REQUEST_TIMEOUT,
+            "no_room" => StatusCode::INSUFFICIENT_STORAGE,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             "stopping" => return Self::stopping(),
             _ => return store_failure(&error),

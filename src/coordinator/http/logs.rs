@@ -1,6 +1,7 @@
 //! `/tasks/{uuid}/logs`: the output of an ended task.
 //!
-//! The whole kept output where its file lies below this coordinator's own output directory, the tail otherwise. The
+//! The whole kept output where its file lies below this coordinator's own output directory or was uploaded as an
+//! artifact, the tail otherwise. The
 //! file's name comes from a worker's report and is not trusted: it is resolved by the kernel below the output
 //! directory, through no symbolic link ([`open_below`]), and only regular files are read.
 
@@ -14,11 +15,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,11 +25,10 @@ use super::access::UserCaller;
 use super::failure::Failure;
 use super::input::{PathUuid, Query};
 use super::state::ApiState;
+use crate::file_stream;
+use crate::protocol::ArtifactKind;
 use crate::protocol::api::{ErrorBody, TOTAL_HEADER, TRUNCATED_HEADER};
 use crate::protocol::report::Output;
-
-/// Bytes read from a file at once.
-const CHUNK: usize = 64 << 10;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(logs))
@@ -83,14 +80,25 @@ async fn logs(
             task.summary.state
         )));
     };
-    let output = match query.stream {
-        Stream::Stdout => result.stdout,
-        Stream::Stderr => result.stderr,
+    let (output, kind) = match query.stream {
+        Stream::Stdout => (result.stdout, ArtifactKind::Stdout),
+        Stream::Stderr => (result.stderr, ArtifactKind::Stderr),
     };
+    let is_uploaded = task
+        .artifacts
+        .iter()
+        .any(|stored| stored.artifact.kind == kind);
     let total = output.bytes;
     let kept = kept_file(&state, &output).await;
     let (body, is_whole) = match kept {
-        Some(file) => (stream_file(file), !output.truncated),
+        Some(file) => {
+            let chunks = file_stream::chunks(tokio::fs::File::from_std(file));
+            (Body::from_stream(chunks), !output.truncated)
+        }
+        None if is_uploaded => {
+            let (_, content) = state.coordinator().artifact_content(uuid, kind).await?;
+            (Body::from_stream(content), !output.truncated)
+        }
         None => {
             let is_whole = output.tail_is_whole();
             (Body::from(output.tail), is_whole)
@@ -160,17 +168,6 @@ fn open_below(root: &Path, path: &Path) -> io::Result<File> {
     } else {
         Err(io::ErrorKind::InvalidInput.into())
     }
-}
-
-fn stream_file(file: File) -> Body {
-    let file = tokio::fs::File::from_std(file);
-    let chunks = stream::try_unfold(file, |mut file| async move {
-        let mut chunk = vec![0; CHUNK];
-        let read = file.read(&mut chunk).await?;
-        chunk.truncate(read);
-        Ok::<_, io::Error>((read > 0).then(|| (Bytes::from(chunk), file)))
-    });
-    Body::from_stream(chunks)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The HTTP face as its users see it: a real coordinator on a free port, asked by the real client.
 
 mod access;
+mod artifacts;
 mod document;
 mod independent;
 mod logs;
@@ -53,6 +54,26 @@ impl Server {
 
     async fn serve(dir: TempDir, listener: TcpListener, options: ApiOptions) -> Self {
         let config = CoordinatorConfig::new(dir.path().join("state"));
+        Self::serve_config(dir, listener, options, config).await
+    }
+
+    /// With artifacts of at most `limit` bytes.
+    async fn start_limited(limit: u64) -> Self {
+        let dir = TempDir::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = CoordinatorConfig {
+            artifact_limit_bytes: limit,
+            ..CoordinatorConfig::new(dir.path().join("state"))
+        };
+        Self::serve_config(dir, listener, ApiOptions::default(), config).await
+    }
+
+    async fn serve_config(
+        dir: TempDir,
+        listener: TcpListener,
+        options: ApiOptions,
+        config: CoordinatorConfig,
+    ) -> Self {
         let coordinator = Coordinator::open(config).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -44,6 +44,8 @@ pub(super) async fn welcome(
         renew_ms: whole_ms(config.renew),
         drop: registered.drop,
         directive: post.control.borrow().clone(),
+        url: shared.url.get().cloned(),
+        upload_key: shared.url_key.of_manager(manager),
     };
     match frames_tx.send_async(ToManager::Welcome(welcome)).await {
         Ok(()) => Ok((post, registered.session)),

@@ -3,6 +3,7 @@
 //! An implementation gives a [`Backend`] and calls [`conformance_tests!`] with it; each test opens a store of its own.
 //! The time is a [`ManualClock`], so that terms and back-off run out when a test says so.
 
+pub(super) mod artifacts;
 pub(super) mod chains;
 pub(super) mod fencing;
 pub(super) mod holders;

@@ -26,6 +26,11 @@ pub enum StoreError {
     /// The task has not ended, so it cannot be retried.
     #[error("task {0} has not ended; only an ended task can be retried")]
     NotEnded(Uuid),
+    /// A newer holder has the task, or another one had it.
+    #[error(
+        "task {0} is somebody else's by now; what was left of an earlier execution is not kept"
+    )]
+    Superseded(Uuid),
     /// A stored value is none that this program writes.
     #[error("{what} in the store cannot be read; the file is damaged or was changed by hand")]
     Corrupt {

@@ -10,9 +10,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
+use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::chain::Link;
 use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
-use crate::protocol::{Boot, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
+use crate::protocol::{Boot, Lease, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
 
 /// Tasks by state; states without tasks are left out.
 pub type Counts = BTreeMap<TaskState, u64>;
@@ -405,4 +406,24 @@ impl Audit {
         let known = self.finished.saturating_add(self.in_flight);
         i64::try_from(self.accepted).unwrap_or(i64::MAX) - i64::try_from(known).unwrap_or(i64::MAX)
     }
+}
+
+/// An artifact as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArtifactRecord {
+    /// What users see of it.
+    pub stored: StoredArtifact,
+    /// The lease under which it was made, which names its file.
+    pub lease: Lease,
+}
+
+/// On whose behalf an artifact comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadFence {
+    /// The task.
+    pub task: Uuid,
+    /// The lease under which it was made.
+    pub lease: Lease,
+    /// Who says so; `None` when the coordinator itself does.
+    pub holder: Option<Uuid>,
 }

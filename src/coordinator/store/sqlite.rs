@@ -10,6 +10,7 @@
 //! ```
 
 mod archive;
+mod artifacts;
 mod chains;
 mod changes;
 mod claim;
@@ -43,15 +44,15 @@ use self::lock::DirLock;
 use self::thread::StoreThread;
 use super::clock::{Clock, whole_us};
 use super::{
-    Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed, Counts,
-    EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, LiveHolder,
-    NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store, StoreError,
-    StoreReader, Submitted, TaskQuery,
+    ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
+    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
+    LiveHolder, NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store,
+    StoreError, StoreReader, Submitted, TaskQuery, UploadFence,
 };
 use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
-use crate::protocol::{CancelOrder, Mode};
+use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
 
 /// Name of the database in the state directory.
 const FILE_NAME: &str = "store.db";
@@ -232,6 +233,11 @@ impl StoreReader for SqliteStore {
         self.read("count", move |conn| query::counts_of(conn, &tasks))
             .await
     }
+
+    async fn artifacts(&self, task: Uuid) -> Result<Vec<ArtifactRecord>, StoreError> {
+        self.read("list_artifacts", move |conn| query::artifacts(conn, task))
+            .await
+    }
 }
 
 #[async_trait]
@@ -345,6 +351,23 @@ impl Store for SqliteStore {
         let since_us = self.clock.wall_us().saturating_sub(whole_us(heard_within));
         self.read("list_holders", move |conn| {
             query::holders(conn, kind, since_us)
+        })
+        .await
+    }
+
+    async fn check_upload(&self, fence: UploadFence) -> Result<(), StoreError> {
+        self.read("check_upload", move |conn| artifacts::check(conn, fence))
+            .await
+            .map(drop)
+    }
+
+    async fn keep_artifact(
+        &self,
+        fence: UploadFence,
+        artifact: Artifact,
+    ) -> Result<Option<Lease>, StoreError> {
+        self.write("keep_artifact", move |db| {
+            db.keep_artifact(fence, &artifact)
         })
         .await
     }

@@ -44,7 +44,8 @@ impl Reactor {
     /// New leases. `granted` is when they were asked for: the coordinator's clock started later.
     pub(crate) fn claimed(&mut self, tasks: Vec<WorkerTaskResp>, granted: Instant, now: Now) {
         self.intake.answered(super::count(tasks.len()), now.mono);
-        for task in tasks {
+        for mut task in tasks {
+            self.complete_links(&mut task);
             let lease = LeaseKey::of_task(&task);
             let refusal = match self.settings.admission.cost(&task.spec.resources) {
                 Ok(cost) => {
@@ -114,6 +115,7 @@ impl Reactor {
     ) -> Option<Mode> {
         self.connected = true;
         self.lease = Duration::from_millis(welcome.lease_ms);
+        self.uploads = super::Uploads::of(welcome);
         self.lose(&welcome.drop, now);
         self.extend(granted, now);
         self.intake.unanswered(None);

@@ -37,7 +37,8 @@ impl Reactor {
             let verdict = self.ledger.final_of(lease, report.try_no);
             return match verdict {
                 Some(ticket) if report.op.is_final() => {
-                    self.answer_when(ticket, source, report.seq, Verdict::Duplicate);
+                    let url = self.upload_url(&report, now);
+                    self.answer_final(ticket, source, (report.seq, Verdict::Duplicate), url);
                 }
                 _ => self.answer(source, report.seq, Verdict::Stale),
             };
@@ -61,6 +62,7 @@ impl Reactor {
         now: Now,
     ) {
         let seq = report.seq;
+        let url = self.upload_url(&report, now);
         let held = self
             .held
             .get_mut(&lease)
@@ -106,7 +108,7 @@ impl Reactor {
                 }
                 let attempt = if begun || started { attempt } else { 0 };
                 let ticket = self.end(lease, op, attempt, now);
-                self.answer_when(ticket, source, seq, Verdict::Accepted);
+                self.answer_final(ticket, source, (seq, Verdict::Accepted), url);
             }
         }
     }
@@ -163,12 +165,24 @@ impl Reactor {
 
     /// Answers once the record with this number is durable.
     fn answer_when(&mut self, ticket: u64, source: Source, seq: u64, verdict: Verdict) {
+        self.answer_final(ticket, source, (seq, verdict), None);
+    }
+
+    /// The same for a final report, which may have something to upload.
+    fn answer_final(
+        &mut self,
+        ticket: u64,
+        source: Source,
+        (seq, verdict): (u64, Verdict),
+        url: Option<String>,
+    ) {
         self.waiting.push_back(Waiting {
             ticket,
             to: source.reply,
             incarnation: source.incarnation,
             seq,
             verdict,
+            url,
         });
         if ticket <= self.durable {
             self.answer_waiting();
@@ -199,18 +213,22 @@ impl Reactor {
                 incarnation,
                 seq,
                 verdict,
+                url,
                 ..
             } = self.waiting.pop_front().expect("there is a first");
             self.counts.verdict(&verdict);
-            // A cancel has to be heard now; an acknowledgement can wait for the next wake-up.
-            let ring = if verdict == Verdict::Cancel {
+            // A cancel has to be heard now, and files are waiting; an acknowledgement can wait for the next wake-up.
+            let ring = if verdict == Verdict::Cancel || url.is_some() {
                 Ring::Now
             } else {
                 Ring::Lazy
             };
             let holder = self.holders.get_mut(&incarnation);
             let acked_through = holder.map_or(0, |holder| holder.close(seq));
-            let response = ReportTaskResp::of(verdict, acked_through);
+            let response = ReportTaskResp {
+                url,
+                ..ReportTaskResp::of(verdict, acked_through)
+            };
             self.actions.push(Action::Reply { to, response, ring });
         }
     }

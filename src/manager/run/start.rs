@@ -162,6 +162,7 @@ fn reactor(
         admission,
         epoch: identity.boot.0,
         first_ticket: recovered.next_ticket,
+        manager: identity.manager,
     });
     let now = Now::read();
     if !recovered.finals.is_empty() || !recovered.lost.is_empty() {

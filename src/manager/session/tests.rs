@@ -53,6 +53,8 @@ fn welcome() -> Welcome {
         renew_ms: 10_000,
         drop: Vec::new(),
         directive: ControlState::default(),
+        url: None,
+        upload_key: Vec::new(),
     }
 }
 

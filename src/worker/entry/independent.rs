@@ -15,6 +15,7 @@ use crate::endpoint::default_state_dir;
 use crate::worker::args::Independent;
 use crate::worker::backoff::Jitter;
 use crate::worker::executor::Executor;
+use crate::worker::files::Uploader;
 use crate::worker::run::{Ended, LoopConfig, Parts, run};
 use crate::worker::runner::ExecutorRunner;
 use crate::worker::signals::StopSignals;
@@ -58,8 +59,11 @@ pub(super) async fn serve(
     let worker = comm.worker_uuid();
     info!(%worker, %url, "HTTP connected");
     let ended = match known_slot {
-        Some(slot) => serve_connected(&comm, &slot, worker, signals).await,
-        None => serve_connected(&comm, &Slot::take(&state_dir, worker)?, worker, signals).await,
+        Some(slot) => serve_connected(&comm, &slot, (worker, &url), signals).await,
+        None => {
+            let slot = Slot::take(&state_dir, worker)?;
+            serve_connected(&comm, &slot, (worker, &url), signals).await
+        }
     };
     if ended.is_err() {
         // Nobody else can say that this name will not fetch anything.
@@ -72,14 +76,16 @@ pub(super) async fn serve(
 async fn serve_connected(
     comm: &HttpWorkerComm,
     slot: &Slot,
-    worker: Uuid,
+    (worker, url): (Uuid, &str),
     signals: &mut StopSignals,
 ) -> Result<Ended, StartError> {
     // Blocks for a few file calls before anything else goes on in this process.
-    let executor = Executor::new(&slot.exec_config())?;
+    let executor = Executor::new(&slot.exec_config(url))?;
+    let sender = Uploader::new(executor.outgoing().clone(), Some(url.to_owned()));
     let parts = Parts {
         comm,
         runner: &ExecutorRunner::new(executor),
+        sender: &sender,
         status: &MetricsStatus::new(worker),
     };
     let config = LoopConfig::independent(comm.heartbeat_interval());

@@ -6,6 +6,7 @@ use tracing::info;
 use crate::comm::ipc::{BridgeLink, IpcIdentity, IpcWorkerComm};
 use crate::protocol::frame::{self, WorkerSetup};
 use crate::worker::executor::{ExecConfig, Executor};
+use crate::worker::files::Uploader;
 use crate::worker::run::{Ended, LoopConfig, Parts, run};
 use crate::worker::runner::ExecutorRunner;
 use crate::worker::signals::StopSignals;
@@ -45,9 +46,11 @@ async fn serve_connected(
     };
     let link = BridgeLink::new(client, handle.clone());
     let comm = IpcWorkerComm::new(link, identity, &known.control);
+    let sender = Uploader::new(executor.outgoing().clone(), None);
     let parts = Parts {
         comm: &comm,
         runner: &ExecutorRunner::new(executor),
+        sender: &sender,
         status: &BlockStatus::new(handle),
     };
     Ok(run(parts, signals, LoopConfig::managed()).await)

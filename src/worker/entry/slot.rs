@@ -19,7 +19,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::process::kill_marked;
-use crate::protocol::frame::{CwdPolicy, EnvPolicy};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::worker::executor::ExecConfig;
 
 use super::StartError;
@@ -70,7 +70,7 @@ impl Slot {
     }
 
     /// How tasks run here.
-    pub(super) fn exec_config(&self) -> ExecConfig {
+    pub(super) fn exec_config(&self, coordinator_url: &str) -> ExecConfig {
         let worker = self.worker.to_string();
         ExecConfig {
             slot_dir: self.dir.join("slot"),
@@ -79,6 +79,8 @@ impl Slot {
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
             worker_id: worker,
+            coordinator_url: Some(coordinator_url.to_owned()),
+            kept_output: KeptOutput::Uploaded,
         }
     }
 }
@@ -116,6 +118,6 @@ mod tests {
         let slot = Slot::take(&dir.path().join("new"), worker).unwrap();
         let mode = slot.dir.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        assert_eq!(slot.exec_config().instance, worker.to_string());
+        assert_eq!(slot.exec_config("http://h").instance, worker.to_string());
     }
 }

@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 
 use super::ExecError;
+use crate::protocol::ArtifactKind;
+use crate::worker::files::outgoing::Source;
 
 /// Age from which a modification time is trusted; several times the kernel's coarsest step.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -28,6 +30,7 @@ pub(super) struct Directories {
     /// Result, exec, resource.
     all: [TaskDirectory; 3],
     new_task: PathBuf,
+    outgoing: PathBuf,
 }
 
 #[derive(Debug)]
@@ -80,9 +83,10 @@ impl Directories {
         let mut directories = Self {
             all: ["result", "exec", "resource"].map(task_directory),
             new_task: slot.join("new_task.json"),
+            outgoing: slot.join("outgoing"),
         };
-        for path in directories.paths() {
-            wipe(&path).map_err(error("empty the directory", &path))?;
+        for path in directories.paths().iter().chain([&directories.outgoing]) {
+            wipe(path).map_err(error("empty the directory", path))?;
         }
         directories.look();
         Ok(directories)
@@ -106,6 +110,26 @@ impl Directories {
     /// `MITO_NEW_TASK`.
     pub(super) fn new_task(&self) -> &Path {
         &self.new_task
+    }
+
+    /// Packed artifacts that wait for their upload. Not a task's; emptied at the slot's start alone.
+    pub(super) fn outgoing(&self) -> &Path {
+        &self.outgoing
+    }
+
+    /// The directories in which a task left something that is to be kept.
+    pub(super) fn filled(&mut self) -> Vec<Source> {
+        let [result, exec, _] = &mut self.all;
+        let kept = [(ArtifactKind::Result, result), (ArtifactKind::Exec, exec)];
+        let filled = kept.into_iter().filter_map(|(kind, directory)| {
+            // One that is gone, or was replaced by something else, holds nothing to keep.
+            let is_filled = !directory.is_empty() && reads_empty(&directory.path).is_ok();
+            is_filled.then(|| Source {
+                kind,
+                path: directory.path.clone(),
+            })
+        });
+        filled.collect()
     }
 
     /// Makes everything as if no task had been here.

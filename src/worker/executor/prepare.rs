@@ -6,11 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::capture::{Capture, Plan};
 use super::directories::Directories;
 use super::environment::Environment;
+use super::files::Files;
 use super::running::{Running, SWEEP_LIMIT};
-use super::stop::{Lifecycle, Limits};
+use super::stop::{Lifecycle, Limits, StopOrder};
 use super::{ExecConfig, ExecError, now_us, stdin};
 use crate::process::{
     self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, resolve_program, spawn,
@@ -19,6 +22,7 @@ use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::CwdPolicy;
 use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
+use crate::worker::files::Outgoing;
 
 const SHELL: &str = "/bin/sh";
 /// Pauses before a spawn is tried again that failed for a passing reason.
@@ -34,6 +38,7 @@ const RETRY_PAUSES: [Duration; 4] = [
 pub struct Executor {
     pub(super) capture: Capture,
     pub(super) directories: Directories,
+    pub(super) files: Files,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
@@ -71,22 +76,28 @@ impl Executor {
         Ok(Self {
             capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
             environment: Environment::new(config, &directories, std::env::vars_os())?,
+            files: Files::new(config, Outgoing::new(directories.outgoing())),
             directories,
             default_cwd,
             unfinished: false,
         })
     }
 
-    /// Makes everything ready to start `task`; nothing runs yet.
+    /// Makes everything ready to start `task`; nothing runs yet. `stop` is heard while its inputs are on their way.
     ///
     /// # Errors
     /// The result of a task that cannot be started, which says what to do about it.
-    pub async fn prepare(&mut self, task: &WorkerTaskResp) -> Result<Prepared, Box<TaskResult>> {
+    pub async fn prepare(
+        &mut self,
+        task: &WorkerTaskResp,
+        stop: &mut watch::Receiver<StopOrder>,
+    ) -> Result<Prepared, Box<TaskResult>> {
         let refused = |error: &dyn std::fmt::Display| {
             not_started(Reason::SpawnFailed, format!("the task is refused: {error}"))
         };
         task.spec.validate().map_err(|error| refused(&error))?;
         self.tidy().await?;
+        self.fetch_inputs(task, stop).await?;
         let cwd = match &task.spec.cwd {
             Some(cwd) => self.default_cwd.join(cwd),
             None => self.default_cwd.clone(),

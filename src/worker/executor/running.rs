@@ -49,24 +49,27 @@ pub struct Started {
 }
 
 impl Executor {
-    /// Runs a task from beginning to end: [`Self::prepare`], [`Self::start`], [`Running::finish`].
+    /// Runs a task from beginning to end: [`Self::prepare`], [`Self::start`], [`Running::finish`]; then takes what it
+    /// left out of the slot.
     pub async fn run(
         &mut self,
         task: &WorkerTaskResp,
-        stop: watch::Receiver<StopOrder>,
+        mut stop: watch::Receiver<StopOrder>,
         on_started: impl FnOnce(Started),
     ) -> TaskResult {
-        let prepared = match self.prepare(task).await {
+        let prepared = match self.prepare(task, &mut stop).await {
             Ok(prepared) => prepared,
             Err(result) => return *result,
         };
-        match self.start(prepared).await {
+        let mut result = match self.start(prepared).await {
             Ok(running) => {
                 on_started(running.started());
-                running.finish(stop).await
+                running.finish(stop.clone()).await
             }
-            Err(result) => *result,
-        }
+            Err(result) => return *result,
+        };
+        self.keep_files(task, stop, &mut result).await;
+        result
     }
 }
 
@@ -272,5 +275,6 @@ fn result(
         stdout: captured.stdout,
         stderr: captured.stderr,
         follow_ups: None,
+        artifacts: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the executor with real processes.
 
 mod ends;
+mod files;
 mod leftovers;
 mod output;
 mod surroundings;
@@ -30,7 +31,10 @@ impl Slot {
     }
 
     fn with(change: impl FnOnce(&mut ExecConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), change)
+    }
+
+    fn at(dir: TempDir, change: impl FnOnce(&mut ExecConfig)) -> Self {
         let mut config = ExecConfig {
             slot_dir: dir.path().join("slot"),
             output_dir: dir.path().join("output"),
@@ -38,6 +42,8 @@ impl Slot {
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
             worker_id: "manager/7".to_owned(),
+            coordinator_url: None,
+            kept_output: KeptOutput::Stays,
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();
@@ -55,6 +61,12 @@ impl Slot {
     async fn run_task(&mut self, task: &WorkerTaskResp) -> TaskResult {
         let (_orders, stop) = watch::channel(StopOrder::None);
         self.executor.run(task, stop, |_| {}).await
+    }
+
+    /// Makes a task ready while nobody gives an order.
+    async fn prepare(&mut self, task: &WorkerTaskResp) -> Result<Prepared, Box<TaskResult>> {
+        let (_orders, mut stop) = watch::channel(StopOrder::None);
+        self.executor.prepare(task, &mut stop).await
     }
 
     async fn shell(&mut self, line: &str) -> TaskResult {
@@ -91,6 +103,7 @@ fn task(spec: TaskSpec) -> WorkerTaskResp {
         attempt: 3,
         suite_uuid: Uuid::from_u128(5),
         upstream_task_uuid: None,
+        links: Default::default(),
         spec,
     }
 }

@@ -1,8 +1,10 @@
 //! From what happened to events of the state machine: one handler per source, none of which waits.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
 use tracing::{info, warn};
 
 use crate::comm::{CommError, Fetched};
@@ -29,6 +31,7 @@ impl Worker<'_> {
                 self.fetching = None;
                 self.on_fetched(answer);
             }
+            Happened::Delivered => {}
             Happened::Timer => self.feed(Event::Tick),
         }
         self.settle();
@@ -112,15 +115,32 @@ impl Worker<'_> {
             }
             _ => None,
         };
+        let url = answer.as_ref().ok().and_then(|answer| answer.url.clone());
         let answer = self.outbox.answered(seq, answer, now());
         self.parts.status.tally(self.outbox.tally());
         verdict::log(&answer);
+        self.deliver(&answer, url);
         if let Some((held, verdict)) = verdict::on_start(&answer) {
             self.feed(Event::StartAnswered(held, verdict));
         }
         if let (Answer::Lost, Some(error)) = (answer, lost) {
             self.on_lost(error);
         }
+    }
+
+    /// Sends what the reported task left on its way, or away where nobody wants it.
+    fn deliver(&mut self, answer: &Answer, url: Option<String>) {
+        let (Answer::Closed(report, _) | Answer::Dropped(report, _)) = answer else {
+            return;
+        };
+        let left = report.op.result().map(|(_, result)| &result.artifacts);
+        if left.is_none_or(|artifacts| artifacts.is_empty()) {
+            return;
+        }
+        let (sender, report) = (self.parts.sender, Arc::clone(report));
+        let url = url.filter(|_| matches!(answer, Answer::Closed(..)));
+        let delivery = async move { sender.deliver(&report, url.as_deref()).await };
+        self.delivering.push(delivery.boxed());
     }
 }
 

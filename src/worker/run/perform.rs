@@ -14,7 +14,7 @@ use crate::worker::clock::{now, unix_us};
 use crate::worker::executor::StopOrder;
 use crate::worker::state::{Action, Event, Final, HandOver, Phase, Urgency};
 
-use super::{FLUSH_AT_LEAST, FLUSH_LIMIT, IMMEDIATE_LIMIT, Parts, Worker};
+use super::{FLUSH_AT_LEAST, FLUSH_LIMIT, IMMEDIATE_LIMIT, MOST_DELIVERIES, Parts, Worker};
 
 impl Worker<'_> {
     pub(super) fn feed(&mut self, event: Event) {
@@ -34,7 +34,10 @@ impl Worker<'_> {
 
     /// Begins what the machine wants to begin, sends what is due, tells where the worker stands.
     pub(super) fn settle(&mut self) {
-        while let Some(action) = self.state.settle(self.outbox.has_room_for_a_task(), now()) {
+        let has_room = |worker: &Self| {
+            worker.outbox.has_room_for_a_task() && worker.delivering.len() < MOST_DELIVERIES
+        };
+        while let Some(action) = self.state.settle(has_room(self), now()) {
             self.perform(action);
         }
         self.send_due_reports();

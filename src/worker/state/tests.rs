@@ -14,6 +14,7 @@ pub(super) fn task(id: i64) -> Box<WorkerTaskResp> {
         attempt: 1,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
+        links: Default::default(),
         spec: TaskSpec::argv(["true"]),
     })
 }

@@ -93,12 +93,14 @@ impl CoordinatorStage {
         let coordinator = Coordinator::open(config)
             .await
             .map_err(part("open a coordinator"))?;
+        let port = Service::listen(&coordinator, ANY_LOCAL_PORT)
+            .await
+            .map_err(part("take a port for a coordinator"))?;
         let options = ServiceOptions {
-            listen: ANY_LOCAL_PORT.to_owned(),
             state_dir: coordinator.config().state_dir.clone(),
             output_dir: None,
         };
-        let service = Service::start(&coordinator, options)
+        let service = Service::start(&coordinator, port, options)
             .await
             .map_err(part("serve a coordinator"))?;
         let token = coordinator.issue_token(Scope::User, "bench");

@@ -14,7 +14,8 @@ use crate::protocol::api::{
 };
 
 /// Every call there is.
-const CALLS: [(&str, &str); 30] = [
+const CALLS: [(&str, &str); 33] = [
+    ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/session"),
@@ -23,6 +24,7 @@ const CALLS: [(&str, &str); 30] = [
     ("GET", "/api/v1/suites/{uuid}/wait"),
     ("GET", "/api/v1/tasks"),
     ("GET", "/api/v1/tasks/{uuid}"),
+    ("GET", "/api/v1/tasks/{uuid}/artifacts/{kind}"),
     ("GET", "/api/v1/tasks/{uuid}/logs"),
     ("GET", "/api/v1/tasks/{uuid}/wait"),
     ("GET", "/api/v1/workers"),
@@ -45,6 +47,7 @@ const CALLS: [(&str, &str); 30] = [
     ("POST", "/api/v1/workers/register"),
     ("POST", "/api/v1/workers/report-task"),
     ("POST", "/api/v1/workers/{uuid}/mode"),
+    ("PUT", "/api/v1/artifacts/{uuid}/{kind}"),
 ];
 
 fn document() -> Value {

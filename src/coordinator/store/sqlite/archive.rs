@@ -12,7 +12,9 @@ use uuid::Uuid;
 use super::db::Reader;
 use super::thread::StoreThread;
 use super::{FILE_NAME, no_thread, query, schema};
-use crate::coordinator::store::{Counts, OpenError, StoreError, StoreReader, TaskQuery};
+use crate::coordinator::store::{
+    ArtifactRecord, Counts, OpenError, StoreError, StoreReader, TaskQuery,
+};
 use crate::protocol::api::{SuiteSummary, TaskDetail, TaskSummary};
 
 /// The reading half of a [`super::SqliteStore`].
@@ -90,6 +92,11 @@ impl StoreReader for SqliteArchive {
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {
         self.read("count", move |conn| query::counts_of(conn, &tasks))
+            .await
+    }
+
+    async fn artifacts(&self, task: Uuid) -> Result<Vec<ArtifactRecord>, StoreError> {
+        self.read("list_artifacts", move |conn| query::artifacts(conn, task))
             .await
     }
 }

@@ -1,6 +1,6 @@
 //! Granting tasks: the first rows of each demand the holder can meet, merged, then leased as a set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use rusqlite::OptionalExtension;
@@ -194,6 +194,7 @@ impl Db {
                     try_no: Try(0),
                     attempt: record.attempts + 1,
                     suite_uuid: record.suite_uuid,
+                    links: BTreeMap::new(),
                     upstream_task_uuid: row
                         .get::<_, Option<[u8; 16]>>(ORIGIN)?
                         .map(uuid::Uuid::from_bytes),

@@ -11,8 +11,8 @@ use super::holders::{kind, kind_number};
 use super::results;
 use super::rows::{from_json, outcome, reason, state, state_number, uuid};
 use crate::coordinator::store::{
-    Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
-    LiveHolder, StoreError, TaskQuery,
+    ArtifactRecord, Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
+    HolderSession, LiveHolder, StoreError, TaskQuery,
 };
 use crate::protocol::api::{
     AttemptRecord, SuiteSummary, TaskDetail, TaskEnd, TaskSummary, UpstreamRecord,
@@ -114,6 +114,10 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
         result,
         history: history(conn, summary.id)?,
         upstream: upstream(conn, summary.id)?,
+        artifacts: super::artifacts::of_task(conn, summary.id)?
+            .into_iter()
+            .map(|record| record.stored)
+            .collect(),
         summary,
     };
     Ok(Some(detail))
@@ -134,6 +138,16 @@ fn upstream(conn: &Connection, task: i64) -> Result<Vec<UpstreamRecord>, StoreEr
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is kept of one task.
+pub(super) fn artifacts(conn: &Connection, task: Uuid) -> Result<Vec<ArtifactRecord>, StoreError> {
+    let id = task_id(conn, task)?;
+    let id = id.ok_or(StoreError::NotFound {
+        what: "task",
+        uuid: task,
+    })?;
+    super::artifacts::of_task(conn, id)
 }
 
 fn history(conn: &Connection, task: i64) -> Result<Vec<AttemptRecord>, StoreError> {
@@ -471,7 +485,7 @@ fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(index)?.max(0).unsigned_abs())
 }
 
-fn lease(row: &Row<'_>, index: usize) -> rusqlite::Result<Lease> {
+pub(super) fn lease(row: &Row<'_>, index: usize) -> rusqlite::Result<Lease> {
     Ok(Lease(row.get::<_, i64>(index)?.cast_unsigned()))
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coordinator::store::StoreError;
 use crate::protocol::TaskResult;
+use crate::protocol::signed_url::hex;
 
 /// Inserts a set of [`ResultRow`]s.
 pub(super) const INSERT: &str = "
@@ -56,15 +57,6 @@ pub(super) fn read(result: &str, tails: Option<&[u8]>) -> Result<TaskResult, Sto
         result.stderr.tail = tails.stderr;
     }
     Ok(result)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-    }
-    text
 }
 
 #[cfg(test)]

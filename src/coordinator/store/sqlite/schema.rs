@@ -21,10 +21,14 @@ use crate::coordinator::config::Durability;
 use crate::coordinator::store::OpenError;
 
 /// The schema version this program writes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// One script per version, applied in order; a released script is never changed.
-const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
 /// How long a statement waits for another process's lock (a reader that checkpoints, a backup).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

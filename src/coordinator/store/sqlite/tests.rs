@@ -109,6 +109,10 @@ conformance_tests! {
         follow_ups_come_with_the_end_of_their_task_and_once,
         a_stale_end_and_a_cancelled_task_submit_nothing,
     },
+    artifacts::{
+        an_artifact_is_kept_with_its_size_and_shown_with_its_task,
+        only_the_last_holder_of_a_task_may_leave_artifacts,
+    },
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
         counts_follow_every_change,

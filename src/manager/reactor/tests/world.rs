@@ -103,6 +103,7 @@ impl World {
             admission: Admission::new(&config),
             epoch: 1,
             first_ticket: 1,
+            manager: Uuid::nil(),
         });
         let now = Now {
             mono: Instant::now(),
@@ -265,6 +266,8 @@ impl World {
             renew_ms: 10_000,
             drop,
             directive: self.directive(),
+            url: None,
+            upload_key: Vec::new(),
         };
         self.reactor.welcome(&welcome, self.now.mono, self.now);
     }
@@ -292,6 +295,7 @@ impl World {
                 attempt: 1,
                 suite_uuid: Uuid::nil(),
                 upstream_task_uuid: None,
+                links: Default::default(),
                 spec: TaskSpec::argv(["true"]),
             });
         }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::exit_code::Exit;
-use crate::protocol::frame::{CwdPolicy, EnvPolicy, FetchTaskResponse};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, FetchTaskResponse, KeptOutput};
 use crate::protocol::{
     CancelOrder, ControlState, Lease, Mode, ReportTaskOp, ReportTaskResp, TaskReport, TaskSpec,
     Try, Verdict, WorkerTaskResp,
@@ -58,6 +58,7 @@ impl Manager {
             instance: "test".into(),
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
+            kept_output: KeptOutput::Stays,
             control: first.clone(),
         };
         let invitation = handle
@@ -160,6 +161,7 @@ fn task(id: i64, line: &str) -> WorkerTaskResp {
         attempt: 1,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
+        links: Default::default(),
         spec: TaskSpec::shell_line(line),
     }
 }

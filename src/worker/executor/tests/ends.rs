@@ -194,7 +194,7 @@ async fn a_program_that_ended_before_the_order_keeps_its_real_result() {
     let mut slot = Slot::new();
     for order in [CANCEL, KILL] {
         let task = task(TaskSpec::shell_line("exit 9"));
-        let prepared = slot.executor.prepare(&task).await.unwrap();
+        let prepared = slot.prepare(&task).await.unwrap();
         let running = slot.executor.start(prepared).await.unwrap();
         let pid = running.started().pid;
         wait_for("the end", || (state_of(pid) == Some('Z')).then_some(())).await;

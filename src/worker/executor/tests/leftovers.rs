@@ -48,7 +48,7 @@ async fn a_dropped_run_is_cleared_away_before_the_next_task() {
     let dropped = task(TaskSpec::shell_line(
         "setsid sleep 1000 & echo noise; sleep 1000",
     ));
-    let prepared = slot.executor.prepare(&dropped).await.unwrap();
+    let prepared = slot.prepare(&dropped).await.unwrap();
     let running = slot.executor.start(prepared).await.unwrap();
     wait_for("both sleepers", || {
         (alive(&dropped).len() >= 3).then_some(())

@@ -23,6 +23,8 @@ fn environment(
         env: policy,
         cwd: CwdPolicy::TaskDir,
         worker_id: "w".to_owned(),
+        coordinator_url: None,
+        kept_output: KeptOutput::Stays,
     };
     let directories = Directories::create(dir.path()).unwrap();
     let variables = variables

@@ -12,7 +12,8 @@ use super::super::*;
 use crate::comm::StartRule;
 use crate::protocol::report::Reason;
 use crate::protocol::{
-    CancelOrder, Lease, Mode, ReportTaskOp, TaskReport, TaskSpec, Try, Verdict, WorkerTaskResp,
+    Artifact, ArtifactKind, CancelOrder, Lease, Mode, ReportTaskOp, TaskReport, TaskSpec, Try,
+    Verdict, WorkerTaskResp,
 };
 use crate::worker::executor::StopReason;
 use crate::worker::tally::Tally;
@@ -29,6 +30,7 @@ pub(super) fn task(id: i64, spec: TaskSpec) -> WorkerTaskResp {
         attempt: 1,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
+        links: Default::default(),
         spec,
     }
 }
@@ -198,7 +200,10 @@ impl WorkerComm for FakeComm {
         let answer = self.answers.lock().unwrap().pop_front();
         answer
             .unwrap_or(Ok(Verdict::Accepted))
-            .map(|verdict| ReportTaskResp::of(verdict, 0))
+            .map(|verdict| ReportTaskResp {
+                url: Some("/upload".to_owned()),
+                ..ReportTaskResp::of(verdict, 0)
+            })
     }
 
     async fn send_heartbeat(&self) -> Result<(), CommError> {
@@ -228,8 +233,8 @@ impl WorkerComm for FakeComm {
     }
 }
 
-/// A runner whose tasks do what their first argument says: `exit`, `wait` (until ordered to end), `told` (until the
-/// test says so), `panic`.
+/// A runner whose tasks do what their first argument says: `exit`, `leave` (an artifact), `wait` (until ordered to
+/// end), `told` (until the test says so), `panic`.
 #[derive(Debug, Default)]
 pub(super) struct FakeRunner {
     /// Ids of the tasks that were begun, and the orders each got.
@@ -264,6 +269,11 @@ impl TaskRunner for FakeRunner {
         };
         match task.spec.args[0].as_str() {
             "exit" => {}
+            "leave" => result.artifacts.push(Artifact {
+                kind: ArtifactKind::Result,
+                size_bytes: 1,
+                sha256: String::new(),
+            }),
             "panic" => panic!("the runner broke"),
             "told" => self.tell.notified().await,
             "wait" => {
@@ -320,12 +330,33 @@ impl WorkerStatus for FakeStatus {
     }
 }
 
+/// Remembers what was to be delivered, and takes as long as the test says.
+#[derive(Debug, Default)]
+pub(super) struct FakeSender {
+    /// Task and address of each delivery, in order.
+    pub(super) begun: Mutex<Vec<(i64, Option<String>)>>,
+    pub(super) is_slow: std::sync::atomic::AtomicBool,
+    pub(super) tell: Notify,
+}
+
+#[async_trait]
+impl ArtifactSender for FakeSender {
+    async fn deliver(&self, report: &TaskReport, url: Option<&str>) {
+        let delivery = (report.task_id, url.map(str::to_owned));
+        self.begun.lock().unwrap().push(delivery);
+        if self.is_slow.load(std::sync::atomic::Ordering::Relaxed) {
+            self.tell.notified().await;
+        }
+    }
+}
+
 /// Everything around one loop.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) comm: FakeComm,
     pub(super) runner: FakeRunner,
     pub(super) status: FakeStatus,
+    pub(super) sender: FakeSender,
     pub(super) signals_tx: mpsc::Sender<ShutdownRequest>,
     signals_rx: Mutex<Option<mpsc::Receiver<ShutdownRequest>>>,
     pub(super) config: LoopConfig,
@@ -349,6 +380,7 @@ impl Stage {
             comm: FakeComm::new(rule),
             runner: FakeRunner::default(),
             status: FakeStatus::default(),
+            sender: FakeSender::default(),
             signals_tx,
             signals_rx: Mutex::new(Some(signals_rx)),
             config,
@@ -370,6 +402,7 @@ impl Stage {
         let parts = Parts {
             comm: &self.comm,
             runner,
+            sender: &self.sender,
             status: &self.status,
         };
         let both = async { tokio::join!(run(parts, &mut signals, self.config), script).0 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::*;
 use super::fake::{Stage, cancel, shutdown, task};
 use crate::exit_code::Exit;
-use crate::protocol::frame::{CwdPolicy, EnvPolicy};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::protocol::report::Reason;
 use crate::protocol::{HumanDuration, Mode, TaskSpec};
 use crate::worker::executor::{ExecConfig, Executor};
@@ -19,6 +19,8 @@ fn runner(dir: &Path) -> ExecutorRunner {
         env: EnvPolicy::AllowList,
         cwd: CwdPolicy::TaskDir,
         worker_id: "7".into(),
+        coordinator_url: None,
+        kept_output: KeptOutput::Stays,
     };
     ExecutorRunner::new(Executor::new(&config).unwrap())
 }

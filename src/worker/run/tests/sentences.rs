@@ -1,5 +1,7 @@
 //! The loop with a scripted peer and a scripted runner, on a clock that jumps.
 
+use std::sync::atomic::Ordering;
+
 use super::super::*;
 use super::fake::{Stage, away, cancel, shutdown};
 use crate::exit_code::Exit;
@@ -426,4 +428,51 @@ async fn the_status_says_what_is_in_hand_and_counts_what_was_taken() {
         stage.status.phases.lock().unwrap().last(),
         Some(&Phase::Leaving)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_task_left_is_delivered_beside_the_next_tasks_and_waited_for_at_the_end() {
+    let stage = Stage::managed();
+    stage.sender.is_slow.store(true, Ordering::Relaxed);
+    let ended = stage.play(async {
+        stage.give(1, "leave");
+        stage.give(2, "exit");
+        stage.comm.until_story(2, &["started", "completed"]).await;
+        stage.comm.want(LEAVE, Vec::new());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!stage.comm.seen().left, "an upload is under way");
+        stage.sender.tell.notify_one();
+    });
+    assert_eq!(ended.await.exit(), Exit::Ok);
+    let begun = stage.sender.begun.lock().unwrap().clone();
+    assert_eq!(begun, [(1, Some("/upload".to_owned()))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_deliveries_are_stuck_fetches_nothing_more() {
+    let stage = Stage::managed();
+    stage.sender.is_slow.store(true, Ordering::Relaxed);
+    let ended = stage.play(async {
+        (1..=9).for_each(|id| stage.give(id, "leave"));
+        stage.comm.until_story(5, &["started", "completed"]).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(stage.runner.begun(), [1, 2, 3, 4, 5]);
+        stage.comm.want(LEAVE, Vec::new());
+        stage.sender.tell.notify_waiters();
+    });
+    assert_eq!(ended.await.exit(), Exit::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_refused_report_names_is_thrown_away() {
+    let stage = Stage::managed();
+    let answers = [Ok(Verdict::Accepted), Ok(Verdict::Stale)];
+    stage.comm.answer_reports(answers);
+    let ended = stage.play(async {
+        stage.give(1, "leave");
+        stage.comm.until_story(1, &["started", "completed"]).await;
+        stage.comm.want(LEAVE, Vec::new());
+    });
+    assert_eq!(ended.await.exit(), Exit::Ok);
+    assert_eq!(stage.sender.begun.lock().unwrap().clone(), [(1, None)]);
 }
