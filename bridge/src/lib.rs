@@ -45,6 +45,10 @@
 //! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc` alone), `sleep` (why no wake-up is lost),
 //! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`].
 
+/// The atomics of [`sleep`], which a model compiles with those of a model checker.
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
 mod board;
 pub mod client;
 pub mod config;
