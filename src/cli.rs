@@ -13,6 +13,7 @@ mod lists;
 mod manager;
 mod orders;
 mod output;
+mod poll;
 mod reach;
 mod roles;
 mod run;
@@ -21,6 +22,7 @@ mod submit;
 mod table;
 mod tasks;
 mod token;
+mod tune;
 
 use std::sync::LazyLock;
 
@@ -74,6 +76,7 @@ enum Command {
     Suites(lists::SuitesArgs),
     Managers(lists::ManagersArgs),
     Workers(lists::WorkersArgs),
+    Tune(tune::TuneArgs),
     Token(token::TokenArgs),
     Coordinator(roles::CoordinatorArgs),
     Manager(Box<manager::ManagerArgs>),
@@ -143,6 +146,7 @@ impl Command {
             Self::Suites(args) => args.run().await,
             Self::Managers(args) => args.run().await,
             Self::Workers(args) => args.run().await,
+            Self::Tune(args) => args.run().await,
             Self::Token(args) => args.run().await,
             Self::Worker(_) | Self::Run(_) | Self::Bench(_) => {
                 unreachable!("handled without this runtime")

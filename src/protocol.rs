@@ -13,6 +13,7 @@ pub mod session;
 pub mod span;
 pub mod strict;
 pub mod task;
+pub mod tuning;
 
 pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};
 pub use ids::{Boot, Lease, TaskRef, Try};

@@ -57,17 +57,24 @@ pub struct PollConfig {
 }
 
 impl Default for PollConfig {
-    /// `adaptive`; on one or two cores without a spin, because there every spin is stolen from the tasks.
+    /// `adaptive`, with the spin that [`default_spin`] gives the cores this process may use, as its affinity mask and its
+    /// control group's CPU quota allow.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             strategy: PollStrategy::Adaptive,
-            spin: if cores <= 2 {
-                Duration::ZERO
-            } else {
-                DEFAULT_SPIN
-            },
+            spin: default_spin(cores),
         }
+    }
+}
+
+/// The spin budget of [`PollConfig::default`]: none on one or two usable cores, because there every spin is stolen from the
+/// tasks, else [`DEFAULT_SPIN`].
+#[must_use]
+pub fn default_spin(usable_cores: usize) -> Duration {
+    match usable_cores {
+        0..=2 => Duration::ZERO,
+        _ => DEFAULT_SPIN,
     }
 }
 
@@ -273,6 +280,16 @@ mod tests {
             "adaptive:50us".parse::<PollConfig>().unwrap().spin,
             Duration::from_micros(50)
         );
+    }
+
+    #[test]
+    fn nobody_spins_by_default_where_a_task_would_pay_for_it() {
+        let spins = [1, 2, 3, 64].map(default_spin);
+        assert_eq!(
+            spins,
+            [Duration::ZERO, Duration::ZERO, DEFAULT_SPIN, DEFAULT_SPIN]
+        );
+        assert_eq!(PollConfig::default().strategy, PollStrategy::Adaptive);
     }
 
     #[test]

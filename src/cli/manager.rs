@@ -66,7 +66,7 @@ impl ManagerArgs {
             Some(dir) => std::path::absolute(dir).or_usage()?,
             None => default_state_dir().or_usage()?.join("manager"),
         };
-        let mut config = self.managing.config(state_dir, self.durability);
+        let mut config = self.managing.config(state_dir, self.durability)?;
         config.exclusivity = Exclusivity::Machine;
         let connector = self.connector()?;
         let serving = match self.metrics_listen {

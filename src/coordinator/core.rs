@@ -17,6 +17,7 @@ mod publish;
 mod query;
 mod submit;
 mod timer;
+mod tune;
 mod wait;
 mod work;
 pub mod workers;

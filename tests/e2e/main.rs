@@ -14,3 +14,4 @@ mod input;
 mod resume;
 mod roles;
 mod runs;
+mod tune;

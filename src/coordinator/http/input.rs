@@ -21,6 +21,7 @@ use crate::protocol::api::{
     ReportTaskBody, SubmitRequest,
 };
 use crate::protocol::strict::{Fields, nearest};
+use crate::protocol::tuning::TuneOrder;
 
 /// Longest body of a submit: some 200,000 ordinary tasks.
 const SUBMIT_BYTES: usize = 32 << 20;
@@ -83,6 +84,13 @@ impl RequestBody for IssueTokenRequest {
 impl RequestBody for ModeRequest {
     fn fields() -> Option<&'static Fields> {
         static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<ModeRequest>);
+        Some(&FIELDS)
+    }
+}
+
+impl RequestBody for TuneOrder {
+    fn fields() -> Option<&'static Fields> {
+        static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<TuneOrder>);
         Some(&FIELDS)
     }
 }
