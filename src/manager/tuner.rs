@@ -2,13 +2,13 @@
 //!
 //! Owned and polled by the loop. A tuning is a level: the newest one is carried out whole, so one that comes while another
 //! is being carried out takes its place. Workers take their word up within microseconds when they run; one that is
-//! starting or stopped is waited for a second and then reported as it is.
+//! starting is not waited for, and one that is stopped not for long; both are reported as they are.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use mitosis_bridge::config::PollConfig;
+use mitosis_bridge::config::{MAX_INTERVAL, PollConfig};
 use mitosis_bridge::server::ServerHandle;
 
 use crate::protocol::ControlState;
@@ -18,8 +18,8 @@ use crate::protocol::tuning::{
 
 use super::metrics::{WorkerPoll, Workers};
 
-/// How long workers are waited for.
-const CONFIRM: Duration = Duration::from_secs(1);
+/// How long workers are waited for: longer than the longest pause of one that nobody wakes.
+const CONFIRM: Duration = MAX_INTERVAL.saturating_add(Duration::from_millis(500));
 /// Pause between two looks at their status blocks.
 const LOOK: Duration = Duration::from_millis(1);
 

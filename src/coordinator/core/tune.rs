@@ -14,7 +14,7 @@ use crate::coordinator::store::{Holder, HolderKind, HolderRecord, StoreError};
 use crate::protocol::Boot;
 use crate::protocol::tuning::{Pollers, TuneOrder, Tuning, TuningReport};
 
-/// How long a manager's answer is waited for. It gives its workers a second of that.
+/// How long a manager's answer is waited for. It gives its workers two seconds of that.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 impl Coordinator {
