@@ -14,6 +14,7 @@ mod lists;
 mod manager;
 mod orders;
 mod output;
+mod poll;
 mod reach;
 mod roles;
 mod run;
@@ -22,6 +23,7 @@ mod submit;
 mod table;
 mod tasks;
 mod token;
+mod tune;
 
 use std::sync::LazyLock;
 
@@ -78,6 +80,7 @@ enum Command {
     Suites(lists::SuitesArgs),
     Managers(lists::ManagersArgs),
     Workers(lists::WorkersArgs),
+    Tune(tune::TuneArgs),
     Token(token::TokenArgs),
     Coordinator(roles::CoordinatorArgs),
     Manager(Box<manager::ManagerArgs>),
@@ -150,6 +153,7 @@ impl Command {
             Self::Suites(args) => args.run().await,
             Self::Managers(args) => args.run().await,
             Self::Workers(args) => args.run().await,
+            Self::Tune(args) => args.run().await,
             Self::Token(args) => args.run().await,
             Self::Worker(_) | Self::Run(_) | Self::Bench(_) => {
                 unreachable!("handled without this runtime")

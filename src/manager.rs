@@ -31,6 +31,7 @@ mod slots;
 pub(crate) mod spool;
 mod state;
 mod supervisor;
+mod tuner;
 mod worker_process;
 
 pub use config::{Durability, Exclusivity, ExecDefaults, Limits, ManagerConfig, WorkerProgram};

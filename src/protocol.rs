@@ -18,6 +18,7 @@ pub mod span;
 pub mod strict;
 pub mod task;
 pub mod task_lines;
+pub mod tuning;
 pub mod upstream;
 
 pub use artifact::{Artifact, ArtifactKind};

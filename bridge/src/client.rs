@@ -20,7 +20,6 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::config::SharedPoll;
 use crate::error::{OpenError, TransportError};
 use crate::ids::{Incarnation, LocalId};
 use crate::invitation::Letter;
@@ -79,7 +78,6 @@ pub struct Setup {
 #[derive(Debug)]
 struct Shared {
     incarnation: Incarnation,
-    poll: SharedPoll,
     status: StatusBlock,
     waker: Waker,
     spill: SpillDir,

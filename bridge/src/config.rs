@@ -1,7 +1,8 @@
 //! How a poller waits: strategies, spin budget, and their text form.
 //!
-//! Read by both pollers at every turn from one atomic word ([`SharedPoll`]), so a change takes effect without a restart
-//! and without a lock. Server options live in [`crate::server::ServerConfig`].
+//! A setting is one atomic word ([`pack`]), read by a poller each time it rests, so a change takes effect without a restart
+//! and without a lock: the server's word is in its own memory ([`SharedPoll`]), a worker's in its status block, where the
+//! manager writes it. Server options live in [`crate::server::ServerConfig`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 /// Longest pause of [`PollStrategy::Interval`]: a pause bounds the reaction to everything.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(1);
 /// Longest spin budget: beyond it [`PollStrategy::Busy`] is meant.
 pub const MAX_SPIN: Duration = Duration::from_millis(10);
 /// Spin budget after activity where a core is idle (more than two usable cores).
@@ -29,6 +31,22 @@ pub enum PollStrategy {
     Event,
 }
 
+impl PollStrategy {
+    /// Names of all strategies, as they are written and as they label metrics.
+    pub const NAMES: [&str; 4] = ["busy", "adaptive", "interval", "event"];
+
+    /// Its name, one of [`PollStrategy::NAMES`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busy => Self::NAMES[0],
+            Self::Adaptive => Self::NAMES[1],
+            Self::Interval(_) => Self::NAMES[2],
+            Self::Event => Self::NAMES[3],
+        }
+    }
+}
+
 /// Strategy and spin budget of one poller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollConfig {
@@ -39,17 +57,24 @@ pub struct PollConfig {
 }
 
 impl Default for PollConfig {
-    /// `adaptive`; on one or two cores without a spin, because there every spin is stolen from the tasks.
+    /// `adaptive`, with the spin that [`default_spin`] gives the cores this process may use, as its affinity mask and its
+    /// control group's CPU quota allow.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             strategy: PollStrategy::Adaptive,
-            spin: if cores <= 2 {
-                Duration::ZERO
-            } else {
-                DEFAULT_SPIN
-            },
+            spin: default_spin(cores),
         }
+    }
+}
+
+/// The spin budget of [`PollConfig::default`]: none on one or two usable cores, because there every spin is stolen from the
+/// tasks, else [`DEFAULT_SPIN`].
+#[must_use]
+pub fn default_spin(usable_cores: usize) -> Duration {
+    match usable_cores {
+        0..=2 => Duration::ZERO,
+        _ => DEFAULT_SPIN,
     }
 }
 
@@ -107,11 +132,15 @@ impl FromStr for PollConfig {
             ("adaptive", None) => Ok(default),
             ("adaptive", Some(amount)) => Ok(Self {
                 strategy: PollStrategy::Adaptive,
-                spin: parse_within(amount, Duration::ZERO, MAX_SPIN, "0 to 10ms")?,
+                spin: parse_within(
+                    amount,
+                    Duration::ZERO,
+                    MAX_SPIN,
+                    "0 to 10ms; what never sleeps is `busy`",
+                )?,
             }),
             ("interval", Some(amount)) => {
-                let pause =
-                    parse_within(amount, Duration::from_micros(1), MAX_INTERVAL, "1us to 1s")?;
+                let pause = parse_within(amount, SHORTEST_INTERVAL, MAX_INTERVAL, "1us to 1s")?;
                 Ok(Self {
                     strategy: PollStrategy::Interval(pause),
                     ..default
@@ -174,9 +203,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// A [`PollConfig`] in one atomic word, so that a poller reads a consistent pair without a lock.
-///
-/// Layout: 2 bits strategy, 30 bits pause in ns (at most 1e9), 32 bits spin in ns (at most 1e7).
+/// The setting of the poller of this process; see [`pack`].
 #[derive(Debug)]
 pub(crate) struct SharedPoll(AtomicU64);
 
@@ -190,33 +217,43 @@ impl SharedPoll {
     }
 
     pub(crate) fn get(&self) -> PollConfig {
-        unpack(self.0.load(Ordering::Relaxed))
+        unpack(self.word()).expect("nothing but packed settings is stored")
+    }
+
+    /// For telling whether it has changed.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
-fn pack(config: PollConfig) -> u64 {
+/// A setting in one word, so that it can be shared between threads and processes as a consistent pair.
+///
+/// Layout: 3 bits strategy (0 is none), 30 bits pause in ns (at most 1e9), 31 bits spin in ns (at most 1e7).
+pub(crate) fn pack(config: PollConfig) -> u64 {
     let (tag, pause) = match config.strategy {
-        PollStrategy::Busy => (0, Duration::ZERO),
-        PollStrategy::Adaptive => (1, Duration::ZERO),
-        PollStrategy::Interval(pause) => (2, pause.clamp(Duration::from_micros(1), MAX_INTERVAL)),
-        PollStrategy::Event => (3, Duration::ZERO),
+        PollStrategy::Busy => (1, Duration::ZERO),
+        PollStrategy::Adaptive => (2, Duration::ZERO),
+        PollStrategy::Interval(pause) => (3, pause.clamp(SHORTEST_INTERVAL, MAX_INTERVAL)),
+        PollStrategy::Event => (4, Duration::ZERO),
     };
     let spin = config.spin.min(MAX_SPIN);
-    (tag << 62) | (u64::from(nanos(pause)) << 32) | u64::from(nanos(spin))
+    (tag << 61) | (u64::from(nanos(pause)) << 31) | u64::from(nanos(spin))
 }
 
-fn unpack(word: u64) -> PollConfig {
-    let pause = Duration::from_nanos((word >> 32) & 0x3fff_ffff);
-    let strategy = match word >> 62 {
-        0 => PollStrategy::Busy,
-        1 => PollStrategy::Adaptive,
-        2 => PollStrategy::Interval(pause),
-        _ => PollStrategy::Event,
+/// The setting in a word; `None` when there is none in it. Within bounds whatever the word is.
+pub(crate) fn unpack(word: u64) -> Option<PollConfig> {
+    let pause = Duration::from_nanos((word >> 31) & 0x3fff_ffff);
+    let strategy = match word >> 61 {
+        1 => PollStrategy::Busy,
+        2 => PollStrategy::Adaptive,
+        3 => PollStrategy::Interval(pause.clamp(SHORTEST_INTERVAL, MAX_INTERVAL)),
+        4 => PollStrategy::Event,
+        _ => return None,
     };
-    PollConfig {
+    Some(PollConfig {
         strategy,
-        spin: Duration::from_nanos(word & 0xffff_ffff),
-    }
+        spin: Duration::from_nanos(word & 0x7fff_ffff).min(MAX_SPIN),
+    })
 }
 
 /// Nanoseconds of a duration that is at most one second.
@@ -246,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_spins_by_default_where_a_task_would_pay_for_it() {
+        let spins = [1, 2, 3, 64].map(default_spin);
+        assert_eq!(
+            spins,
+            [Duration::ZERO, Duration::ZERO, DEFAULT_SPIN, DEFAULT_SPIN]
+        );
+        assert_eq!(PollConfig::default().strategy, PollStrategy::Adaptive);
+    }
+
+    #[test]
     fn nonsense_is_refused_in_words() {
         let refusal = |text: &str| text.parse::<PollConfig>().unwrap_err().to_string();
         assert!(refusal("").contains("unknown poll strategy"));
@@ -255,6 +302,17 @@ mod tests {
         assert!(refusal("interval:0us").contains("out of range"));
         assert!(refusal("interval:2s").contains("1us to 1s"));
         assert!(refusal("adaptive:99999999999999999999s").contains("bad duration"));
+        assert!(refusal("adaptive:-5us").contains("bad duration"));
+        assert!(refusal("adaptive:1s").contains("`busy`"));
+        assert_eq!(unpack(0), None);
+    }
+
+    #[test]
+    fn a_strategy_is_written_with_its_name() {
+        for text in ["busy", "adaptive:50us", "interval:5ms", "event"] {
+            let name = text.parse::<PollConfig>().unwrap().strategy.name();
+            assert!(text.starts_with(name) && PollStrategy::NAMES.contains(&name));
+        }
     }
 
     proptest! {
@@ -274,6 +332,14 @@ mod tests {
             prop_assert_eq!(text.strategy, strategy);
             if strategy == PollStrategy::Adaptive {
                 prop_assert_eq!(text.spin, spin);
+            }
+        }
+
+        #[test]
+        fn any_word_is_a_setting_within_bounds_or_none(word: u64) {
+            if let Some(config) = unpack(word) {
+                prop_assert!(config.spin <= MAX_SPIN);
+                prop_assert_eq!(unpack(pack(config)), Some(config));
             }
         }
 

@@ -51,7 +51,6 @@ pub(crate) struct Letter {
     pub(crate) token: Token,
     pub(crate) root: PathBuf,
     pub(crate) prefix: String,
-    pub(crate) poll: String,
     pub(crate) setup: Bytes,
 }
 
@@ -119,7 +118,6 @@ mod tests {
             token: Token::random().unwrap(),
             root: "/run/x".into(),
             prefix: "mito_".into(),
-            poll: "event".into(),
             setup: Bytes::from_static(b"state"),
         }
     }

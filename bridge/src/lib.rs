@@ -46,6 +46,10 @@
 //! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
 //! the bridge, for comparison only: [`floor`].
 
+/// The atomics of [`sleep`], which a model compiles with those of a model checker.
+mod atomic {
+    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
 mod board;
 pub mod client;
 pub mod config;

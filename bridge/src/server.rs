@@ -60,7 +60,7 @@ pub struct ServerConfig {
     pub manager: Uuid,
     /// Where the transport lives.
     pub root: TransportRoot,
-    /// How the poller waits at first.
+    /// How the poller waits at first, and the workers' pollers unless they are tuned.
     pub poll: PollConfig,
     /// Sum of costs that may be in workers' hands.
     pub capacity: Cost,

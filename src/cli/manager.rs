@@ -67,7 +67,7 @@ impl ManagerArgs {
             Some(dir) => std::path::absolute(dir).or_usage()?,
             None => default_state_dir().or_usage()?.join("manager"),
         };
-        let mut config = self.managing.config(state_dir, self.durability);
+        let mut config = self.managing.config(state_dir, self.durability)?;
         config.exclusivity = Exclusivity::Machine;
         // The coordinator may be on another machine, and does not look into this directory anyway.
         config.exec.kept_output = KeptOutput::Uploaded;

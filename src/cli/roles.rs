@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use mitosis_bridge::PollConfig;
 
 use super::failure::{Failure, OrFail};
 use super::output;
+use super::poll::PollArgs;
 use crate::coordinator::store::OpenError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError, Durability};
 use crate::endpoint::default_state_dir;
@@ -181,9 +181,8 @@ pub(super) struct ManagingArgs {
     /// Worker processes, that is, tasks at a time [default: usable cores].
     #[arg(short, long, value_name = "N", env = "MITOSIS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
-    /// How pollers wait: busy, adaptive, adaptive:<spin>, interval:<pause> or event.
-    #[arg(long, value_name = "STRATEGY", env = "MITOSIS_POLL", default_value_t)]
-    poll: PollConfig,
+    #[command(flatten)]
+    poll: PollArgs,
     /// Tasks held ready for workers [default: twice the workers, more where tasks are short].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     prefetch: Option<u32>,
@@ -202,17 +201,21 @@ impl ManagingArgs {
     }
 
     /// A manager's configuration on its own directory.
-    pub(super) fn config(&self, state_dir: PathBuf, durability: Durability) -> ManagerConfig {
+    pub(super) fn config(
+        &self,
+        state_dir: PathBuf,
+        durability: Durability,
+    ) -> Result<ManagerConfig, Failure> {
         let mut config =
             ManagerConfig::new(state_dir, self.workers.unwrap_or_else(default_workers));
-        config.poll = self.poll;
+        config.poll = self.poll.config()?;
         config.prefetch = self.prefetch;
         config.tags.clone_from(&self.tags);
         config.durability = match durability {
             Durability::Process => SpoolDurability::Process,
             Durability::Power => SpoolDurability::Power,
         };
-        config
+        Ok(config)
     }
 }
 
@@ -221,21 +224,21 @@ impl UpArgs {
         let mut signals =
             ShutdownSignals::install(self.managing.shutdown_deadline()).or_system()?;
         metrics::install().or_system()?;
+        let manager_dir = self.serving.state_dir()?.join(MANAGER_DIR);
+        let config = self.managing.config(manager_dir, self.serving.durability)?;
         let coordinator = self.serving.open().await?;
-        let ended = self.serve(&coordinator, &mut signals).await;
+        let ended = self.serve(config, &coordinator, &mut signals).await;
         coordinator.close().await;
         ended
     }
 
     async fn serve(
         &self,
+        config: ManagerConfig,
         coordinator: &Coordinator,
         signals: &mut ShutdownSignals,
     ) -> Result<Exit, Failure> {
         let state_dir = coordinator.config().state_dir.clone();
-        let config = self
-            .managing
-            .config(state_dir.join(MANAGER_DIR), self.serving.durability);
         let options = ServiceOptions {
             output_dir: Some(config.output_dir()),
             state_dir,

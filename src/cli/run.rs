@@ -10,6 +10,7 @@ use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
 use super::input::{InputArgs, SpecArgs};
 use super::output;
+use super::poll::PollArgs;
 use crate::coordinator::Durability;
 use crate::exit_code::Exit;
 use crate::run::ledger::Ledger;
@@ -77,23 +78,23 @@ pub(super) struct RunArgs {
     /// What an accepted task survives: the death of any process, or a power cut.
     #[arg(long, value_name = "process|power", default_value_t)]
     durability: Durability,
-    /// How pollers wait: busy, adaptive, adaptive:<spin>, interval:<pause> or event.
-    #[arg(long, value_name = "STRATEGY", default_value_t)]
-    poll: PollConfig,
+    #[command(flatten)]
+    poll: PollArgs,
 }
 
 impl RunArgs {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Run);
         let quiet = global.quiet > 0;
+        let poll = self.poll.config()?;
         let input = self.input()?;
         if let Some(input) = &input
             && input.tasks.is_empty()
         {
-            return self.nothing_to_do(&input.source, quiet);
+            return self.nothing_to_do(&input.source, poll, quiet);
         }
         let json = self.json;
-        let options = self.options(quiet);
+        let options = self.options(poll, quiet);
         let outcome = block_on(session::run(options, input))?;
         report(&outcome, json, quiet)
     }
@@ -119,12 +120,12 @@ impl RunArgs {
         }
     }
 
-    fn nothing_to_do(self, source: &str, quiet: bool) -> Result<Exit, Failure> {
+    fn nothing_to_do(self, source: &str, poll: PollConfig, quiet: bool) -> Result<Exit, Failure> {
         if !quiet {
             output::note(&format!("nothing to do: {source} has no tasks"));
         }
         if self.json {
-            let (nothing, options) = (Ledger::default(), self.options(quiet));
+            let (nothing, options) = (Ledger::default(), self.options(poll, quiet));
             output::json(&Summary::of(
                 &nothing,
                 Figures::default(),
@@ -136,8 +137,8 @@ impl RunArgs {
         Ok(Exit::Ok)
     }
 
-    fn options(self, quiet: bool) -> RunOptions {
-        let again = self.words_to_repeat();
+    fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
+        let again = self.words_to_repeat(poll);
         RunOptions {
             workers: self.workers.unwrap_or_else(default_workers),
             state_dir: self.state_dir,
@@ -148,7 +149,7 @@ impl RunArgs {
             retry_failed: self.retry_failed,
             progress: self.progress,
             json: self.json,
-            poll: self.poll,
+            poll,
             durability: self.durability,
             quiet,
             again,
@@ -156,7 +157,7 @@ impl RunArgs {
     }
 
     /// What a resuming command line repeats: all that is not stored with the tasks.
-    fn words_to_repeat(&self) -> Vec<String> {
+    fn words_to_repeat(&self, poll: PollConfig) -> Vec<String> {
         let mut words = Vec::new();
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -176,7 +177,7 @@ impl RunArgs {
         );
         option(
             "--poll",
-            (self.poll != PollConfig::default()).then(|| self.poll.to_string()),
+            (poll != PollConfig::default()).then(|| poll.to_string()),
         );
         for (given, name) in [(self.fail_fast, "--fail-fast"), (self.json, "--json")] {
             if given {

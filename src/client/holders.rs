@@ -10,6 +10,7 @@ use crate::protocol::api::{
     IssueTokenRequest, IssueTokenResponse, ManagerList, ManagerSummary, ModeRequest, WorkerList,
     WorkerSummary,
 };
+use crate::protocol::tuning::{Pollers, TuneOrder};
 
 impl ApiClient {
     /// Managers that are connected or were heard within a day.
@@ -37,6 +38,24 @@ impl ApiClient {
     pub async fn set_manager_mode(&self, uuid: Uuid, mode: Mode) -> Result<(), ClientError> {
         let call = Call::post(self.api(&format!("/managers/{uuid}/mode")));
         self.order(call.json(&ModeRequest { mode })).await
+    }
+
+    /// How the pollers of a manager's machine wait.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn pollers(&self, manager: Uuid) -> Result<Pollers, ClientError> {
+        let path = format!("/managers/{manager}/tuning");
+        self.call(Call::get(self.api(&path))).await
+    }
+
+    /// Changes how pollers of a manager's machine wait; returns how they wait now.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn tune(&self, manager: Uuid, order: &TuneOrder) -> Result<Pollers, ClientError> {
+        let path = format!("/managers/{manager}/tuning");
+        self.call(Call::post(self.api(&path)).json(order)).await
     }
 
     /// Pauses, resumes or shuts down one independent worker.

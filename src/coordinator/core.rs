@@ -19,6 +19,7 @@ mod publish;
 mod query;
 mod submit;
 mod timer;
+mod tune;
 mod wait;
 mod work;
 pub mod workers;

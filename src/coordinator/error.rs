@@ -72,6 +72,26 @@ pub enum CoordinatorError {
     /// The worker never registered, or it left.
     #[error("worker {0} is not registered; register first")]
     WorkerGone(Uuid),
+    /// The manager has no such worker.
+    #[error(
+        "there is no worker {worker}: this manager has {slots}, numbered from 0; `mitosis tune` lists them"
+    )]
+    NoSuchWorker {
+        /// The number that was given.
+        worker: u16,
+        /// Worker slots of the manager.
+        slots: u32,
+    },
+    /// The manager has no open session.
+    #[error(
+        "manager {0} is not connected, and nothing was changed; start it, or name another one of `mitosis managers`"
+    )]
+    ManagerAway(Uuid),
+    /// The manager did not answer in time.
+    #[error(
+        "manager {0} did not answer in time; it takes the order up when it does, and `mitosis tune` without options tells"
+    )]
+    ManagerSilent(Uuid),
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
@@ -86,7 +106,7 @@ impl CoordinatorError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Stopping => true,
+            Self::Stopping | Self::ManagerAway(_) | Self::ManagerSilent(_) => true,
             _ => false,
         }
     }
@@ -112,6 +132,9 @@ impl CoordinatorError {
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::BadQuery { .. } => "bad_query",
             Self::WorkerGone(_) => "worker_gone",
+            Self::NoSuchWorker { .. } => "no_such_worker",
+            Self::ManagerAway(_) => "manager_away",
+            Self::ManagerSilent(_) => "manager_silent",
         }
     }
 }

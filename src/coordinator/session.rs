@@ -161,6 +161,7 @@ impl Session {
             claims_tx,
             commits_tx,
             renewals_tx,
+            post: Arc::clone(&self.post),
         };
         // Armed with the version of the work board that a short claim had seen.
         let (hungry_tx, hungry_rx) = watch::channel(None);
@@ -343,6 +344,8 @@ struct Lanes {
     claims_tx: flume::Sender<(u64, u32)>,
     commits_tx: flume::Sender<CommitItem>,
     renewals_tx: flume::Sender<(u64, ManagerStatus)>,
+    /// Takes answers that need no lane.
+    post: Arc<Post>,
 }
 
 impl Lanes {
@@ -364,6 +367,10 @@ impl Lanes {
                 .send_async(CommitItem::Goodbye)
                 .await
                 .is_ok(),
+            ToCoordinator::Tuned(report) => {
+                self.post.tuned.send_replace(Some(report));
+                true
+            }
             ToCoordinator::Hello(_) => {
                 tracing::warn!("a manager said hello twice in one session; closing it");
                 false

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mitosis_bridge::config::PollConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -20,7 +19,6 @@ pub(super) enum Command {
     Shutdown(ShutdownRequest),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
-    SetPoll(PollConfig),
     Stats(oneshot::Sender<ManagerStats>),
 }
 
@@ -95,15 +93,6 @@ impl ManagerHandle {
     /// When the manager has ended.
     pub async fn resume(&self) -> Result<(), ManagerError> {
         self.ask(Command::Resume).await
-    }
-
-    /// Changes how the poller waits.
-    ///
-    /// # Errors
-    /// When the manager has ended.
-    pub async fn set_poll(&self, poll: PollConfig) -> Result<(), ManagerError> {
-        let sent = self.commands_tx.send(Command::SetPoll(poll)).await;
-        sent.map_err(|_| ManagerError::Ended)
     }
 
     /// This moment's numbers; of an ended manager, its last.

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mitosis_bridge::config::{PollConfig, PollStrategy};
 use mitosis_bridge::server::ServerHandle;
 use mitosis_bridge::stats::RefusalReason;
 use mitosis_bridge::status::{BOUNDS_NS, HistogramSnapshot, Phase, StatusView};
@@ -85,6 +86,15 @@ impl Workers {
         record.living = None;
     }
 
+    /// How the poller of each slot's worker waits.
+    pub(super) fn polls(&self) -> Vec<WorkerPoll> {
+        let poll = |record: &Record| match &record.living {
+            None => WorkerPoll::Gone,
+            Some(view) => view.poll().map_or(WorkerPoll::Starts, WorkerPoll::Waits),
+        };
+        self.records().iter().map(poll).collect()
+    }
+
     /// Round trips of all workers, fetch and report.
     pub(super) fn round_trips(&self) -> [HistogramSnapshot; 2] {
         let records = self.records();
@@ -95,6 +105,16 @@ impl Workers {
                 std::array::from_fn(|i| sum[i].merge(&totals.round_trip[i]))
             })
     }
+}
+
+/// How a worker's poller waits, as its status block says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerPoll {
+    /// There is no process.
+    Gone,
+    /// It has not waited yet.
+    Starts,
+    Waits(PollConfig),
 }
 
 /// The families that bypass the recorder.
@@ -108,6 +128,7 @@ impl Source for Exposition {
     fn append(&self, families: &mut Families<'_>) {
         self.append_workers(families);
         self.append_poller(families);
+        self.append_strategies(families);
     }
 }
 
@@ -168,6 +189,38 @@ impl Exposition {
         ];
         for (name, value) in plain {
             families.begin(name).value(&[], float(value));
+        }
+    }
+}
+
+impl Exposition {
+    fn append_strategies(&self, families: &mut Families<'_>) {
+        let manager = [self.server.stats().poll];
+        let waiting = |poll: WorkerPoll| match poll {
+            WorkerPoll::Waits(poll) => Some(poll),
+            WorkerPoll::Gone | WorkerPoll::Starts => None,
+        };
+        let workers: Vec<_> = self
+            .workers
+            .polls()
+            .into_iter()
+            .filter_map(waiting)
+            .collect();
+        let roles = [("manager", &manager[..]), ("worker", &workers[..])];
+        let mut pollers = families.begin(names::IPC_POLLERS);
+        for (role, polls) in roles {
+            for name in PollStrategy::NAMES {
+                let count = polls.iter().filter(|poll| poll.strategy.name() == name);
+                pollers.value(&[role, name], float(count.count() as u64));
+            }
+        }
+        let mut spins = families.begin(names::IPC_SPIN_BUDGET);
+        for (role, polls) in roles {
+            let adaptive = polls
+                .iter()
+                .filter(|poll| poll.strategy == PollStrategy::Adaptive);
+            let longest = adaptive.map(|poll| poll.spin).max().unwrap_or_default();
+            spins.value(&[role], longest.as_secs_f64());
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::comm::link::Connector;
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::session::{Hello, Hint};
+use crate::protocol::tuning::TuningReport;
 use crate::protocol::{ControlState, Incarnation, Mode, PROTOCOL_VERSION, TaskReport};
 use crate::shutdown::ShutdownRequest;
 use crate::telemetry::exposition::Source;
@@ -33,6 +34,7 @@ use super::spool::{Progress, Spool};
 use super::state::{Now, WorkerEnd};
 use super::stats::ManagerStats;
 use super::supervisor::{Supervisor, SupervisorEvent};
+use super::tuner::Tuner;
 use super::worker_process::WorkerNote;
 
 mod start;
@@ -84,6 +86,7 @@ struct Run {
     handle: ServerHandle,
     events: ServerEvents,
     commander: Commander,
+    tuner: Tuner,
     workers: Workers,
     gauges: Gauges,
     /// Keeps the manager's own families in the scrapes of this process.
@@ -118,6 +121,7 @@ enum Event {
     Worker(WorkerNote),
     Bridge(Answer),
     Session(SessionEvent),
+    Tuned(TuningReport),
     Spool(Progress),
     Heard(Vec<ServerEvent>),
     Time,
@@ -206,6 +210,7 @@ impl Run {
             note = self.supervisor.next() => Event::Worker(note),
             answer = self.commander.next() => Event::Bridge(answer),
             event = self.session.next() => Event::Session(event),
+            report = self.tuner.next() => Event::Tuned(report),
             progress = self.spool.progress() => Event::Spool(progress),
             _ = self.events.recv_batch(&mut heard, BATCH) => Event::Heard(heard),
             () = tokio::time::sleep_until(deadline.into()) => Event::Time,
@@ -218,6 +223,7 @@ impl Run {
             Event::Worker(note) => self.on_worker(note).await,
             Event::Bridge(answer) => self.on_answer(answer).await,
             Event::Session(event) => self.on_session(event),
+            Event::Tuned(report) => self.session.tuned(report),
             Event::Spool(progress) => self.on_progress(&progress),
             Event::Heard(heard) if heard.is_empty() => self.fail(ManagerError::BridgeEnded),
             Event::Heard(heard) => {
@@ -240,7 +246,6 @@ impl Run {
                 self.reactor.pause(false);
                 self.resuming.push(done);
             }
-            Some(Command::SetPoll(poll)) => self.handle.set_poll(poll),
             // Whoever asked may have lost interest.
             Some(Command::Stats(answer)) => drop(answer.send(self.stats())),
             // The last handle is gone, and nobody is left to ask for anything.
@@ -364,6 +369,8 @@ impl Run {
                 tracing::info!(epoch = welcome.epoch, "connected to the coordinator");
                 metrics::counter!(names::MANAGER_SESSIONS).increment(1);
                 self.gauges.set_connected(true);
+                self.tuner.greeted();
+                self.tuner.follow(&welcome.directive);
                 let mode = self.reactor.welcome(&welcome, asked, now);
                 self.obey(mode);
             }
@@ -413,6 +420,7 @@ impl Run {
     }
 
     fn follow(&mut self, directive: &ControlState, now: Now) {
+        self.tuner.follow(directive);
         let mode = self.reactor.directive(directive, now);
         self.obey(mode);
     }

@@ -20,6 +20,7 @@ use crate::comm::link::{ConnectError, Connector, ManagerEnd};
 use crate::protocol::session::{
     Commit, HeldLease, Hello, Hint, ManagerStatus, ToCoordinator, ToManager, Welcome,
 };
+use crate::protocol::tuning::TuningReport;
 use crate::protocol::{ControlState, PROTOCOL_VERSION, Verdict, WorkerTaskResp};
 
 use super::backoff::Backoff;
@@ -222,6 +223,14 @@ impl Session {
         if let State::Open(open) = &mut self.state {
             open.renew_at = now() + open.renew_every;
             open.renewal = open.send(id, ToCoordinator::Renew { id, status });
+        }
+    }
+
+    /// Tells what came of a tuning. Without a session nobody waits for it, and the next one asks again.
+    pub(crate) fn tuned(&mut self, report: TuningReport) {
+        if let State::Open(open) = &self.state {
+            // A link that is full or closed ends soon, likewise.
+            let _ = open.link.frames_tx.try_send(ToCoordinator::Tuned(report));
         }
     }
 

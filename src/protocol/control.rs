@@ -18,6 +18,7 @@ use uuid::Uuid;
 use mitosis_bridge::ids::{Incarnation, LocalId};
 
 use super::ids::{Lease, Try};
+use super::tuning::Tuning;
 
 /// One order, as the source of a change is logged and tested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -110,6 +111,9 @@ pub struct ControlState {
     /// Hand-overs to be ended; an entry stays until its task's end is known.
     #[serde(default)]
     pub cancels: Vec<CancelOrder>,
+    /// How pollers are to wait; for managers alone, whose workers hear of it through shared memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 impl ControlState {

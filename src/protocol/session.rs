@@ -16,6 +16,7 @@
 //!     Renew {id} -------------------------->
 //!            <------------------- Renewed {id, directive}
 //!            <------------------- Hint::Work | Hint::Directive
+//!     Tuned {number} ----------------------> (once for each number of a directive's tuning)
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use super::control::ControlState;
 use super::ids::{Boot, Lease, TaskRef, Try};
 use super::report::{TaskReport, Verdict};
 use super::task::WorkerTaskResp;
+use super::tuning::TuningReport;
 
 /// Manager to coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +55,8 @@ pub enum ToCoordinator {
         /// What an operator wants to see of the manager.
         status: ManagerStatus,
     },
+    /// What came of the newest tuning in a directive.
+    Tuned(TuningReport),
     /// The manager leaves on purpose; it holds nothing any more.
     Goodbye,
 }

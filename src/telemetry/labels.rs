@@ -39,6 +39,8 @@ pub const EXPORTED_FROM_STATUS_BLOCKS: &[&str] = &[
     names::IPC_SPINS,
     names::IPC_SLEEPS,
     names::IPC_LOST_WAKEUPS,
+    names::IPC_POLLERS,
+    names::IPC_SPIN_BUDGET,
     names::WORKER_TASKS,
     names::WORKER_BUSY,
     names::WORKER_REPORT_RETRIES,

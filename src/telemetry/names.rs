@@ -68,6 +68,10 @@ metrics! {
     IPC_SLEEPS = Counter "mitosis_ipc_sleeps_total" [];
     /// Bounded waits that ran out and then found work: a lost wake-up. Must stay 0.
     IPC_LOST_WAKEUPS = Counter "mitosis_ipc_lost_wakeups_total" [];
+    /// Pollers in this machine's processes, by role (manager, worker) and strategy in force (busy, adaptive, interval, event).
+    IPC_POLLERS = Gauge "mitosis_ipc_pollers" ["role", "strategy"];
+    /// Longest spin budget in force among the adaptive pollers, by role.
+    IPC_SPIN_BUDGET = Gauge "mitosis_ipc_spin_budget_seconds" ["role"];
 
     /// Workers by state (starting, ready, stopping).
     MANAGER_WORKERS = Gauge "mitosis_manager_workers" ["state"];

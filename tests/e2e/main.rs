@@ -17,3 +17,4 @@ mod input;
 mod resume;
 mod roles;
 mod runs;
+mod tune;

@@ -245,10 +245,8 @@ fn metrics_of_a_service_tell_of_its_tasks() {
             }
         });
     }
-    let url = format!("{}/metrics", service.url.trim_end_matches('/'));
-    let token = service.token("admin");
     let text = wait::until("the counters", wait::LONG, || {
-        let text = get(&url, &token);
+        let text = service.metrics();
         let counted = |line: &str| text.lines().any(|found| found == line);
         let done = counted("mitosis_coordinator_tasks_accepted_total 5");
         if done {
@@ -272,22 +270,6 @@ fn metrics_of_a_service_tell_of_its_tasks() {
     let count = round_trips.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     assert!(count.is_some_and(|count| count >= 5.0), "{round_trips:?}");
     service.stop().code(0);
-}
-
-/// One GET with a token.
-#[track_caller]
-fn get(url: &str, token: &str) -> String {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        // Fails when it is there already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().build().expect("a client");
-        let answer = client.get(url).bearer_auth(token).send().await;
-        answer.expect("an answer").text().await.expect("a text")
-    })
 }
 
 #[test]

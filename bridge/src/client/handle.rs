@@ -211,9 +211,9 @@ impl ClientHandle {
         self.parts.shared.incarnation
     }
 
-    /// Changes how the poller waits, from its next turn on.
+    /// Changes how the poller waits, from its next rest on and until the manager says something else.
     pub fn set_poll(&self, config: PollConfig) {
-        self.parts.shared.poll.set(config);
+        self.parts.shared.status.want_poll(config);
         self.parts.shared.waker.wake();
     }
 }

@@ -11,7 +11,6 @@ use super::bell::Bell;
 use super::poller::{Ends, Poller};
 use super::{ClientFds, Expected, Setup, Shared};
 use crate::board::Board;
-use crate::config::{PollConfig, SharedPoll};
 use crate::doorbell::{Doorbell, Line};
 use crate::error::{OpenError, TransportError};
 use crate::header::{AnswerKind, Operation, RequestHeader, RequestKind};
@@ -87,10 +86,8 @@ fn open<C: ClientTransport>(
         Err(error) => return Err(error.into()),
     };
     let root = TransportRoot::from_parts(letter.root.clone(), letter.prefix.clone());
-    let poll: PollConfig = letter.poll.parse().unwrap_or_default();
     let shared = Arc::new(Shared {
         incarnation: letter.incarnation,
-        poll: SharedPoll::new(poll),
         status,
         waker,
         spill: SpillDir::new(root.path()),

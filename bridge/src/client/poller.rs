@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::bell::{Bell, Woken};
-use crate::config::PollStrategy;
+use crate::config::{PollConfig, PollStrategy, unpack};
 use crate::doorbell::Line;
 use crate::error::CallError;
 use crate::header::{AnswerKind, Checked, Operation, RequestHeader, RequestKind, ResponseHeader};
@@ -40,6 +40,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const HANG_UP_CHECK: Duration = Duration::from_millis(2);
 /// An answer older than this that is found when a wait ran out was announced by nobody.
 const LOST_AFTER: Duration = Duration::from_millis(5);
+
+/// How to wait if the manager has not said so in a way that can be read.
+const UNTOLD: PollConfig = PollConfig {
+    strategy: PollStrategy::Event,
+    spin: Duration::ZERO,
+};
 
 /// What the async side tells the poller.
 #[derive(Debug)]
@@ -148,6 +154,9 @@ pub(super) struct Poller<C: ClientTransport> {
     /// Clock reading when the last wait ran out without a ring.
     timed_out_ns: Option<u64>,
     next_hang_up_check: Instant,
+    /// The manager's word on how to wait, and what it says.
+    poll_word: u64,
+    poll: PollConfig,
 }
 
 impl<C: ClientTransport> Poller<C> {
@@ -168,6 +177,8 @@ impl<C: ClientTransport> Poller<C> {
             hold_reports_until: None,
             timed_out_ns: None,
             next_hang_up_check: Instant::now(),
+            poll_word: 0,
+            poll: UNTOLD,
         }
     }
 
@@ -622,7 +633,13 @@ impl<C: ClientTransport> Poller<C> {
 
     /// Nothing to do: spin, pause or block, as the strategy says.
     fn rest(&mut self, last_work: Instant) {
-        let poll = self.shared.poll.get();
+        let wanted = self.shared.status.poll_wanted();
+        if wanted != self.poll_word {
+            self.poll_word = wanted;
+            self.poll = unpack(wanted).unwrap_or(UNTOLD);
+            self.shared.status.note_poll(wanted);
+        }
+        let poll = self.poll;
         match poll.strategy {
             PollStrategy::Busy => self.spin(),
             PollStrategy::Adaptive if last_work.elapsed() < poll.spin => self.spin(),
@@ -649,6 +666,7 @@ impl<C: ClientTransport> Poller<C> {
         let (ends, fetch, in_flight, stage) =
             (&self.ends, &self.fetch, &self.in_flight, &self.stage);
         let calls = self.calls.len();
+        let (status, poll_word) = (&self.shared.status, self.poll_word);
         let transport = &mut self.transport;
         let woken = self.bell.block(&self.shared.status, bound, || {
             !ends.commands_rx.is_empty()
@@ -658,6 +676,7 @@ impl<C: ClientTransport> Poller<C> {
                 || in_flight.iter().any(|report| report.pending.is_ready())
                 || matches!(stage, Stage::Leaving { pending, .. } if pending.is_ready())
                 || transport.has_control()
+                || status.poll_wanted() != poll_word
         });
         self.timed_out_ns = (woken == Woken::TimedOut).then(clock_ns);
     }

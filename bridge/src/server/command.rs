@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::config::PollConfig;
 use crate::cost::Cost;
 use crate::doorbell::Doorbell;
 use crate::error::BridgeError;
@@ -103,6 +104,10 @@ pub(super) enum Command {
         state: Bytes,
         wake: Wake,
         done: Done<Result<(), BridgeError>>,
+    },
+    Tune {
+        polls: Vec<(LocalId, PollConfig)>,
+        done: Done<()>,
     },
     Finish {
         incarnation: Incarnation,

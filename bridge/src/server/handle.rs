@@ -109,7 +109,6 @@ impl ServerHandle {
             token,
             root: config.root.path().to_owned(),
             prefix: config.root.prefix().to_owned(),
-            poll: self.shared.poll.get().to_string(),
             setup,
         }
     }
@@ -231,7 +230,16 @@ impl ServerHandle {
         self.call(|done| Command::DrainFetches { done }).await
     }
 
-    /// Changes how the poller waits, from its next turn on.
+    /// Changes how the pollers of workers wait: of these slots, the lives that are there and those that come. Sleepers that
+    /// are concerned are woken, nobody else; [`StatusView::poll`] says what a worker has taken up.
+    ///
+    /// # Errors
+    /// When the bridge is closed.
+    pub async fn tune(&self, polls: Vec<(LocalId, PollConfig)>) -> Result<(), BridgeError> {
+        self.call(|done| Command::Tune { polls, done }).await
+    }
+
+    /// Changes how this end's own poller waits, from its next turn on.
     pub fn set_poll(&self, config: PollConfig) {
         self.shared.poll.set(config);
         self.shared.waker.wake();

@@ -18,11 +18,11 @@ use super::command::{Command, Envelope, Invited, Reply, ReplyContent, Wake};
 use super::events::{Queued, Ring, ServerEvent};
 use super::outbox::Outbox;
 use super::peer::{Peer, Peers};
-use crate::config::PollStrategy;
+use crate::config::{PollConfig, PollStrategy};
 use crate::error::{BridgeError, TransportError};
 use crate::handover::{Handover, PrepareRefusal, Prepared, Withdrawal};
 use crate::header::{AnswerKind, Operation};
-use crate::ids::{Incarnation, LocalId};
+use crate::ids::{Incarnation, LocalId, MAX_WORKERS};
 use crate::janitor::{JanitorHandle, Progress};
 use crate::spill::Body;
 use crate::stats::Counters;
@@ -71,6 +71,8 @@ pub(super) struct Poller<T: ServerTransport> {
     replies_rx: flume::Receiver<Reply>,
     /// Number and content of the newest control state; 0 before the first.
     control: (u64, Bytes),
+    /// How the pollers of each slot's lives wait.
+    worker_polls: Vec<PollConfig>,
     closing: Option<Instant>,
     /// When this turn began: a fetch that came earlier has been parked.
     pub(super) turn_at: Instant,
@@ -100,6 +102,7 @@ impl<T: ServerTransport> Poller<T> {
             commands_rx: ends.commands_rx,
             replies_rx: ends.replies_rx,
             control: (0, Bytes::new()),
+            worker_polls: vec![shared.config.poll; usize::from(MAX_WORKERS)],
             closing: None,
             turn_at: now,
             timed_out_at: None,
@@ -175,6 +178,10 @@ impl<T: ServerTransport> Poller<T> {
                 answer(done, ());
             }
             Command::Publish { state, wake, done } => answer(done, self.publish(state, &wake)),
+            Command::Tune { polls, done } => {
+                self.tune(&polls);
+                answer(done, ());
+            }
             Command::Finish { incarnation, done } => answer(done, self.finish(incarnation)),
             Command::Retire { incarnation, done } => self.begin_retirement(incarnation, done),
             Command::DrainFetches { done } => {
@@ -195,6 +202,10 @@ impl<T: ServerTransport> Poller<T> {
             return Err(BridgeError::Closed);
         }
         let (local_id, incarnation) = (invited.local_id, invited.incarnation);
+        // Before the process exists, and in the order of the tunings.
+        invited
+            .status
+            .want_poll(self.worker_polls[local_id.index()]);
         let address = Address {
             manager: self.shared.config.manager,
             local_id,
@@ -266,6 +277,21 @@ impl<T: ServerTransport> Poller<T> {
             }
         }
         told
+    }
+
+    fn tune(&mut self, polls: &[(LocalId, PollConfig)]) {
+        for (slot, poll) in polls {
+            self.worker_polls[slot.index()] = *poll;
+            for index in 0..self.peers.count_in(*slot) {
+                let Some(peer) = self.peers.at(*slot, index) else {
+                    continue;
+                };
+                // The word is published before the ring, and a poller looks at it once more before it blocks.
+                if peer.status.want_poll(*poll) {
+                    peer.ring();
+                }
+            }
+        }
     }
 
     fn finish(&mut self, incarnation: Incarnation) -> Result<(), BridgeError> {
@@ -406,11 +432,12 @@ impl<T: ServerTransport> Poller<T> {
     /// Nothing to do: spin, pause or block, as the strategy says.
     fn rest(&mut self, last_work: Instant) {
         self.update_gauges();
+        let word = self.shared.poll.word();
         let poll = self.shared.poll.get();
         match poll.strategy {
             PollStrategy::Busy => self.spin(),
             PollStrategy::Adaptive if last_work.elapsed() < poll.spin => self.spin(),
-            PollStrategy::Adaptive | PollStrategy::Event => self.block(),
+            PollStrategy::Adaptive | PollStrategy::Event => self.block(word),
             PollStrategy::Interval(pause) => {
                 Counters::count(&self.shared.counters.sleeps);
                 self.bell.pause(pause);
@@ -429,7 +456,8 @@ impl<T: ServerTransport> Poller<T> {
         std::thread::yield_now();
     }
 
-    fn block(&mut self) {
+    /// `poll_word` is the setting that says to block.
+    fn block(&mut self, poll_word: u64) {
         Counters::count(&self.shared.counters.sleeps);
         let bound = self.closing.map_or(MAX_WAIT, |until| {
             until
@@ -447,6 +475,7 @@ impl<T: ServerTransport> Poller<T> {
                 || board.any()
                 || outbox.is_orphaned()
                 || shared.abort.load(Ordering::SeqCst)
+                || shared.poll.word() != poll_word
         });
         match woken {
             Woken::Rung => Counters::count(&self.shared.counters.wakeups),

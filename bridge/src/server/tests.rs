@@ -2,6 +2,7 @@
 
 mod fixture;
 mod refusals;
+mod tuning;
 
 use std::time::{Duration, Instant};
 

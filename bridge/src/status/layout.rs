@@ -11,7 +11,7 @@ use crate::histogram::Histogram;
 use crate::map::SharedLayout;
 
 /// Version of the layout; a reader and a writer of different versions refuse each other.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -92,14 +92,17 @@ impl Outcome {
     }
 }
 
-/// The record. The first group is written by the manager before the spawn, the next by the worker's poller, the last by
-/// the worker's executor; each field has one writer, except `asleep` (see [`crate::doorbell`]).
+/// The record. The first group is written by the manager (before the spawn, `poll_wanted` at any moment), the next by the
+/// worker's poller, the last by the worker's executor; each field has one writer, except `asleep` (see
+/// [`crate::sleep`]) and `poll_wanted`, where the newest word counts whoever wrote it.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct StatusLayout {
     pub(crate) layout_version: AtomicU32,
     pub(crate) local_id: AtomicU32,
     pub(crate) incarnation: AtomicU64,
+    /// How the worker's poller is to wait: a word of [`crate::config::pack`].
+    pub(crate) poll_wanted: AtomicU64,
 
     /// 1 while the worker's poller is about to block or blocked; whoever swaps it to 0 rings the doorbell.
     pub(crate) asleep: AtomicU32,
@@ -110,6 +113,8 @@ pub(crate) struct StatusLayout {
     pub(crate) rang_ns: AtomicU64,
     pub(crate) round_trip: [Histogram; Operation::ALL.len()],
     pub(crate) lost_wakeups: AtomicU64,
+    /// What the poller last acted on of `poll_wanted`; 0 before it first rested.
+    pub(crate) poll_in_force: AtomicU64,
 
     pub(crate) phase: AtomicU32,
     /// Odd while the group below is being written.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use super::layout::{LAYOUT_VERSION, Outcome, Phase, StatusLayout, clock_ns};
+use crate::config::{PollConfig, pack, unpack};
 use crate::header::Operation;
 use crate::histogram::HistogramSnapshot;
 use crate::ids::{Incarnation, LocalId};
@@ -51,6 +52,8 @@ pub struct StatusSnapshot {
     pub report_retries: u64,
     /// Bounded waits of its poller that ran out and then found work.
     pub lost_wakeups: u64,
+    /// How its poller waits; `None` before it first did.
+    pub poll: Option<PollConfig>,
     /// Round trips as the worker sees them, parked time excluded, by [`Operation::index`].
     pub round_trip: [HistogramSnapshot; Operation::ALL.len()],
     poller_progress_ns: u64,
@@ -105,6 +108,18 @@ impl StatusView {
         self.map.pid.load(Ordering::Acquire)
     }
 
+    /// Says how the worker's poller is to wait; to be followed by a ring. `true` when that is news.
+    pub(crate) fn want_poll(&self, config: PollConfig) -> bool {
+        let word = pack(config);
+        self.map.poll_wanted.swap(word, Ordering::Relaxed) != word
+    }
+
+    /// How the worker's poller waits; `None` before it first did.
+    #[must_use]
+    pub fn poll(&self) -> Option<PollConfig> {
+        unpack(self.map.poll_in_force.load(Ordering::Relaxed))
+    }
+
     /// How long ago the worker last set its bit on the board.
     pub(crate) fn rang_ago(&self) -> Duration {
         Duration::from_nanos(clock_ns().saturating_sub(self.map.rang_ns.load(Ordering::Relaxed)))
@@ -128,6 +143,7 @@ impl StatusView {
             outcomes: std::array::from_fn(|i| map.outcomes[i].load(Ordering::Relaxed)),
             report_retries: map.report_retries.load(Ordering::Relaxed),
             lost_wakeups: map.lost_wakeups.load(Ordering::Relaxed),
+            poll: self.poll(),
             round_trip: std::array::from_fn(|i| map.round_trip[i].snapshot()),
             poller_progress_ns: map.poller_progress_ns.load(Ordering::Relaxed),
             executor_progress_ns: map.executor_progress_ns.load(Ordering::Relaxed),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::layout::{LAYOUT_VERSION, Outcome, Phase, StatusLayout, clock_ns};
 use super::view::TaskInHand;
+use crate::config::{PollConfig, pack};
 use crate::header::Operation;
 use crate::histogram::bump;
 use crate::ids::Incarnation;
@@ -47,6 +48,21 @@ impl StatusBlock {
     /// Names this process, before it opens anything that a janitor may have to clean.
     pub(crate) fn set_pid(&self, pid: u32) {
         self.map.pid.store(pid, Ordering::Release);
+    }
+
+    /// Takes the place of what the manager wanted, until it wants something else.
+    pub(crate) fn want_poll(&self, config: PollConfig) {
+        self.map.poll_wanted.store(pack(config), Ordering::Relaxed);
+    }
+
+    /// What the manager wants of the poller: a word of [`crate::config::pack`].
+    pub(crate) fn poll_wanted(&self) -> u64 {
+        self.map.poll_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Notes which word the poller acts on.
+    pub(crate) fn note_poll(&self, word: u64) {
+        self.map.poll_in_force.store(word, Ordering::Relaxed);
     }
 
     pub(crate) fn poller_progress(&self) {

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::Shared;
 use crate::coordinator::store::{Holder, HolderId, LiveHolder, StoreError};
 use crate::protocol::session::HeldLease;
-use crate::protocol::{CancelOrder, ControlState, Mode};
+use crate::protocol::tuning::TuningReport;
+use crate::protocol::{Boot, CancelOrder, ControlState, Mode};
 
 /// One holder.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub(in crate::coordinator) struct Post {
     pub(in crate::coordinator) session: watch::Sender<i64>,
     /// What is wanted. Filled by [`Shared::refresh`]; a level, so overwriting is right.
     pub(in crate::coordinator) control: watch::Sender<ControlState>,
+    /// Newest answer of a manager to a tuning; a level, so overwriting is right.
+    pub(in crate::coordinator) tuned: watch::Sender<Option<TuningReport>>,
+    /// Life of the manager that was heard last.
+    boot: Mutex<Option<Boot>>,
     /// Leases taken back that the holder has not been told of; at most what it held.
     lost: Mutex<Vec<HeldLease>>,
     /// Tags of the newest registration.
@@ -37,6 +42,17 @@ impl Post {
     pub(super) fn tags(&self) -> Vec<String> {
         let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
         tags.clone()
+    }
+
+    /// True while a session or a call of the holder listens.
+    pub(super) fn is_heard(&self) -> bool {
+        self.session.receiver_count() > 0
+    }
+
+    /// Notes the life that is heard now; returns the one that was heard before.
+    pub(super) fn note_boot(&self, boot: Boot) -> Option<Boot> {
+        let mut known = self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(boot)
     }
 
     /// Leases taken back since the last call. Some may have been kept by a later inventory: the store knows.
@@ -87,7 +103,7 @@ impl Posts {
         known.by_id.get(id).map(Arc::clone)
     }
 
-    fn next_seq(&self) -> u64 {
+    pub(super) fn next_seq(&self) -> u64 {
         self.seq.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -106,6 +122,8 @@ impl Posts {
                     mode: live.mode,
                     ..ControlState::default()
                 }),
+                tuned: watch::Sender::new(None),
+                boot: Mutex::default(),
                 lost: Mutex::default(),
                 tags: Mutex::new(live.tags.clone()),
                 refreshes: AtomicU64::new(0),

@@ -22,7 +22,7 @@ pub(super) const DEFAULT_LIMIT: u32 = 100;
 /// Most entries of a page.
 pub(super) const MAX_LIMIT: u32 = 1000;
 /// How long a holder that is gone is still listed.
-const LISTED_AFTER_LAST_SEEN: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LISTED_AFTER_LAST_SEEN: Duration = Duration::from_secs(24 * 3600);
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,7 +201,7 @@ impl Coordinator {
 
     fn is_connected(&self, id: HolderId) -> bool {
         let post = self.shared.posts.get(id);
-        post.is_some_and(|post| post.session.receiver_count() > 0)
+        post.is_some_and(|post| post.is_heard())
     }
 }
 

@@ -3,10 +3,10 @@
 //! | code | status | | code | status |
 //! |---|---|---|---|---|
 //! | `unauthorized` | 401 | | `too_large` | 413 |
-//! | `forbidden` | 403 | | `bad_request`, `bad_query`, `bad_task` | 400 |
+//! | `forbidden` | 403 | | `bad_request`, `bad_query`, `bad_task`, `no_such_worker` | 400 |
 //! | `not_found`, `no_such_route` | 404 | | `no_such_method` | 405 |
 //! | `not_ended`, `replaced` | 409 | | `store`, `internal` | 500 |
-//! | `worker_gone` | 410 | | `busy`, `stopping`, `not_ready` | 503 |
+//! | `worker_gone` | 410 | | `busy`, `stopping`, `not_ready`, `manager_away`, `manager_silent` | 503 |
 //! | `bad_signature`, `expired` | 403 | | `superseded` | 409 |
 //! | `bad_artifact` | 400 | | `body_timeout` | 408 |
 //! | `no_room` | 507 | | | |
@@ -129,10 +129,11 @@ impl From<CoordinatorError> for Failure {
             "not_found" => StatusCode::NOT_FOUND,
             "not_ended" | "replaced" | "superseded" => StatusCode::CONFLICT,
             "worker_gone" => StatusCode::GONE,
-            "bad_task" | "bad_query" | "bad_artifact" => StatusCode::BAD_REQUEST,
+            "bad_task" | "bad_query" | "bad_artifact" | "no_such_worker" => StatusCode::BAD_REQUEST,
             "body_timeout" => StatusCode::REQUEST_TIMEOUT,
             "no_room" => StatusCode::INSUFFICIENT_STORAGE,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+            "manager_away" | "manager_silent" => StatusCode::SERVICE_UNAVAILABLE,
             "stopping" => return Self::stopping(),
             _ => return store_failure(&error),
         };
@@ -222,6 +223,13 @@ mod tests {
         check(not_found.into(), 404, "not_found");
         check(StoreError::NotEnded(uuid).into(), 409, "not_ended");
         check(CoordinatorError::WorkerGone(uuid), 410, "worker_gone");
+        let beyond = CoordinatorError::NoSuchWorker {
+            worker: 9,
+            slots: 2,
+        };
+        check(beyond, 400, "no_such_worker");
+        check(CoordinatorError::ManagerAway(uuid), 503, "manager_away");
+        check(CoordinatorError::ManagerSilent(uuid), 503, "manager_silent");
         check(CoordinatorError::NothingSubmitted, 400, "bad_task");
         check(CoordinatorError::Stopping, 503, "stopping");
         check(backend(true), 503, "busy");

@@ -22,6 +22,7 @@ use crate::protocol::api::{
 };
 use crate::protocol::report::MAX_FOLLOW_UP_BYTES;
 use crate::protocol::strict::{Fields, nearest};
+use crate::protocol::tuning::TuneOrder;
 
 /// Longest body of a submit: some 200,000 ordinary tasks.
 const SUBMIT_BYTES: usize = 32 << 20;
@@ -93,6 +94,13 @@ impl RequestBody for IssueTokenRequest {
 impl RequestBody for ModeRequest {
     fn fields() -> Option<&'static Fields> {
         static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<ModeRequest>);
+        Some(&FIELDS)
+    }
+}
+
+impl RequestBody for TuneOrder {
+    fn fields() -> Option<&'static Fields> {
+        static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<TuneOrder>);
         Some(&FIELDS)
     }
 }

@@ -1,4 +1,4 @@
-//! `/managers` and `/mode`: who manages, and what the operator wants of managers and of everybody.
+//! `/managers` and `/mode`: who manages, and what the operator wants of managers, of their pollers and of everybody.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,12 +12,14 @@ use super::input::{Body, PathUuid};
 use super::state::ApiState;
 use crate::coordinator::ModeTarget;
 use crate::protocol::api::{ErrorBody, ManagerList, ModeRequest};
+use crate::protocol::tuning::{Pollers, TuneOrder};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(set_mode))
         .routes(routes!(set_mode_of_all))
+        .routes(routes!(pollers, tune))
 }
 
 /// List managers that are connected or were heard within a day.
@@ -62,4 +64,47 @@ async fn set_mode_of_all(
     let coordinator = state.coordinator();
     coordinator.set_mode(ModeTarget::All, request.mode).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ask a manager how the pollers of its machine wait.
+#[utoipa::path(
+    get, path = "/managers/{uuid}/tuning", tag = "managers", security(("bearer" = ["user"])),
+    params(("uuid" = uuid::Uuid, Path, description = "The manager")),
+    responses((status = 200, body = Pollers), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn pollers(
+    _: UserCaller,
+    State(state): State<ApiState>,
+    PathUuid(uuid): PathUuid,
+) -> Result<Json<Pollers>, Failure> {
+    order(&state, uuid, TuneOrder::default()).await
+}
+
+/// Change how pollers of a manager's machine wait. Answered when the manager has done so, with what is in force; it lasts as
+/// long as the manager's process, and beyond the lives of its workers.
+#[utoipa::path(
+    post, path = "/managers/{uuid}/tuning", tag = "managers", security(("bearer" = ["admin"])),
+    params(("uuid" = uuid::Uuid, Path, description = "The manager")),
+    request_body(content = TuneOrder, example = json!({
+        "manager": "busy", "workers": "event", "single": [{"worker": 3, "poll": "adaptive:20us"}]
+    })),
+    responses((status = 200, body = Pollers), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn tune(
+    _: AdminCaller,
+    State(state): State<ApiState>,
+    PathUuid(uuid): PathUuid,
+    Body(request): Body<TuneOrder>,
+) -> Result<Json<Pollers>, Failure> {
+    order(&state, uuid, request).await
+}
+
+async fn order(
+    state: &ApiState,
+    manager: uuid::Uuid,
+    order: TuneOrder,
+) -> Result<Json<Pollers>, Failure> {
+    let answer = state.unless_stopped(state.coordinator().tune(manager, order));
+    let pollers = answer.await.ok_or_else(Failure::stopping)??;
+    Ok(Json(pollers))
 }

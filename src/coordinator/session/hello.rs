@@ -27,7 +27,7 @@ pub(super) async fn welcome(
         refuse(frames_tx, &message).await;
         return Err(SessionEnd::Refused);
     }
-    let manager = hello.manager;
+    let (manager, boot) = (hello.manager, hello.boot);
     let (post, registered) = match shared.register(registration(hello)).await {
         Ok(registered) => registered,
         Err(StoreError::Closed) => return Err(SessionEnd::Stopping),
@@ -36,6 +36,7 @@ pub(super) async fn welcome(
             return Err(SessionEnd::LinkClosed);
         }
     };
+    post.begin_life(boot);
     let config = &shared.config;
     let welcome = Welcome {
         version: PROTOCOL_VERSION,

@@ -22,6 +22,13 @@ use crate::protocol::{
     Verdict, WorkerTaskResp,
 };
 
+mod tuning;
+use tuning::{
+    an_order_about_pollers_ends_with_the_managers_answer,
+    an_order_that_nobody_can_carry_out_is_refused,
+    orders_about_pollers_add_up_and_last_as_long_as_the_manager,
+};
+
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MANAGER: Uuid = Uuid::from_u128(77);
@@ -491,5 +498,8 @@ over_each_link!(
     a_goodbye_hands_everything_back_and_a_broken_link_does_not,
     a_late_manager_learns_what_it_has_lost,
     a_paused_manager_is_told_and_granted_nothing_until_it_runs_again,
+    an_order_about_pollers_ends_with_the_managers_answer,
+    orders_about_pollers_add_up_and_last_as_long_as_the_manager,
+    an_order_that_nobody_can_carry_out_is_refused,
     closing_the_coordinator_ends_sessions_and_waits,
 );

@@ -25,6 +25,7 @@ use super::super::session::Session;
 use super::super::spool::{Recovered, Spool};
 use super::super::state::Now;
 use super::super::supervisor::{NOTES, Supervisor};
+use super::super::tuner::Tuner;
 use super::super::worker_process::Launcher;
 use super::{NOTICES, Run, Tokens};
 
@@ -76,6 +77,7 @@ pub(super) async fn start(
         commands_tx,
         epilogue_rx,
     };
+    let tuner = Tuner::new(handle.clone(), workers.clone(), config.poll, config.workers);
     let run = Run {
         reactor: reactor(&config, &identity, admission, recovered),
         identity,
@@ -85,6 +87,7 @@ pub(super) async fn start(
         supervisor,
         server,
         commander: Commander::new(handle.clone()),
+        tuner,
         handle,
         events,
         workers,

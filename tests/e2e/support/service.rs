@@ -180,12 +180,35 @@ impl<'s> Service<'s> {
         Running::start(self.sandbox, command)
     }
 
+    /// Everything it exports for Prometheus.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.url.trim_end_matches('/'));
+        get(&url, &self.token("admin"))
+    }
+
     /// A token of a scope.
     #[track_caller]
     pub(crate) fn token(&self, scope: &str) -> String {
         let issued = self.client(&["token", "--scope", scope]);
         issued.code(0).out().trim().to_owned()
     }
+}
+
+/// One GET with a token.
+#[track_caller]
+fn get(url: &str, token: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        // Fails when it is there already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().build().expect("a client");
+        let answer = client.get(url).bearer_auth(token).send().await;
+        answer.expect("an answer").text().await.expect("a text")
+    })
 }
 
 /// A service between two of its lives.

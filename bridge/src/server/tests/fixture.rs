@@ -16,6 +16,7 @@ use crate::server::{
     ServerHandle,
 };
 use crate::stats::PollerStats;
+use crate::status::StatusView;
 use crate::transport::memory::Hub;
 
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -80,6 +81,7 @@ pub(super) struct Worker {
     pub(super) client: Client,
     pub(super) handle: ClientHandle,
     pub(super) incarnation: Incarnation,
+    pub(super) status: StatusView,
 }
 
 impl Fixture {
@@ -113,6 +115,7 @@ impl Fixture {
         let invited = self.handle.invite(LocalId(local_id), Bytes::new());
         let invitation = within(invited).await.unwrap();
         let incarnation = invitation.incarnation;
+        let status = invitation.status.clone();
         let expected = Expected {
             local_id: LocalId(local_id),
             ..self.expected
@@ -129,7 +132,19 @@ impl Fixture {
             client,
             handle,
             incarnation,
+            status,
         }
+    }
+
+    /// Waits until a worker's poller waits as this text says.
+    #[track_caller]
+    pub(super) fn until_poll(status: &StatusView, text: &str) -> impl Future<Output = ()> {
+        let wanted: PollConfig = text.parse().unwrap();
+        within(async move {
+            while status.poll().map(|poll| poll.to_string()) != Some(wanted.to_string()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 
     pub(super) async fn until_parked(&self, count: u64) {

@@ -12,11 +12,13 @@ use crate::protocol::api::{
     CancelRequest, ErrorBody, HeartbeatBody, IssueTokenRequest, ModeRequest, ReportTaskBody,
     RetryRequest,
 };
+use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 33] = [
+const CALLS: [(&str, &str); 35] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
+    ("GET", "/api/v1/managers/{uuid}/tuning"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/session"),
     ("GET", "/api/v1/suites"),
@@ -34,6 +36,7 @@ const CALLS: [(&str, &str); 33] = [
     ("GET", "/metrics"),
     ("GET", "/readyz"),
     ("POST", "/api/v1/managers/{uuid}/mode"),
+    ("POST", "/api/v1/managers/{uuid}/tuning"),
     ("POST", "/api/v1/mode"),
     ("POST", "/api/v1/suites/{uuid}/cancel"),
     ("POST", "/api/v1/suites/{uuid}/retry"),
@@ -140,6 +143,7 @@ fn check_example(path: &str, schema: &str, example: &Value) {
         () if is("RetryRequest") => round_trip::<RetryRequest>(example),
         () if is("CancelRequest") => round_trip::<CancelRequest>(example),
         () if is("ModeRequest") => round_trip::<ModeRequest>(example),
+        () if is("TuneOrder") => round_trip::<TuneOrder>(example),
         () if is("IssueTokenRequest") => round_trip::<IssueTokenRequest>(example),
         () if is("RegisterWorkerRequest") => round_trip::<RegisterWorkerRequest>(example),
         () if is("ReportTaskBody") => round_trip::<ReportTaskBody>(example),
