@@ -78,6 +78,18 @@ pub fn default_spin(usable_cores: usize) -> Duration {
     }
 }
 
+impl PollConfig {
+    /// How long a caller looks for the poller's answer before it waits to be woken. It ends also where the poller never
+    /// rests: a long poll is no reason to keep a second core busy.
+    pub(crate) fn spin_for_answer(self) -> Duration {
+        match self.strategy {
+            PollStrategy::Busy => DEFAULT_SPIN,
+            PollStrategy::Adaptive => self.spin,
+            PollStrategy::Interval(_) | PollStrategy::Event => Duration::ZERO,
+        }
+    }
+}
+
 /// A poll setting that cannot be understood or is out of bounds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PollConfigError {
@@ -312,6 +324,16 @@ mod tests {
         for text in ["busy", "adaptive:50us", "interval:5ms", "event"] {
             let name = text.parse::<PollConfig>().unwrap().strategy.name();
             assert!(text.starts_with(name) && PollStrategy::NAMES.contains(&name));
+        }
+    }
+
+    #[test]
+    fn a_caller_looks_for_its_answer_only_where_the_poller_spins() {
+        let budget = |text: &str| text.parse::<PollConfig>().unwrap().spin_for_answer();
+        assert_eq!(budget("adaptive:20us"), Duration::from_micros(20));
+        assert_eq!(budget("busy"), DEFAULT_SPIN);
+        for idle in ["event", "interval:1ms", "adaptive:0"] {
+            assert_eq!(budget(idle), Duration::ZERO);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 use super::Shared;
 use super::poller::{Command, Fetched, Report};
-use crate::config::PollConfig;
+use crate::config::{PollConfig, unpack};
 use crate::error::CallError;
 use crate::header::{MAX_PAYLOAD, REPORT_SLICE, RequestKind};
 use crate::ids::Incarnation;
@@ -83,7 +83,11 @@ impl ClientHandle {
                 self.parts.shared.waker.wake();
             }
             // Dropped here, the answer stays in the channel for the next call.
-            let fetched = self.parts.answers_rx.recv_async().await;
+            let answers = &self.parts.answers_rx;
+            let fetched = match self.spin(|| answers.try_recv().ok()).await {
+                Some(fetched) => Ok(fetched),
+                None => answers.recv_async().await,
+            };
             turn.asked = false;
             match fetched.map_err(|_| CallError::Closed)? {
                 Fetched::Reply(Incoming::Inline(payload)) => {
@@ -176,13 +180,37 @@ impl ClientHandle {
     /// cannot tell that nobody will answer.
     async fn answer<T>(
         &self,
-        done_rx: oneshot::Receiver<Result<T, CallError>>,
+        mut done_rx: oneshot::Receiver<Result<T, CallError>>,
     ) -> Result<T, CallError> {
+        if let Some(answer) = self.spin(|| done_rx.try_recv().ok()).await {
+            return answer;
+        }
         let mut closed = self.parts.closed.clone();
         tokio::select! {
             biased;
             answer = done_rx => answer.map_err(|_| CallError::Closed)?,
             _ = closed.wait_for(|closed| *closed) => Err(CallError::Closed),
+        }
+    }
+
+    /// Looks for an answer for as long as the poller would spin for it, so that neither falls asleep for a short wait. Every
+    /// turn gives way to the runtime, which goes on with its other tasks and its sockets, and then to the poller, which may
+    /// share the core: nobody is blocked. `None` at once where the poller does not spin, and when the budget is spent.
+    async fn spin<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let budget = unpack(self.parts.shared.status.poll_wanted())?.spin_for_answer();
+        if budget.is_zero() {
+            return None;
+        }
+        let until = Instant::now() + budget;
+        loop {
+            if let Some(answer) = look() {
+                return Some(answer);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            tokio::task::yield_now().await;
+            std::thread::yield_now();
         }
     }
 

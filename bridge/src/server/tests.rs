@@ -34,6 +34,25 @@ async fn a_parked_fetch_is_answered_when_a_reply_is_prepared() {
 }
 
 #[tokio::test]
+async fn a_caller_that_looks_for_its_answer_also_gets_one_that_comes_late() {
+    let mut fixture = Fixture::open().await;
+    let worker = fixture.join(1).await;
+    worker.handle.set_poll("busy".parse().unwrap());
+    // At once, then after its budget: the fetch is parked, so the caller has long begun to look.
+    within(fixture.handle.prepare(reply(9, "a"))).await.unwrap();
+    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+    let late = async {
+        fixture.until_parked(1).await;
+        tokio::time::sleep(2 * crate::config::DEFAULT_SPIN).await;
+        within(fixture.handle.prepare(reply(10, "b")))
+            .await
+            .unwrap();
+    };
+    let (fetched, ()) = tokio::join!(within(worker.handle.fetch()), late);
+    assert_eq!(fetched.unwrap(), task("b"));
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_repeated_and_told_once() {
     let mut fixture = Fixture::open().await;
     let worker = fixture.join(1).await;
