@@ -4,6 +4,8 @@
 //! of the instance. The server claims the root (one live owner, enforced by a lock), clears what a killed predecessor left,
 //! and removes everything at close. Workers get path and prefix by their invitation and never clear anything.
 
+mod abandoned;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -17,6 +19,8 @@ pub const MAX_ROOT_BYTES: usize = 55;
 pub(crate) const SHM_DIR: &str = "/dev/shm";
 /// Tries to lock a root that another owner is just removing.
 const LOCK_TRIES: usize = 16;
+/// Pause between two tries; all of them together are far longer than a removal.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Why a root cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -158,16 +162,28 @@ impl TransportRoot {
                 private_dir(parent)?;
             }
         }
+        let lock = self.lock_with_patience()?;
+        let claim = RootClaim {
+            root: self.clone(),
+            _lock: lock,
+        };
+        claim.clear(Keep::Lock)?;
+        private_dir(&self.path.join("spill"))?;
+        if let Some(parent) = self.path.parent() {
+            abandoned::sweep(parent, self);
+        }
+        Ok(claim)
+    }
+
+    /// Another manager that clears abandoned roots holds the lock for a moment, and takes the directory with it.
+    fn lock_with_patience(&self) -> Result<File, RootError> {
         for _ in 0..LOCK_TRIES {
             private_dir(&self.path)?;
-            if let Some(lock) = self.lock()? {
-                let claim = RootClaim {
-                    root: self.clone(),
-                    _lock: lock,
-                };
-                claim.clear(Keep::Lock)?;
-                private_dir(&self.path.join("spill"))?;
-                return Ok(claim);
+            match self.lock() {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) => {}
+                Err(RootError::InUse { .. }) => std::thread::park_timeout(LOCK_PAUSE),
+                Err(error) => return Err(error),
             }
         }
         Err(RootError::InUse {
@@ -387,6 +403,21 @@ mod tests {
         assert!(!root.path().join("nodes").exists());
         assert!(!stale.exists());
         claim.remove().unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_owner_left_is_cleared_by_its_neighbours_and_a_living_one_is_left_alone() {
+        let parent = parent();
+        let [killed, living, starting] = ["0a0b0c0d", "1a1b1c1d", "2a2b2c2d"]
+            .map(|instance| TransportRoot::at(parent.path(), instance).unwrap());
+        drop(killed.claim().unwrap());
+        let left = Path::new(SHM_DIR).join(format!("{}left", killed.prefix()));
+        fs::write(&left, b"x").unwrap();
+        let living_claim = living.claim().unwrap();
+        assert!(!killed.path().exists() && !left.exists());
+        let _claim = starting.claim().unwrap();
+        assert!(living.path().join("lock").exists());
+        drop(living_claim);
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl<T: ServerTransport> Poller<T> {
             Counters::count(&self.shared.counters.turns);
             match self.turn() {
                 Turn::Over => break,
-                Turn::Busy => last_work = Instant::now(),
+                Turn::Busy => last_work = self.turn_at,
                 Turn::Idle => self.rest(last_work),
             }
         }
@@ -389,7 +389,7 @@ impl<T: ServerTransport> Poller<T> {
     /// Performs every assignment that is possible now.
     fn hand_over(&mut self) -> bool {
         let mut any = false;
-        let now = Instant::now();
+        let now = self.turn_at;
         while let Some(assignment) = self.handover.next_hand(now) {
             any = true;
             self.perform(assignment, now);
@@ -398,7 +398,7 @@ impl<T: ServerTransport> Poller<T> {
     }
 
     fn housekeep(&mut self) {
-        let now = Instant::now();
+        let now = self.turn_at;
         if now < self.next_housekeeping {
             return;
         }
@@ -447,7 +447,7 @@ impl<T: ServerTransport> Poller<T> {
 
     fn spin(&mut self) {
         Counters::count(&self.shared.counters.spins);
-        let now = Instant::now();
+        let now = self.turn_at;
         if now >= self.next_hang_up_check {
             self.next_hang_up_check = now + HANG_UP_CHECK;
             self.bell.collect(Duration::ZERO);
