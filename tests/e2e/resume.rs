@@ -88,6 +88,11 @@ fn a_second_interrupt_ends_everything_at_once() {
         let text = sandbox.all_stderr();
         text.contains("interrupt again").then_some(()).ok_or(text)
     });
+    let answered = std::time::Instant::now();
+    run.until("signals to be two wishes and not one", || {
+        let apart = answered.elapsed() > std::time::Duration::from_millis(50);
+        apart.then_some(()).ok_or_else(String::new)
+    });
     let began = std::time::Instant::now();
     run.signal(Signal::INT);
     run.finish().code(130);
