@@ -4,6 +4,9 @@
 //! and sleeps only in [`super::bell`]. Commands come before frames, so that a withdrawal or a shut gate is in force before
 //! the next fetch is looked at.
 
+mod commands;
+mod rest;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,31 +16,27 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::bell::{Bell, MAX_WAIT, Woken};
-use super::command::{Command, Envelope, Invited, Reply, ReplyContent, Wake};
+use super::bell::Bell;
+use super::command::{Envelope, Reply, ReplyContent};
 use super::events::{Queued, Ring, ServerEvent};
 use super::outbox::Outbox;
-use super::peer::{Peer, Peers};
-use crate::config::{PollConfig, PollStrategy};
-use crate::error::{BridgeError, TransportError};
-use crate::handover::{Handover, PrepareRefusal, Prepared, Withdrawal};
+use super::peer::Peers;
+use crate::config::PollConfig;
+use crate::error::BridgeError;
+use crate::handover::Handover;
 use crate::header::{AnswerKind, Operation};
 use crate::ids::{Incarnation, LocalId, MAX_WORKERS};
 use crate::janitor::{JanitorHandle, Progress};
 use crate::spill::Body;
 use crate::stats::Counters;
-use crate::transport::{Address, ServerPorts, ServerTransport};
+use crate::transport::ServerTransport;
 
-/// Commands handled per turn: a flood of them does not starve the frames.
-const COMMANDS_PER_TURN: usize = 64;
 /// Replies handled per turn.
 const REPLIES_PER_TURN: usize = 256;
-/// How often parked requests are checked for expiry.
-const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How often a poller that does not sleep looks for hang-ups.
-const HANG_UP_CHECK: Duration = Duration::from_millis(2);
 /// Work older than this that is found when a wait ran out was announced by nobody.
 const LOST_AFTER: Duration = Duration::from_millis(5);
+/// How often parked requests are checked for expiry.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
 /// The poller's ends of the channels.
 #[derive(Debug)]
@@ -139,167 +138,6 @@ impl<T: ServerTransport> Poller<T> {
             return Turn::Over;
         }
         if busy { Turn::Busy } else { Turn::Idle }
-    }
-
-    fn take_commands(&mut self) -> bool {
-        let mut any = false;
-        for _ in 0..COMMANDS_PER_TURN {
-            let Ok(envelope) = self.commands_rx.try_recv() else {
-                break;
-            };
-            any = true;
-            self.suspect(envelope.at);
-            self.command(envelope.command);
-        }
-        any
-    }
-
-    /// Counts a wake-up as lost when its work is clearly older than the wait that ran out.
-    fn suspect(&mut self, since: Instant) {
-        if let Some(timed_out_at) = self.timed_out_at
-            && timed_out_at.saturating_duration_since(since) > LOST_AFTER
-        {
-            Counters::count(&self.shared.counters.lost_wakeups);
-            self.timed_out_at = None;
-        }
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Invite { invited, done } => answer(done, self.invite(*invited)),
-            Command::Prepare { reply, done } => answer(done, self.prepare(reply)),
-            Command::Withdraw { keys, done } => answer(done, self.withdraw(&keys)),
-            Command::SetGate { gate, done } => {
-                self.handover.set_gate(gate);
-                answer(done, ());
-            }
-            Command::SetCapacity { capacity, done } => {
-                self.handover.set_capacity(capacity);
-                answer(done, ());
-            }
-            Command::Publish { state, wake, done } => answer(done, self.publish(state, &wake)),
-            Command::Tune { polls, done } => {
-                self.tune(&polls);
-                answer(done, ());
-            }
-            Command::Finish { incarnation, done } => answer(done, self.finish(incarnation)),
-            Command::Retire { incarnation, done } => self.begin_retirement(incarnation, done),
-            Command::DrainFetches { done } => {
-                self.answer_parked(AnswerKind::Draining);
-                answer(done, ());
-            }
-            Command::Close { until } => {
-                self.closing = Some(until);
-                self.answer_parked(AnswerKind::Draining);
-            }
-            #[cfg(test)]
-            Command::Panic => panic!("a test asked for it"),
-        }
-    }
-
-    fn invite(&mut self, invited: Invited) -> Result<(), BridgeError> {
-        if self.closing.is_some() {
-            return Err(BridgeError::Closed);
-        }
-        let (local_id, incarnation) = (invited.local_id, invited.incarnation);
-        // Before the process exists, and in the order of the tunings.
-        invited
-            .status
-            .want_poll(self.worker_polls[local_id.index()]);
-        let address = Address {
-            manager: self.shared.config.manager,
-            local_id,
-            incarnation,
-        };
-        let ports = self
-            .open_ports(address)
-            .map_err(|source| BridgeError::Invite { local_id, source })?;
-        self.bell
-            .add(incarnation, &invited.doorbell)
-            .map_err(BridgeError::system("watch a doorbell"))?;
-        self.peers.insert(Peer::new(invited, ports));
-        Ok(())
-    }
-
-    fn open_ports(&mut self, address: Address) -> Result<T::Ports, TransportError> {
-        let mut ports = self.transport.open_ports(address)?;
-        let (sequence, state) = &self.control;
-        if *sequence > 0 {
-            ports.publish(*sequence, state)?;
-        }
-        Ok(ports)
-    }
-
-    fn prepare(&mut self, reply: Prepared<Body>) -> Result<(), BridgeError> {
-        let key = reply.key;
-        let refusal = if self.closing.is_some() {
-            BridgeError::Closed
-        } else {
-            match self.handover.prepare(reply) {
-                Ok(()) => return Ok(()),
-                Err(PrepareRefusal::ZeroKey) => BridgeError::ZeroKey,
-                Err(PrepareRefusal::DuplicateKey) => BridgeError::DuplicateKey(key),
-                Err(PrepareRefusal::ExceedsCapacity) => BridgeError::ExceedsCapacity(key),
-            }
-        };
-        self.shared.notices.add_permits(1);
-        Err(refusal)
-    }
-
-    fn withdraw(&mut self, keys: &[u64]) -> Vec<(u64, Withdrawal)> {
-        let answers = self.handover.withdraw(keys);
-        let taken = answers
-            .iter()
-            .filter(|(_, answer)| *answer == Withdrawal::Withdrawn)
-            .count();
-        self.shared.notices.add_permits(taken);
-        answers
-    }
-
-    /// Tells everybody; the state of one that cannot be told is in its next one.
-    fn publish(&mut self, state: Bytes, wake: &Wake) -> Result<(), BridgeError> {
-        self.control = (self.control.0 + 1, state);
-        let (sequence, state) = &self.control;
-        let mut told = Ok(());
-        for peer in self.peers.all_mut() {
-            if let Err(error) = peer.ports.publish(*sequence, state) {
-                told = Err(BridgeError::Publish(error));
-            }
-        }
-        match wake {
-            Wake::All => self.peers.all_mut().for_each(|peer| peer.ring()),
-            Wake::Only(incarnations) => {
-                for incarnation in incarnations {
-                    if let Some(peer) = self.peers.get(*incarnation) {
-                        peer.ring();
-                    }
-                }
-            }
-        }
-        told
-    }
-
-    fn tune(&mut self, polls: &[(LocalId, PollConfig)]) {
-        for (slot, poll) in polls {
-            self.worker_polls[slot.index()] = *poll;
-            for index in 0..self.peers.count_in(*slot) {
-                let Some(peer) = self.peers.at(*slot, index) else {
-                    continue;
-                };
-                // The word is published before the ring, and a poller looks at it once more before it blocks.
-                if peer.status.want_poll(*poll) {
-                    peer.ring();
-                }
-            }
-        }
-    }
-
-    fn finish(&mut self, incarnation: Incarnation) -> Result<(), BridgeError> {
-        if self.peers.get(incarnation).is_none() {
-            return Err(BridgeError::UnknownIncarnation(incarnation));
-        }
-        self.handover.finish(incarnation);
-        Ok(())
     }
 
     fn take_replies(&mut self) -> bool {
@@ -427,61 +265,6 @@ impl<T: ServerTransport> Poller<T> {
         let answered = self.outbox.tokens() == 0 && self.backlog.is_empty();
         self.closing
             .is_some_and(|until| answered || Instant::now() >= until)
-    }
-
-    /// Nothing to do: spin, pause or block, as the strategy says.
-    fn rest(&mut self, last_work: Instant) {
-        self.update_gauges();
-        let word = self.shared.poll.word();
-        let poll = self.shared.poll.get();
-        match poll.strategy {
-            PollStrategy::Busy => self.spin(),
-            PollStrategy::Adaptive if last_work.elapsed() < poll.spin => self.spin(),
-            PollStrategy::Adaptive | PollStrategy::Event => self.block(word),
-            PollStrategy::Interval(pause) => {
-                Counters::count(&self.shared.counters.sleeps);
-                self.bell.pause(pause);
-            }
-        }
-    }
-
-    fn spin(&mut self) {
-        Counters::count(&self.shared.counters.spins);
-        let now = self.turn_at;
-        if now >= self.next_hang_up_check {
-            self.next_hang_up_check = now + HANG_UP_CHECK;
-            self.bell.collect(Duration::ZERO);
-        }
-        // Yielding costs nothing on an idle core and lets the runtime work on a crowded one.
-        std::thread::yield_now();
-    }
-
-    /// `poll_word` is the setting that says to block.
-    fn block(&mut self, poll_word: u64) {
-        Counters::count(&self.shared.counters.sleeps);
-        let bound = self.closing.map_or(MAX_WAIT, |until| {
-            until
-                .saturating_duration_since(Instant::now())
-                .max(Duration::from_millis(1))
-        });
-        // A backlog waits for room, which its maker announces; look for it after the announcement of the sleep.
-        let starved = self.backlog.is_empty() || self.outbox.starve();
-        let (commands, replies, shared) = (&self.commands_rx, &self.replies_rx, &self.shared);
-        let outbox = &self.outbox;
-        let woken = self.bell.block(bound, |board| {
-            !starved
-                || !commands.is_empty()
-                || !replies.is_empty()
-                || board.any()
-                || outbox.is_orphaned()
-                || shared.abort.load(Ordering::SeqCst)
-                || shared.poll.word() != poll_word
-        });
-        match woken {
-            Woken::Rung => Counters::count(&self.shared.counters.wakeups),
-            Woken::TimedOut => self.timed_out_at = Some(Instant::now()),
-            Woken::NotNeeded | Woken::RingUnderWay => {}
-        }
     }
 
     pub(super) fn update_gauges(&self) {

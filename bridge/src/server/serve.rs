@@ -1,26 +1,25 @@
-//! What the poller does with frames: handshake, fetch, report, goodbye, hang-up, and the end of an incarnation.
+//! What the poller does with frames: whom they come from, fetches, reports, and their answers.
 //!
 //! Report ports are drained before fetch ports, so that the owner sees the end of a task before the hand-over of the
 //! next. Nothing is received that has no room in the event channel: it stays in shared memory, and the sender's own limit
 //! of unanswered requests pushes back.
 
+mod departure;
+mod handshake;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::events::{Ring, ServerEvent};
-use super::peer::{Arrived, Peer, Stage};
+use self::handshake::Refusal;
+use super::events::Ring;
+use super::peer::{Arrived, Stage};
 use super::poller::Poller;
-use crate::doorbell::Line;
-use crate::error::BridgeError;
 use crate::handover::{Assignment, FetchDecision};
 use crate::header::{
-    AnswerKind, Checked, FrameFault, MAX_ECHO, Operation, RequestHeader, RequestKind,
-    ResponseHeader,
+    AnswerKind, Checked, MAX_ECHO, Operation, RequestHeader, RequestKind, ResponseHeader,
 };
 use crate::ids::Incarnation;
-use crate::invitation::Hello;
 use crate::spill::{Body, Incoming, Name};
 use crate::stats::{Counters, RefusalReason};
 use crate::status::clock_ns;
@@ -30,36 +29,6 @@ use crate::transport::{IncomingRequest, ServerPorts, ServerTransport};
 const FRAMES_PER_VISIT: usize = 8;
 
 type RequestOf<T> = <<T as ServerTransport>::Ports as ServerPorts>::Request;
-
-/// A refusal in words, and what it counts as.
-struct Refusal {
-    reason: RefusalReason,
-    words: String,
-}
-
-impl From<FrameFault> for Refusal {
-    fn from(fault: FrameFault) -> Self {
-        let reason = match fault {
-            FrameFault::Version { .. } => RefusalReason::Version,
-            FrameFault::Incarnation { .. } => RefusalReason::Incarnation,
-            FrameFault::Kind { .. } => RefusalReason::Encoding,
-            FrameFault::Length { .. } => RefusalReason::Size,
-        };
-        Self {
-            reason,
-            words: fault.to_string(),
-        }
-    }
-}
-
-impl Refusal {
-    fn new(reason: RefusalReason, words: impl Into<String>) -> Self {
-        Self {
-            reason,
-            words: words.into(),
-        }
-    }
-}
 
 impl<T: ServerTransport> Poller<T> {
     /// Takes what an incarnation has sent, as far as budget and room go; the rest goes to the backlog.
@@ -159,93 +128,6 @@ impl<T: ServerTransport> Poller<T> {
                 }
             },
         }
-    }
-
-    fn refuse(
-        &mut self,
-        incarnation: Incarnation,
-        arrived: Arrived<RequestOf<T>>,
-        refusal: Refusal,
-    ) {
-        self.shared.counters.refusal(refusal.reason);
-        tracing::warn!(%incarnation, reason = refusal.reason.name(), words = refusal.words, "refused a frame");
-        let body = Body::Inline(Bytes::from(refusal.words));
-        self.answer(
-            incarnation,
-            arrived.request,
-            AnswerKind::Refused,
-            Some(&body),
-            |header| header,
-        );
-        self.ring(incarnation);
-    }
-
-    fn hello(
-        &mut self,
-        incarnation: Incarnation,
-        stage: Stage,
-        arrived: Arrived<RequestOf<T>>,
-        checked: Checked<RequestKind>,
-    ) {
-        let hello = Hello::decode(&arrived.request.payload()[..checked.len]);
-        let pid = match self.check_hello(incarnation, stage, hello) {
-            Ok(pid) => pid,
-            Err(refusal) => return self.refuse(incarnation, arrived, refusal),
-        };
-        self.handover.admit(incarnation);
-        if let Some(peer) = self.peers.get(incarnation) {
-            peer.stage = Stage::Joined;
-            // Its subscriber exists since before the handshake: after this it has the newest control state.
-            if peer.ports.refresh_subscriber().is_err() {
-                Counters::count(&self.shared.counters.transport_failures);
-            }
-            let local_id = peer.local_id;
-            self.tell(ServerEvent::Joined {
-                incarnation,
-                local_id,
-                pid,
-            });
-        }
-        self.answer(
-            incarnation,
-            arrived.request,
-            AnswerKind::Welcome,
-            None,
-            |header| header,
-        );
-        self.ring(incarnation);
-    }
-
-    fn check_hello(
-        &mut self,
-        incarnation: Incarnation,
-        stage: Stage,
-        hello: Result<Hello, rmp_serde::decode::Error>,
-    ) -> Result<u32, Refusal> {
-        let hello = hello.map_err(|_| {
-            Refusal::new(RefusalReason::Encoding, "the handshake cannot be decoded")
-        })?;
-        let manager = self.shared.config.manager;
-        let Some(peer) = self.peers.get(incarnation) else {
-            return Err(Refusal::new(
-                RefusalReason::Incarnation,
-                "this incarnation is retired",
-            ));
-        };
-        if !peer.token.matches(&hello.token) {
-            let words = "the token is not the one that the manager gave this incarnation";
-            return Err(Refusal::new(RefusalReason::Token, words));
-        }
-        let ours = (manager, peer.local_id, incarnation);
-        let theirs = (hello.manager, hello.local_id, hello.incarnation);
-        if ours != theirs || stage != Stage::Invited {
-            let words = format!(
-                "worker {} of incarnation {} is expected once, here is worker {} of incarnation {}",
-                ours.1, ours.2, theirs.1, theirs.2
-            );
-            return Err(Refusal::new(RefusalReason::Incarnation, words));
-        }
-        Ok(hello.pid)
     }
 
     fn fetch(
@@ -435,91 +317,6 @@ impl<T: ServerTransport> Poller<T> {
         let payload = Bytes::copy_from_slice(&arrived.request.payload()[..checked.len]);
         let body = Some(Body::Inline(payload));
         self.answer_report(incarnation, arrived, AnswerKind::Reply, body, Ring::Now);
-    }
-
-    fn bye(&mut self, incarnation: Incarnation, arrived: Arrived<RequestOf<T>>) {
-        if let Some(peer) = self.peers.get(incarnation) {
-            peer.stage = Stage::Left;
-            peer.parked = None;
-        }
-        self.handover.unpark(incarnation);
-        self.tell(ServerEvent::Left { incarnation });
-        self.answer(
-            incarnation,
-            arrived.request,
-            AnswerKind::Farewell,
-            None,
-            |header| header,
-        );
-        self.ring(incarnation);
-    }
-
-    /// A doorbell was rung or hung up. In the latter case what the worker sent before is taken first.
-    pub(super) fn answer_doorbell(&mut self, incarnation: Incarnation) {
-        let Some(peer) = self.peers.get(incarnation) else {
-            return;
-        };
-        if peer.doorbell.drain() == Line::HungUp {
-            self.bell.remove(&peer.doorbell);
-            peer.hang_up_untold = true;
-            self.serve(incarnation);
-        }
-    }
-
-    fn tell_hang_up(&mut self, incarnation: Incarnation) {
-        let room = self.outbox.has_room();
-        if let Some(peer) = self.peers.get(incarnation)
-            && peer.hang_up_untold
-            && room
-        {
-            peer.hang_up_untold = false;
-            self.tell(ServerEvent::Closed { incarnation });
-        }
-    }
-
-    pub(super) fn begin_retirement(
-        &mut self,
-        incarnation: Incarnation,
-        done: oneshot::Sender<Result<(), BridgeError>>,
-    ) {
-        let Some(peer) = self
-            .peers
-            .get(incarnation)
-            .filter(|peer| peer.retiring.is_none())
-        else {
-            // A caller that gave up does not want the reason.
-            drop(done.send(Err(BridgeError::UnknownIncarnation(incarnation))));
-            return;
-        };
-        peer.retiring = Some(done);
-        peer.parked = None;
-        peer.reports.clear();
-        // No further hand-over from here on: a fetch that is drained below is not admitted.
-        self.handover.retire(incarnation);
-        self.serve(incarnation);
-    }
-
-    /// Everything of it is drained: drops its requests, then its ports, and has the rest cleaned elsewhere.
-    fn end_retirement(&mut self, incarnation: Incarnation) {
-        let Some(peer) = self.peers.remove(incarnation) else {
-            return;
-        };
-        self.bell.remove(&peer.doorbell);
-        let Peer {
-            parked,
-            reports,
-            ports,
-            status,
-            retiring,
-            ..
-        } = peer;
-        drop((parked, reports));
-        self.transport.bury(ports, incarnation, status.pid());
-        self.sweep_spill(incarnation);
-        if let Some(done) = retiring {
-            // A caller that gave up does not mind.
-            drop(done.send(Ok(())));
-        }
     }
 
     /// Sends the one answer of a request.

@@ -1,0 +1,183 @@
+//! What the async side asks for: invitations, replies to hand out, control states, and the end.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{LOST_AFTER, Poller, answer};
+use crate::config::PollConfig;
+use crate::error::{BridgeError, TransportError};
+use crate::handover::{PrepareRefusal, Prepared, Withdrawal};
+use crate::header::AnswerKind;
+use crate::ids::{Incarnation, LocalId};
+use crate::server::command::{Command, Invited, Wake};
+use crate::server::peer::Peer;
+use crate::spill::Body;
+use crate::stats::Counters;
+use crate::transport::{Address, ServerPorts, ServerTransport};
+
+/// Commands handled per turn: a flood of them does not starve the frames.
+const COMMANDS_PER_TURN: usize = 64;
+
+impl<T: ServerTransport> Poller<T> {
+    pub(super) fn take_commands(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(envelope) = self.commands_rx.try_recv() else {
+                break;
+            };
+            any = true;
+            self.suspect(envelope.at);
+            self.command(envelope.command);
+        }
+        any
+    }
+
+    /// Counts a wake-up as lost when its work is clearly older than the wait that ran out.
+    pub(in crate::server) fn suspect(&mut self, since: Instant) {
+        if let Some(timed_out_at) = self.timed_out_at
+            && timed_out_at.saturating_duration_since(since) > LOST_AFTER
+        {
+            Counters::count(&self.shared.counters.lost_wakeups);
+            self.timed_out_at = None;
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Invite { invited, done } => answer(done, self.invite(*invited)),
+            Command::Prepare { reply, done } => answer(done, self.prepare(reply)),
+            Command::Withdraw { keys, done } => answer(done, self.withdraw(&keys)),
+            Command::SetGate { gate, done } => {
+                self.handover.set_gate(gate);
+                answer(done, ());
+            }
+            Command::SetCapacity { capacity, done } => {
+                self.handover.set_capacity(capacity);
+                answer(done, ());
+            }
+            Command::Publish { state, wake, done } => answer(done, self.publish(state, &wake)),
+            Command::Tune { polls, done } => {
+                self.tune(&polls);
+                answer(done, ());
+            }
+            Command::Finish { incarnation, done } => answer(done, self.finish(incarnation)),
+            Command::Retire { incarnation, done } => self.begin_retirement(incarnation, done),
+            Command::DrainFetches { done } => {
+                self.answer_parked(AnswerKind::Draining);
+                answer(done, ());
+            }
+            Command::Close { until } => {
+                self.closing = Some(until);
+                self.answer_parked(AnswerKind::Draining);
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for it"),
+        }
+    }
+
+    fn invite(&mut self, invited: Invited) -> Result<(), BridgeError> {
+        if self.closing.is_some() {
+            return Err(BridgeError::Closed);
+        }
+        let (local_id, incarnation) = (invited.local_id, invited.incarnation);
+        // Before the process exists, and in the order of the tunings.
+        invited
+            .status
+            .want_poll(self.worker_polls[local_id.index()]);
+        let address = Address {
+            manager: self.shared.config.manager,
+            local_id,
+            incarnation,
+        };
+        let ports = self
+            .open_ports(address)
+            .map_err(|source| BridgeError::Invite { local_id, source })?;
+        self.bell
+            .add(incarnation, &invited.doorbell)
+            .map_err(BridgeError::system("watch a doorbell"))?;
+        self.peers.insert(Peer::new(invited, ports));
+        Ok(())
+    }
+
+    fn open_ports(&mut self, address: Address) -> Result<T::Ports, TransportError> {
+        let mut ports = self.transport.open_ports(address)?;
+        let (sequence, state) = &self.control;
+        if *sequence > 0 {
+            ports.publish(*sequence, state)?;
+        }
+        Ok(ports)
+    }
+
+    fn prepare(&mut self, reply: Prepared<Body>) -> Result<(), BridgeError> {
+        let key = reply.key;
+        let refusal = if self.closing.is_some() {
+            BridgeError::Closed
+        } else {
+            match self.handover.prepare(reply) {
+                Ok(()) => return Ok(()),
+                Err(PrepareRefusal::ZeroKey) => BridgeError::ZeroKey,
+                Err(PrepareRefusal::DuplicateKey) => BridgeError::DuplicateKey(key),
+                Err(PrepareRefusal::ExceedsCapacity) => BridgeError::ExceedsCapacity(key),
+            }
+        };
+        self.shared.notices.add_permits(1);
+        Err(refusal)
+    }
+
+    fn withdraw(&mut self, keys: &[u64]) -> Vec<(u64, Withdrawal)> {
+        let answers = self.handover.withdraw(keys);
+        let taken = answers
+            .iter()
+            .filter(|(_, answer)| *answer == Withdrawal::Withdrawn)
+            .count();
+        self.shared.notices.add_permits(taken);
+        answers
+    }
+
+    /// Tells everybody; the state of one that cannot be told is in its next one.
+    fn publish(&mut self, state: Bytes, wake: &Wake) -> Result<(), BridgeError> {
+        self.control = (self.control.0 + 1, state);
+        let (sequence, state) = &self.control;
+        let mut told = Ok(());
+        for peer in self.peers.all_mut() {
+            if let Err(error) = peer.ports.publish(*sequence, state) {
+                told = Err(BridgeError::Publish(error));
+            }
+        }
+        match wake {
+            Wake::All => self.peers.all_mut().for_each(|peer| peer.ring()),
+            Wake::Only(incarnations) => {
+                for incarnation in incarnations {
+                    if let Some(peer) = self.peers.get(*incarnation) {
+                        peer.ring();
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    fn tune(&mut self, polls: &[(LocalId, PollConfig)]) {
+        for (slot, poll) in polls {
+            self.worker_polls[slot.index()] = *poll;
+            for index in 0..self.peers.count_in(*slot) {
+                let Some(peer) = self.peers.at(*slot, index) else {
+                    continue;
+                };
+                // The word is published before the ring, and a poller looks at it once more before it blocks.
+                if peer.status.want_poll(*poll) {
+                    peer.ring();
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, incarnation: Incarnation) -> Result<(), BridgeError> {
+        if self.peers.get(incarnation).is_none() {
+            return Err(BridgeError::UnknownIncarnation(incarnation));
+        }
+        self.handover.finish(incarnation);
+        Ok(())
+    }
+}
