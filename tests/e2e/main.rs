@@ -14,6 +14,7 @@ mod ends;
 mod files;
 mod heavy;
 mod input;
+mod matrix;
 mod resume;
 mod roles;
 mod runs;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use super::program::{Finished, Running};
 use super::sandbox::Sandbox;
 use super::tasks::{self, Task};
@@ -69,6 +71,28 @@ impl<'s> Service<'s> {
     /// Kills the process and nothing else.
     #[track_caller]
     pub(crate) fn kill(self) -> Killed<'s> {
+        let (killed, program) = self.into_killed();
+        program.kill();
+        killed
+    }
+
+    /// Kills the process, which may be ending by itself already.
+    #[track_caller]
+    pub(crate) fn kill_or_ended(self) -> Killed<'s> {
+        self.sandbox.note_instances();
+        self.program.signal(Signal::KILL);
+        self.ended()
+    }
+
+    /// Waits for its end, however it ends.
+    #[track_caller]
+    pub(crate) fn ended(self) -> Killed<'s> {
+        let (killed, program) = self.into_killed();
+        program.finish();
+        killed
+    }
+
+    fn into_killed(self) -> (Killed<'s>, Running<'s>) {
         let address = self.url.trim_start_matches("http://").trim_end_matches('/');
         let killed = Killed {
             sandbox: self.sandbox,
@@ -76,8 +100,7 @@ impl<'s> Service<'s> {
             state_dir: self.state_dir,
             listen: address.to_owned(),
         };
-        self.program.kill();
-        killed
+        (killed, self.program)
     }
 
     /// Asks it to end.

@@ -55,6 +55,19 @@ impl Task {
         ends.pop();
         ends
     }
+
+    /// Holds that every execution but the last was lost or handed back, and is on record. For what
+    /// [`show`] returned.
+    #[track_caller]
+    pub(crate) fn assert_repeated_with_cause(&self) {
+        let ends = self.earlier_ends();
+        let caused = |end: &String| end.starts_with("lost") || end.starts_with("released");
+        assert!(
+            ends.iter().all(caused) && ends.len() as u64 + 1 == self.attempts(),
+            "executed again without a recorded cause: {:#}",
+            self.0
+        );
+    }
 }
 
 /// All tasks of a state directory, oldest first; asks the service if one runs, else reads the store.
@@ -112,13 +125,7 @@ pub(crate) fn assert_all_completed(sandbox: &Sandbox, state_dir: &Path, expected
         .map(|task| show(sandbox, state_dir, &task.uuid()))
         .collect();
     for task in &again {
-        let ends = task.earlier_ends();
-        let caused = ends.iter().all(|end| end.starts_with("lost"));
-        assert!(
-            caused && ends.len() as u64 + 1 == task.attempts(),
-            "executed again without a recorded cause: {:#}",
-            task.0
-        );
+        task.assert_repeated_with_cause();
     }
     again.len()
 }
