@@ -2,6 +2,7 @@
 //!
 //! They run real processes and report medians. The commands that call them only parse arguments and print.
 
+pub mod control;
 mod cpu;
 mod error;
 mod host;

@@ -175,7 +175,8 @@ async fn start_managed(
     measured
 }
 
-async fn all_ready(manager: &ManagerHandle, workers: u16) -> Result<(), BenchError> {
+/// Waits until a manager calls all its workers ready.
+pub(super) async fn all_ready(manager: &ManagerHandle, workers: u16) -> Result<(), BenchError> {
     let until = Instant::now() + PATIENCE;
     loop {
         let ready = manager.stats().await.status.workers_ready;

@@ -1,5 +1,6 @@
 //! `mitosis bench`: the measuring instruments.
 
+mod control;
 mod ipc;
 mod workers;
 
@@ -24,7 +25,8 @@ Examples:
   mitosis bench ipc                        round trips between processes
   mitosis bench ipc --sweep --svg p.svg    poll strategies: latency against CPU
   mitosis bench workers                    256 idle workers
-  mitosis bench tasks                      no-op tasks per second";
+  mitosis bench tasks                      no-op tasks per second
+  mitosis bench control                    cancels and deaths of workers";
 
 /// Measure this machine and this program.
 #[derive(Debug, Subcommand)]
@@ -33,6 +35,7 @@ pub(super) enum BenchCommand {
     Tasks(TasksArgs),
     Ipc(Box<ipc::IpcArgs>),
     Workers(workers::WorkersArgs),
+    Control(control::ControlArgs),
     /// Be a client process of a measurement; started by `bench ipc` and `bench workers`.
     #[command(hide = true)]
     Client,
@@ -82,6 +85,7 @@ impl BenchCommand {
             Self::Tasks(args) => args.run(),
             Self::Ipc(args) => args.run(),
             Self::Workers(args) => args.run(),
+            Self::Control(args) => args.run(),
             Self::Client => client::serve().or_system().map(|()| Exit::Ok),
         }
     }

@@ -128,6 +128,9 @@ struct WhomArgs {
     /// Only this manager, instead of every manager and independent worker there is now.
     #[arg(long, value_name = "UUID")]
     manager: Option<Uuid>,
+    /// Only this independent worker.
+    #[arg(long, value_name = "UUID", conflicts_with = "manager")]
+    worker: Option<Uuid>,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -136,9 +139,10 @@ impl WhomArgs {
     async fn set(self, mode: Mode) -> Result<Exit, Failure> {
         let service = Reach::to_act(&self.reach).await?;
         let client = service.client();
-        let set = match self.manager {
-            Some(uuid) => client.set_manager_mode(uuid, mode).await,
-            None => client.set_mode(mode).await,
+        let set = match (self.manager, self.worker) {
+            (Some(uuid), _) => client.set_manager_mode(uuid, mode).await,
+            (None, Some(uuid)) => client.set_worker_mode(uuid, mode).await,
+            (None, None) => client.set_mode(mode).await,
         };
         set.map(|()| Exit::Ok).map_err(refused)
     }

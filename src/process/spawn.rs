@@ -310,7 +310,7 @@ fn duration(time: libc::timeval) -> Duration {
 }
 
 /// Has the runtime watch a descriptor for readability; gives it back where that fails. Panics outside a tokio runtime.
-pub(super) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
+pub(crate) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
     // SAFETY: an `OwnedFd` is open until it is dropped and its number never changes; nobody here exchanges it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(AsyncFdRegisterError::into_parts)

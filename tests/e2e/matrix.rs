@@ -128,7 +128,7 @@ impl<'s> World<'s> {
         );
         let go = self.sandbox.path("go");
         let until_go = format!("{note}; until [ -e {} ]; do sleep 0.01; done", go.display());
-        let ended = self.submit(&[note.clone()]).remove(0);
+        let ended = self.submit(std::slice::from_ref(&note)).remove(0);
         self.service.until_state(&ended, "completed");
         // A task that was begun again ends soon; cancelled or handed back, it does not end by itself.
         let first = if self.case.control == Control::PauseAndResume {
@@ -140,7 +140,9 @@ impl<'s> World<'s> {
         let mut busy = self.submit(&[running, until_go.clone(), until_go]);
         wait::until("the workers to be busy", wait::LONG, || {
             let begun = self.sandbox.lines("begun").len();
-            (begun == 4).then_some(()).ok_or(format!("{begun} of 4"))
+            (begun == 4)
+                .then_some(())
+                .ok_or_else(|| format!("{begun} of 4"))
         });
         let mut waiting = self.submit(&vec![format!("{note}; sleep 0.05"); WAITING]);
         waiting.push(busy.pop().expect("three tasks"));
