@@ -103,7 +103,7 @@ pub struct Measurement {
 ///
 /// # Errors
 /// When a part does not come up, or an order has no effect.
-pub fn measure(plan: &Plan, after_round: impl FnMut(u32)) -> Result<Measurement, BenchError> {
+pub fn measure(plan: &Plan, mut after_round: impl FnMut(u32)) -> Result<Measurement, BenchError> {
     let host = Host::look();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -112,10 +112,16 @@ pub fn measure(plan: &Plan, after_round: impl FnMut(u32)) -> Result<Measurement,
         .map_err(io("start a runtime"))?;
     let spreads = runtime.block_on(async {
         let mut interrupt = Interrupt::listen()?;
-        let stage = Stage::open(plan).await?;
-        let measured = interrupt.or(stage.rounds(plan, after_round)).await;
-        stage.close().await;
-        measured
+        let mut spreads = KINDS.map(|_| Spread::default());
+        for round in 0..plan.rounds {
+            // A new one each time: the second early death of a worker's slot would be answered with a pause.
+            let stage = Stage::open(plan).await?;
+            let measured = interrupt.or(stage.round(round, plan, &mut spreads)).await;
+            stage.close().await;
+            measured?;
+            after_round(round + 1);
+        }
+        Ok::<_, BenchError>(spreads)
     })?;
     let results = KINDS.into_iter().zip(&spreads);
     Ok(Measurement {
@@ -202,30 +208,36 @@ impl Stage {
         self.coordinator.close().await;
     }
 
-    async fn rounds(
+    /// One sample of each kind.
+    async fn round(
         &self,
+        round: u32,
         plan: &Plan,
-        mut after_round: impl FnMut(u32),
-    ) -> Result<[Spread; KINDS.len()], BenchError> {
+        spreads: &mut [Spread; KINDS.len()],
+    ) -> Result<(), BenchError> {
         // Writable as well, so that it has no end between two tasks.
         let receiver = pipe::OpenOptions::new()
             .read_write(true)
             .open_receiver(&self.pipe);
         let mut lines = BufReader::new(receiver.map_err(io("open a pipe"))?).lines();
-        let mut spreads = [const { None }; KINDS.len()].map(|_: Option<()>| Spread::default());
-        for round in 0..plan.rounds {
-            for turn in 0..KINDS.len() {
-                let nth = (turn + round as usize) % KINDS.len();
-                let limited =
-                    tokio::time::timeout(PATIENCE, self.sample(KINDS[nth], plan, &mut lines));
-                let sample = limited
-                    .await
-                    .unwrap_or_else(|_| Err(no_effect(KINDS[nth])))?;
-                spreads[nth].add_us(i64::try_from(sample.as_micros()).unwrap_or(i64::MAX));
-            }
-            after_round(round + 1);
+        // The first task of a new process meets cold caches; it does not count.
+        self.limited(Kind::CancelNow, plan, &mut lines).await?;
+        for turn in 0..KINDS.len() {
+            let nth = (turn + round as usize) % KINDS.len();
+            let sample = self.limited(KINDS[nth], plan, &mut lines).await?;
+            spreads[nth].add_us(i64::try_from(sample.as_micros()).unwrap_or(i64::MAX));
         }
-        Ok(spreads)
+        Ok(())
+    }
+
+    async fn limited(
+        &self,
+        kind: Kind,
+        plan: &Plan,
+        lines: &mut Lines,
+    ) -> Result<Duration, BenchError> {
+        let limited = tokio::time::timeout(PATIENCE, self.sample(kind, plan, lines));
+        limited.await.unwrap_or_else(|_| Err(no_effect(kind)))
     }
 
     /// Brings up a tree, gives an order, and waits for its effect.

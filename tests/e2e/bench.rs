@@ -174,3 +174,25 @@ fn nonsense_is_refused_in_a_sentence() {
         sandbox.run(call.split(' ')).code(2).says(&[words]);
     }
 }
+
+#[test]
+fn control_is_measured_in_every_kind_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let call = "bench control --json --rounds 2 --workers 2";
+    let measured = sandbox.run(call.split(' ')).code(0).json();
+    let results = measured["results"].as_array().expect("results");
+    let kinds: Vec<_> = results
+        .iter()
+        .filter_map(|of| of["kind"].as_str())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["cancel", "cancel_now", "cancel_command", "redispatch"]
+    );
+    for result in results {
+        let quantiles = ["p50_ns", "p99_ns", "max_ns"];
+        assert!(result["p50_ns"].as_u64() > Some(0), "{result:#}");
+        assert!(quantiles.is_sorted_by_key(|key| result[*key].as_u64()));
+    }
+    sandbox.assert_nothing_left();
+}
