@@ -140,8 +140,8 @@ impl Reactor {
         match &held.wish {
             Wish::Drop { .. } => return self.forget(lease),
             Wish::Cancel { .. } => {
-                let attempt = started_at_us.map_or(0, |_| attempt);
-                self.end_cancelled(lease, &cause, attempt, now);
+                let begun = started_at_us.map(|started_at_us| (attempt, started_at_us));
+                self.end_cancelled(lease, &cause, begun, now);
                 return;
             }
             Wish::Run | Wish::Release(_) => {}

@@ -120,13 +120,13 @@ impl Reactor {
             .get_mut(&lease)
             .expect("the fences were checked against it");
         let attempt = held.attempt();
-        let mut begun = 0;
+        let mut begun = None;
         if let Stage::Running {
             hand,
             started_at_us,
         } = held.stage
         {
-            begun = attempt;
+            begun = Some((attempt, started_at_us));
             held.lost.push(LostTry {
                 try_no: hand.try_no,
                 attempt,
@@ -137,7 +137,7 @@ impl Reactor {
         held.returned += 1;
         if matches!(held.wish, Wish::Cancel { .. }) {
             // The execution that was ended is the one this report is about, not a lost one.
-            if begun > 0 {
+            if begun.is_some() {
                 held.lost.pop();
             }
             return self.end_cancelled(lease, reason, begun, now);

@@ -102,6 +102,22 @@ fn an_execution_that_only_the_status_block_knows_counts_as_one() {
 }
 
 #[test]
+fn an_execution_that_only_the_status_block_knows_counts_also_when_it_was_cancelled() {
+    let mut world = World::new(1);
+    let task = world.submit();
+    world.settle();
+    world.starts_silently(0);
+    world.cancel(task);
+    world.settle();
+    world.kill(0, WorkerEnd::Signal(9));
+    world.settle();
+    let commit = world.ends_of(task).remove(0);
+    let result = commit.report.op.result().map(|(_, result)| result.clone());
+    assert_eq!(commit.attempt, 1);
+    assert!(result.is_some_and(|result| result.started_at_us.is_some()));
+}
+
+#[test]
 fn a_hand_over_that_began_nothing_is_no_execution_and_no_strike() {
     let mut world = World::new(1);
     let task = world.submit();

@@ -56,7 +56,7 @@ impl Reactor {
             Wish::Run => {}
             Wish::Drop { .. } => self.forget(lease),
             Wish::Cancel { .. } => {
-                self.end_cancelled(lease, "it was cancelled before it began", 0, now);
+                self.end_cancelled(lease, "it was cancelled before it began", None, now);
             }
             Wish::Release(reason) => {
                 let reason = reason.clone();
@@ -65,18 +65,19 @@ impl Reactor {
         }
     }
 
-    /// Ends a lease as cancelled; returns the number of the report.
+    /// Ends a lease as cancelled; `begun` is the attempt that was under way and when it started. Returns the number of
+    /// the report.
     pub(super) fn end_cancelled(
         &mut self,
         lease: LeaseKey,
         message: &str,
-        attempt: u32,
+        begun: Option<(u32, i64)>,
         now: Now,
     ) -> u64 {
         let mut result = TaskResult::not_started(Reason::Cancelled, message, now.wall_us);
-        if let Stage::Running { started_at_us, .. } = self.held[&lease].stage {
-            result.started_at_us = Some(started_at_us);
-        }
+        // Without it the store would not count an attempt of which it has not heard before.
+        result.started_at_us = begun.map(|(_, started_at_us)| started_at_us);
+        let attempt = begun.map_or(0, |(attempt, _)| attempt);
         self.end(lease, ReportTaskOp::Cancelled(result), attempt, now)
     }
 
