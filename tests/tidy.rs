@@ -437,3 +437,24 @@ fn every_test_that_the_tests_guide_names_exists() {
         .collect();
     none(&missing, "tests/README.md names tests that do not exist");
 }
+
+#[test]
+fn every_test_that_the_tests_guide_names_beside_a_file_stands_in_it() {
+    let guide = read("tests/README.md");
+    let mut missing = Vec::new();
+    for line in guide.lines() {
+        let mut file = None;
+        for word in quoted(line) {
+            if word.contains("::") {
+                file = None;
+            } else if word.ends_with(".rs") {
+                file = Some((word, read(word)));
+            } else if let Some((path, text)) = &file
+                && !text.contains(&format!("fn {word}("))
+            {
+                missing.push(format!("{path}: {word}"));
+            }
+        }
+    }
+    none(&missing, "tests/README.md names tests that do not exist");
+}

@@ -146,7 +146,7 @@ impl CoordinatorArgs {
         if let Some(error) = failed {
             return Err(Failure::system(error));
         }
-        tracing::info!("stopping");
+        tracing::info!(reason = "signal", "stopping");
         tokio::select! {
             () = service.stop() => {}
             // A second signal waits for nobody.

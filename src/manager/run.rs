@@ -149,7 +149,8 @@ impl Run {
                     "manager failed"
                 );
             }
-            ManagerExit::Asked | ManagerExit::AskedByCoordinator => tracing::info!("manager ended"),
+            ManagerExit::Asked => tell_end("asked", &stats),
+            ManagerExit::AskedByCoordinator => tell_end("asked by the coordinator", &stats),
         }
         epilogue_tx.send_replace(Some(Epilogue { exit, stats }));
     }
@@ -585,3 +586,19 @@ impl Run {
 /// Room for hand-over notices at the bridge. The reactor never has more prepared than half of it; the other half is for
 /// replies that are on their way back and for notices that wait for this loop.
 const NOTICES: usize = 2 * super::reactor::MOST_PREPARED;
+
+/// The last line of an orderly end: why, what was done, and whether the coordinator was there.
+fn tell_end(reason: &str, stats: &ManagerStats) {
+    let [completed, failed, cancelled] = stats.outcomes;
+    tracing::info!(
+        reason,
+        completed,
+        failed,
+        cancelled,
+        released = stats.released,
+        executions = stats.executions,
+        strikes = stats.strikes,
+        connected = stats.connected,
+        "manager ended"
+    );
+}

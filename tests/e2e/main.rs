@@ -18,4 +18,5 @@ mod matrix;
 mod resume;
 mod roles;
 mod runs;
+mod stops;
 mod tune;

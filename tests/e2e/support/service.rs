@@ -81,15 +81,14 @@ impl<'s> Service<'s> {
     pub(crate) fn kill_or_ended(self) -> Killed<'s> {
         self.sandbox.note_instances();
         self.program.signal(Signal::KILL);
-        self.ended()
+        self.ended().1
     }
 
     /// Waits for its end, however it ends.
     #[track_caller]
-    pub(crate) fn ended(self) -> Killed<'s> {
+    pub(crate) fn ended(self) -> (Finished, Killed<'s>) {
         let (killed, program) = self.into_killed();
-        program.finish();
-        killed
+        (program.finish(), killed)
     }
 
     fn into_killed(self) -> (Killed<'s>, Running<'s>) {

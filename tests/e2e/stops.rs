@@ -1,0 +1,173 @@
+//! Stopping and pausing: each role on each signal, one worker of several, and a coordinator that is away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Running, Sandbox, Service, size, tasks, wait};
+
+/// Waits for a file that a task makes.
+#[track_caller]
+fn until_there(path: &Path, program: &Running<'_>) {
+    wait::until("a task to begin", wait::LONG, || {
+        path.exists().then_some(()).ok_or_else(|| program.stderr())
+    });
+}
+
+/// Waits until a program has logged some words.
+#[track_caller]
+fn until_said(program: &Running<'_>, words: &str) {
+    wait::until(&format!("`{words}`"), wait::LONG, || {
+        let text = program.stderr();
+        text.contains(words).then_some(()).ok_or(text)
+    });
+}
+
+/// The name under which an independent worker registered.
+#[track_caller]
+fn name_of(worker: &Running<'_>) -> String {
+    wait::until("the worker to register", wait::LONG, || {
+        let text = worker.stderr();
+        let line = text.lines().find(|line| line.contains("HTTP connected"));
+        let mut words = line.unwrap_or_default().split_whitespace();
+        let uuid = words.find_map(|word| word.strip_prefix("worker="));
+        uuid.map(str::to_owned).ok_or_else(|| text.clone())
+    })
+}
+
+#[test]
+fn a_task_that_outlasts_the_deadline_of_its_service_is_handed_back() {
+    let sandbox = Sandbox::new();
+    let up = ["up", "--workers", "1", "--shutdown-deadline", "200ms"];
+    let service = Service::start(&sandbox, &up);
+    let begun = sandbox.path("begun");
+    let uuid = service.submit(&format!(
+        "touch {}; [ $MITO_ATTEMPT = 2 ] || sleep 1000",
+        begun.display()
+    ));
+    until_there(&begun, &service.program);
+    service.program.signal(Signal::TERM);
+    let (finished, service) = service.ended();
+    finished
+        .code(0)
+        .says(&["manager ended", "reason=\"asked\""]);
+    let service = service.restart();
+    service.until_state(&uuid, "completed");
+    let task = tasks::show(&sandbox, &service.state_dir, &uuid);
+    assert_eq!(task.attempts(), 2, "{:#}", task.0);
+    task.assert_repeated_with_cause();
+    service.stop().code(0);
+}
+
+#[test]
+fn a_short_task_ends_within_the_deadline_of_its_service() {
+    let sandbox = Sandbox::new();
+    let service = Service::up(&sandbox, 1);
+    let begun = sandbox.path("begun");
+    let uuid = service.submit(&format!("touch {}; sleep 0.5", begun.display()));
+    until_there(&begun, &service.program);
+    service.program.signal(Signal::INT);
+    let (finished, service) = service.ended();
+    finished
+        .code(0)
+        .says(&["manager ended", "reason=\"asked\""]);
+    let service = service.restart();
+    let task = service.task(&uuid);
+    assert_eq!((task.state(), task.attempts()), ("completed".to_owned(), 1));
+    service.stop().code(0);
+}
+
+#[test]
+fn a_coordinator_stops_on_either_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let sandbox = Sandbox::new();
+        let service = Service::coordinator(&sandbox);
+        let worker = service.worker();
+        // A fetch and a control poll are parked; neither holds the coordinator up.
+        name_of(&worker);
+        service.program.signal(signal);
+        service.program.finish().code(0).says(&["stopping"]);
+        worker.signal(Signal::TERM);
+        worker.finish().code(0);
+    }
+}
+
+#[test]
+fn one_independent_worker_is_paused_and_sent_away() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let worker = service.worker();
+    let uuid = name_of(&worker);
+    service.client(&["pause", "--worker", &uuid]).code(0);
+    until_said(&worker, "Pause");
+    let begun = sandbox.path("begun");
+    let task = service.submit(&format!("touch {}", begun.display()));
+    wait::holds("the pause", Duration::from_millis(300), || {
+        let quiet = !begun.exists();
+        quiet.then_some(()).ok_or_else(|| worker.stderr())
+    });
+    service.client(&["resume", "--worker", &uuid]).code(0);
+    service.until_state(&task, "completed");
+    let other = service.worker();
+    name_of(&other);
+    service.client(&["drain", "--worker", &uuid]).code(0);
+    worker.finish().code(0);
+    // The other one was not meant.
+    let task = service.submit("true");
+    service.until_state(&task, "completed");
+    other.stop().code(0);
+    let unknown = "01900000-0000-7000-8000-000000000000";
+    let refused = service.client(&["pause", "--worker", unknown]);
+    assert!(!refused.status.success());
+    refused.says(&[unknown]);
+    service.stop().code(0);
+}
+
+#[test]
+fn an_independent_worker_rides_through_its_coordinators_absence() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let worker = service.worker();
+    let (begun, ended) = (sandbox.path("begun"), sandbox.path("ended"));
+    let uuid = service.submit(&format!(
+        "touch {}; sleep 1; touch {}",
+        begun.display(),
+        ended.display()
+    ));
+    until_there(&begun, &worker);
+    let killed = service.kill();
+    until_there(&ended, &worker);
+    let away = Duration::from_secs(size(2, 150) as u64);
+    wait::holds("the worker's life", away, || {
+        let left = worker.stderr().contains("worker stops");
+        (!left).then_some(()).ok_or_else(|| worker.stderr())
+    });
+    let service = killed.restart();
+    let task = service.until_state(&uuid, "completed");
+    assert_eq!(task.attempts(), 1, "{:#}", task.0);
+    let next = service.submit("true");
+    service.until_state(&next, "completed");
+    worker.stop().code(0);
+    service.stop().code(0);
+}
+
+#[test]
+fn a_worker_says_how_it_came_and_went() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let worker = service.worker();
+    let uuid = service.submit("true");
+    service.until_state(&uuid, "completed");
+    worker.stop().code(0).says(&[
+        "worker mode: independent",
+        "HTTP connected",
+        "stop signal",
+        "left the coordinator",
+        "HTTP disconnected",
+        "worker stops",
+        "reason=",
+        "worker metrics: completed=1, failed=0, cancelled=0, released=0",
+    ]);
+    service.stop().code(0);
+}
