@@ -8,3 +8,4 @@ pub mod labels;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod process;

@@ -132,7 +132,12 @@ async fn serve_metrics(address: SocketAddr) -> Result<tokio::task::JoinHandle<()
     })?;
     let bound = listener.local_addr().or_system()?;
     tracing::info!(url = %format!("http://{bound}/metrics"), "metrics are served");
-    let metrics = || async { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render()) };
+    let metrics = || async {
+        (
+            [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+            metrics::rendered().await,
+        )
+    };
     let router = Router::new().route("/metrics", get(metrics));
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {

@@ -301,7 +301,6 @@ pub(super) fn ends(
         ends.push(Ended {
             cursor: EndCursor(row.get(0)?),
             suite: uuid(row, 4)?,
-            commit_latency: None,
             end: TaskEnd {
                 id: row.get(1)?,
                 uuid: uuid(row, 2)?,
