@@ -196,15 +196,11 @@ impl Exposition {
                 tasks.value(&[slot, outcome.name()], float(value));
             }
         }
-        let per_worker: [(&'static str, fn(&Totals) -> f64); 5] = [
+        let per_worker: [(&'static str, fn(&Totals) -> f64); 3] = [
             (names::WORKER_BUSY, |totals| {
                 f64::from(u8::from(totals.busy))
             }),
-            (names::WORKER_REPORT_RETRIES, |totals| {
-                float(totals.report_retries)
-            }),
             (names::WORKER_CPU, |totals| totals.cpu.as_secs_f64()),
-            (names::WORKER_SPINS, |totals| float(totals.spins)),
             (names::WORKER_WAKEUPS, |totals| float(totals.wakeups)),
         ];
         for (name, of) in per_worker {
@@ -213,6 +209,9 @@ impl Exposition {
                 family.value(&[slot], of(totals));
             }
         }
+        let retries: u64 = totals.iter().map(|worker| worker.report_retries).sum();
+        let mut family = families.begin(names::WORKER_REPORT_RETRIES);
+        family.value(&[], float(retries));
         let memory = float(self.workers.memory_bytes());
         families
             .begin(names::MANAGER_WORKER_MEMORY)

@@ -47,7 +47,6 @@ pub const READ_AT_SCRAPE: &[&str] = &[
     names::WORKER_BUSY,
     names::WORKER_REPORT_RETRIES,
     names::WORKER_CPU,
-    names::WORKER_SPINS,
     names::WORKER_WAKEUPS,
     names::MANAGER_WORKER_MEMORY,
     names::PROCESS_CPU,

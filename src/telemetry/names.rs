@@ -109,12 +109,10 @@ metrics! {
     WORKER_TASKS = Counter "mitosis_worker_tasks_total" ["worker", "outcome"];
     /// 1 while a worker executes a task.
     WORKER_BUSY = Gauge "mitosis_worker_busy" ["worker"];
-    /// Reports a worker sent again.
-    WORKER_REPORT_RETRIES = Counter "mitosis_worker_report_retries_total" ["worker"];
+    /// Reports that workers sent again.
+    WORKER_REPORT_RETRIES = Counter "mitosis_worker_report_retries_total" [];
     /// CPU time of a managed worker's own process, its tasks excluded; as of the last scrape before its death.
     WORKER_CPU = Counter "mitosis_worker_cpu_seconds_total" ["worker"];
-    /// Turns of a managed worker's poller that found nothing and did not wait.
-    WORKER_SPINS = Counter "mitosis_worker_spins_total" ["worker"];
     /// Times a managed worker's poller was woken from a wait.
     WORKER_WAKEUPS = Counter "mitosis_worker_wakeups_total" ["worker"];
 
@@ -153,8 +151,8 @@ metrics! {
     COORDINATOR_SESSIONS_ENDED = Counter "mitosis_coordinator_sessions_ended_total" ["reason"];
     /// HTTP requests, by route and status class.
     COORDINATOR_HTTP_REQUESTS = Counter "mitosis_coordinator_http_requests_total" ["route", "status"];
-    /// Time to answer an HTTP request, long polls excluded, by route.
-    COORDINATOR_HTTP = Histogram "mitosis_coordinator_http_seconds" ["route"];
+    /// Time to answer an HTTP request, long polls excluded, by group of routes (their first word).
+    COORDINATOR_HTTP = Histogram "mitosis_coordinator_http_seconds" ["group"];
 
     /// CPU time of this process, its children excluded.
     PROCESS_CPU = Counter "mitosis_process_cpu_seconds_total" [];

@@ -10,6 +10,7 @@ mod bench;
 mod cancel;
 mod chains;
 mod crash;
+mod dashboards;
 mod ends;
 mod files;
 mod heavy;
