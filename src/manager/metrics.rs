@@ -168,6 +168,9 @@ pub(super) enum WorkerPoll {
     Waits(PollConfig),
 }
 
+/// One number of a worker.
+type Figure = fn(&Totals) -> f64;
+
 /// The families that bypass the recorder.
 #[derive(Debug)]
 pub(super) struct Exposition {
@@ -196,7 +199,7 @@ impl Exposition {
                 tasks.value(&[slot, outcome.name()], float(value));
             }
         }
-        let per_worker: [(&'static str, fn(&Totals) -> f64); 3] = [
+        let per_worker: [(&'static str, Figure); 3] = [
             (names::WORKER_BUSY, |totals| {
                 f64::from(u8::from(totals.busy))
             }),

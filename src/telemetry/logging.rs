@@ -96,7 +96,7 @@ pub fn init(settings: LogSettings, role: Role) -> Result<(), TryInitError> {
         .with_max_level(LevelFilter::TRACE)
         .with_writer(writer);
     let filter = filter(settings.verbosity, role);
-    let level = filter.default_level().unwrap_or(role.level());
+    let level = filter.default_level().unwrap_or_else(|| role.level());
     match settings.format {
         LogFormat::Text => builder
             .with_ansi(colors_wanted(io::stderr().is_terminal()))

@@ -15,6 +15,7 @@ mod ends;
 mod files;
 mod heavy;
 mod input;
+mod metrics;
 mod resume;
 mod roles;
 mod runs;

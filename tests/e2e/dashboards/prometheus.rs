@@ -54,7 +54,7 @@ impl<'s> Prometheus<'s> {
             let found = answer
                 .as_ref()
                 .and_then(|answer| answer.pointer("/data/result/0"));
-            found.map(drop).ok_or(format!("{answer:?}"))
+            found.map(drop).ok_or_else(|| format!("{answer:?}"))
         });
         started
     }

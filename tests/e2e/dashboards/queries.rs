@@ -82,7 +82,8 @@ impl Collector<'_> {
 
     fn selector(&mut self, selector: &VectorSelector) -> Result<(), String> {
         let name = selector.name.as_deref().unwrap_or_default();
-        let (metric, suffix) = find(name, self.known).ok_or(format!("unknown metric `{name}`"))?;
+        let (metric, suffix) =
+            find(name, self.known).ok_or_else(|| format!("unknown metric `{name}`"))?;
         let own = metric.labels.iter().copied();
         let labels: Vec<&str> = own.chain((suffix == "_bucket").then_some("le")).collect();
         for matcher in &selector.matchers.matchers {

@@ -187,6 +187,16 @@ impl<'s> Service<'s> {
         get(&url, &self.token("admin")).expect("an answer")
     }
 
+    /// Scrapes again and again with one token.
+    #[track_caller]
+    pub(crate) fn metrics_often(&self, times: u64) {
+        let url = format!("{}/metrics", self.url.trim_end_matches('/'));
+        let token = self.token("user");
+        for _ in 0..times {
+            get(&url, &token).expect("an answer");
+        }
+    }
+
     /// Asks for the same without a token, which is refused.
     #[track_caller]
     pub(crate) fn metrics_without_token(&self) {

@@ -91,7 +91,7 @@ impl StoreReader for SqliteArchive {
     }
 
     async fn levels(&self) -> Result<Levels, StoreError> {
-        self.read("levels", move |conn| levels::levels(conn)).await
+        self.read("levels", levels::levels).await
     }
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {
