@@ -56,7 +56,12 @@ fn sums_do_not_fall_when_workers_are_stopped_and_killed() {
     service.submit_file(&list);
     service.until_all_ended();
     let workers = service.program.workers(2);
-    let before = service.metrics();
+    // A worker counts a task when its report is acknowledged, which may be after its end is stored.
+    let before = wait::until("every task to be counted", wait::LONG, || {
+        let text = service.metrics();
+        let counted = sum(&text, "mitosis_worker_tasks_total") >= 20.0;
+        if counted { Ok(text) } else { Err(text) }
+    });
     processes::send(workers[0], Signal::STOP);
     let stopped = service.metrics();
     for worker in &workers {
