@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit_code::Exit;
 use crate::telemetry::logging::Role;
+use crate::telemetry::verbosity::follow_signals;
 use crate::worker;
 use crate::worker::args::WorkerArgs;
 use failure::{Failure, OrFail};
@@ -136,6 +137,9 @@ impl Command {
     }
 
     async fn run_async(self, global: &GlobalArgs) -> Result<Exit, Failure> {
+        if self.role() != Role::Client {
+            tokio::spawn(follow_signals());
+        }
         match self {
             Self::Up(args) => args.run().await,
             Self::Coordinator(args) => args.run().await,

@@ -363,7 +363,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 #[test]
 fn every_command_of_the_documents_is_known_to_the_program() {
     let mut seen = 0;
-    for document in ["README.md", "examples/README.md"] {
+    for document in ["README.md", "examples/README.md", "dashboards/README.md"] {
         for call in commands(&read(document)) {
             let sub = &call[0];
             let help = Command::new(env!("CARGO_BIN_EXE_mitosis"))

@@ -68,6 +68,8 @@ pub struct PollerStats {
     pub wakeups: u64,
     /// Turns that found nothing and did not wait.
     pub spins: u64,
+    /// Turns that found work right after such a one.
+    pub spin_hits: u64,
     /// Waits begun.
     pub sleeps: u64,
     /// Bounded waits that ran out and then found work that nobody had announced. Must stay 0.
@@ -104,6 +106,7 @@ pub(crate) struct Counters {
     pub(crate) turns: AtomicU64,
     pub(crate) wakeups: AtomicU64,
     pub(crate) spins: AtomicU64,
+    pub(crate) spin_hits: AtomicU64,
     pub(crate) sleeps: AtomicU64,
     pub(crate) lost_wakeups: AtomicU64,
     requests: [AtomicU64; Operation::ALL.len()],
@@ -150,6 +153,7 @@ impl Counters {
             turns: read(&self.turns),
             wakeups: read(&self.wakeups),
             spins: read(&self.spins),
+            spin_hits: read(&self.spin_hits),
             sleeps: read(&self.sleeps),
             lost_wakeups: read(&self.lost_wakeups),
             requests: std::array::from_fn(|i| read(&self.requests[i])),

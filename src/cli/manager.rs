@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use async_trait::async_trait;
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
 use clap::Args;
-use tokio::net::TcpListener;
 
 use super::failure::{Failure, OrFail};
 use super::reach::ReachCoordinatorArgs;
@@ -23,6 +19,7 @@ use crate::exit_code::Exit;
 use crate::manager::{Exclusivity, Manager};
 use crate::protocol::frame::KeptOutput;
 use crate::shutdown::ShutdownSignals;
+use crate::telemetry::endpoint::MetricsPort;
 use crate::telemetry::metrics;
 
 const HELP: &str = "\
@@ -62,7 +59,9 @@ impl ManagerArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let mut signals =
             ShutdownSignals::install(self.managing.shutdown_deadline()).or_system()?;
-        metrics::install().or_system()?;
+        if self.metrics_listen.is_some() {
+            metrics::install().or_system()?;
+        }
         let state_dir = match &self.state_dir {
             Some(dir) => std::path::absolute(dir).or_usage()?,
             None => default_state_dir().or_usage()?.join("manager"),
@@ -72,18 +71,12 @@ impl ManagerArgs {
         // The coordinator may be on another machine, and does not look into this directory anyway.
         config.exec.kept_output = KeptOutput::Uploaded;
         let connector = self.connector()?;
-        let serving = match self.metrics_listen {
+        let _metrics = match self.metrics_listen {
             Some(address) => Some(serve_metrics(address).await?),
             None => None,
         };
-        let upkeep = tokio::spawn(metrics::keep_up());
         let manager = Manager::start(config, connector).await.or_system()?;
-        let ended = until_stopped(&manager, &mut signals).await;
-        upkeep.abort();
-        if let Some(serving) = serving {
-            serving.abort();
-        }
-        ended
+        until_stopped(&manager, &mut signals).await
     }
 
     fn connector(&self) -> Result<Arc<dyn Connector>, Failure> {
@@ -123,20 +116,10 @@ impl Connector for LocalConnector {
     }
 }
 
-/// A port with nothing but `/metrics`.
-async fn serve_metrics(address: SocketAddr) -> Result<tokio::task::JoinHandle<()>, Failure> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+async fn serve_metrics(address: SocketAddr) -> Result<MetricsPort, Failure> {
+    MetricsPort::open(address).await.map_err(|error| {
         Failure::usage(anyhow!(
             "cannot listen on {address} ({error}); name another address with --metrics-listen"
         ))
-    })?;
-    let bound = listener.local_addr().or_system()?;
-    tracing::info!(url = %format!("http://{bound}/metrics"), "metrics are served");
-    let metrics = || async { ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render()) };
-    let router = Router::new().route("/metrics", get(metrics));
-    Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::warn!(%error, "metrics are not served any more");
-        }
-    }))
+    })
 }

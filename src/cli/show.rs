@@ -116,6 +116,7 @@ pub(super) fn task(task: &TaskDetail) -> String {
         ("held by", task.holder.clone()),
         ("executions", Some(summary.attempts.to_string())),
         ("run time", result.and_then(run_time)),
+        ("latency", latency(task)),
         ("cpu time", result.map(cpu_time)),
         (
             "peak memory",
@@ -183,6 +184,26 @@ fn run_time(result: &TaskResult) -> Option<String> {
     result.started_at_us?;
     let wall = u64::try_from(result.wall_us()).ok()?;
     Some(span(Duration::from_micros(wall)))
+}
+
+/// The steps of the last execution, each counted from the one before.
+fn latency(task: &TaskDetail) -> Option<String> {
+    let result = task.result.as_ref()?;
+    let steps = [
+        ("claimed", task.claimed_at_us),
+        ("started", result.started_at_us),
+        ("exited", Some(result.ended_at_us)),
+        ("committed", task.summary.finished_at_us),
+    ];
+    result.started_at_us?;
+    let mut before = task.summary.accepted_at_us;
+    let mut words = Vec::with_capacity(steps.len());
+    for (name, at) in steps {
+        let Some(at) = at else { continue };
+        words.push(format!("{name} +{}", span(until(at, before))));
+        before = at;
+    }
+    Some(words.join(", "))
 }
 
 fn cpu_time(result: &TaskResult) -> String {
@@ -305,6 +326,7 @@ mod tests {
             key: None,
             lease: None,
             holder: None,
+            claimed_at_us: Some(800_000),
             cancel_requested: false,
             result: Some(TaskResult {
                 exit_code: Some(3),
@@ -319,6 +341,7 @@ mod tests {
         let text = task(&detail);
         assert!(text.contains("end         exit, exit code 3\n"), "{text}");
         assert!(text.contains("run time    1.50 s\n"), "{text}");
+        assert!(text.contains("started +200 ms, exited +1.50 s"), "{text}");
         assert!(
             !text.contains("repeats") && !text.contains("held by"),
             "{text}"

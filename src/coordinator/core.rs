@@ -40,6 +40,7 @@ use super::store::sqlite::SqliteStore;
 use super::store::{Store, StoreError, SystemClock};
 
 use crate::protocol::signed_url::UrlKey;
+use crate::telemetry::process::watch_storage;
 pub use artifacts::ArtifactContent;
 pub use manage::ModeTarget;
 pub(super) use posts::Post;
@@ -107,6 +108,7 @@ impl Coordinator {
     ) -> Result<Self, CoordinatorError> {
         let signing_seed = secret_key(&*store, "signing_seed").await?;
         let url_key = UrlKey::new(secret_key(&*store, "url_key").await?.expose_secret());
+        watch_storage("coordinator", config.state_dir.clone());
         let artifacts = ArtifactFiles::open(&config.state_dir, config.artifact_limit_bytes)?;
         let last_end = store.last_end().await?;
         let (life, stop) = watch::channel(false);

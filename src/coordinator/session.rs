@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use metrics::{gauge, histogram};
+use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 
 use super::core::{Coordinator, Post, Shared};
@@ -60,6 +60,21 @@ pub enum SessionEnd {
     Stopping,
 }
 
+impl SessionEnd {
+    /// Label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Goodbye => "goodbye",
+            Self::LinkClosed => "lost",
+            Self::NoHello => "no_hello",
+            Self::Refused => "refused",
+            Self::Replaced => "replaced",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 impl Coordinator {
     /// Serves one manager until the session ends. The front end has checked that the peer may be a manager.
     pub async fn serve_session(&self, end: CoordinatorEnd) -> SessionEnd {
@@ -69,6 +84,7 @@ impl Coordinator {
             reason = serve(shared, end) => reason,
         };
         tracing::debug!(?reason, "manager session ended");
+        counter!(names::COORDINATOR_SESSIONS_ENDED, "reason" => reason.as_str()).increment(1);
         reason
     }
 

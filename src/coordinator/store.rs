@@ -32,7 +32,7 @@ pub use error::{OpenError, StoreError};
 pub use model::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
     ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered,
+    HolderSession, Levels, LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered,
     Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence,
 };
 
@@ -59,6 +59,10 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` when the suite does not exist.
     async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError>;
+
+    /// How the whole store stands, read in one transaction. Its cost depends on the number of distinct demands and
+    /// priorities, not on the number of tasks.
+    async fn levels(&self) -> Result<Levels, StoreError>;
 
     /// Tasks by state of a set.
     ///

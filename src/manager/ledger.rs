@@ -26,11 +26,18 @@ fn follow_up_bytes(commit: &Commit) -> usize {
     lines.map_or(0, String::len)
 }
 
+/// A report and when it was entered here.
+#[derive(Debug)]
+struct Entry {
+    commit: Arc<Commit>,
+    since: Instant,
+}
+
 /// A report in the spool, or on its way there.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     /// By the spool's number.
-    entries: BTreeMap<u64, Arc<Commit>>,
+    entries: BTreeMap<u64, Entry>,
     starts: HashMap<LeaseKey, u64>,
     finals: HashMap<LeaseKey, (Try, u64)>,
     /// Everything up to this number is durable.
@@ -73,7 +80,7 @@ impl Ledger {
             self.starts.insert(key, seq);
             self.start_waits_since.get_or_insert(now);
         }
-        self.entries.insert(seq, commit);
+        self.entries.insert(seq, Entry { commit, since: now });
     }
 
     /// Notes what the spool has written.
@@ -96,7 +103,7 @@ impl Ledger {
     /// Leases with an end that is not yet committed.
     pub(crate) fn leases(&self) -> impl Iterator<Item = HeldLease> + '_ {
         self.finals.values().filter_map(|(_, seq)| {
-            let report = &self.entries.get(seq)?.report;
+            let report = &self.entries.get(seq)?.commit.report;
             Some(HeldLease {
                 task: report.task(),
                 lease: report.lease,
@@ -129,12 +136,13 @@ impl Ledger {
             .entries
             .range(..=self.durable)
             .take(BATCH)
-            .take_while(|(_, commit)| {
+            .map(|(_, entry)| &entry.commit)
+            .take_while(|commit| {
                 let first = bytes == 0;
                 bytes += follow_up_bytes(commit);
                 first || bytes <= BATCH_FOLLOW_UP_BYTES
             })
-            .map(|(_, commit)| Commit::clone(commit))
+            .map(|commit| Commit::clone(commit))
             .collect();
         self.in_flight = batch.iter().map(|commit| commit.report.seq).collect();
         self.not_before = Some(now + self.pause);
@@ -175,6 +183,14 @@ impl Ledger {
         self.not_before = not_before;
     }
 
+    /// How long the oldest report has waited.
+    pub(crate) fn oldest(&self, now: Instant) -> Duration {
+        let first = self.entries.values().next();
+        first.map_or(Duration::ZERO, |entry| {
+            now.saturating_duration_since(entry.since)
+        })
+    }
+
     /// Forgets every report of a lease that is somebody else's; returns their numbers.
     pub(crate) fn forget(&mut self, key: LeaseKey) -> Vec<u64> {
         let start = self.starts.get(&key).copied();
@@ -185,7 +201,7 @@ impl Ledger {
     }
 
     fn remove(&mut self, seq: u64) -> Option<Arc<Commit>> {
-        let commit = self.entries.remove(&seq)?;
+        let Entry { commit, .. } = self.entries.remove(&seq)?;
         let key = LeaseKey::of_report(&commit.report);
         if matches!(commit.report.op, ReportTaskOp::Started { .. }) {
             if self.starts.get(&key) == Some(&seq) {

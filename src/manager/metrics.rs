@@ -4,6 +4,7 @@
 //! scrape of this process, wakes nobody, and keeps what dead workers had counted. [`Gauges`] are the recorder's own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mitosis_bridge::config::{PollConfig, PollStrategy};
 use mitosis_bridge::server::ServerHandle;
@@ -15,6 +16,7 @@ use crate::protocol::LocalId;
 use crate::protocol::session::ManagerStatus;
 use crate::telemetry::exposition::{Families, Source};
 use crate::telemetry::names;
+use crate::telemetry::process::{Usage, usage};
 
 use super::slots::Population;
 
@@ -29,6 +31,8 @@ pub(super) struct Workers(Arc<Mutex<Vec<Record>>>);
 struct Record {
     living: Option<StatusView>,
     past: Totals,
+    /// What the living process used at the last scrape.
+    usage: Usage,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,16 +40,28 @@ struct Totals {
     outcomes: [u64; status::Outcome::ALL.len()],
     report_retries: u64,
     round_trip: [HistogramSnapshot; 2],
+    cpu: Duration,
+    wakeups: u64,
+    spins: u64,
+    spin_hits: u64,
+    sleeps: u64,
+    lost_wakeups: u64,
     busy: bool,
 }
 
 impl Totals {
-    fn plus(&self, view: &StatusView) -> Self {
+    fn plus(&self, view: &StatusView, cpu: Duration) -> Self {
         let now = view.snapshot();
         Self {
             outcomes: std::array::from_fn(|i| self.outcomes[i] + now.outcomes[i]),
             report_retries: self.report_retries + now.report_retries,
             round_trip: std::array::from_fn(|i| self.round_trip[i].merge(&now.round_trip[i])),
+            cpu: self.cpu + cpu,
+            wakeups: self.wakeups + now.wakeups,
+            spins: self.spins + now.spins,
+            spin_hits: self.spin_hits + now.spin_hits,
+            sleeps: self.sleeps + now.sleeps,
+            lost_wakeups: self.lost_wakeups + now.lost_wakeups,
             busy: now.phase == Phase::Running,
         }
     }
@@ -54,7 +70,7 @@ impl Totals {
 impl Record {
     fn totals(&self) -> Totals {
         match &self.living {
-            Some(view) => self.past.plus(view),
+            Some(view) => self.past.plus(view, self.usage.cpu),
             None => self.past,
         }
     }
@@ -75,7 +91,9 @@ impl Workers {
 
     /// A worker has a status block.
     pub(super) fn up(&self, local_id: LocalId, status: StatusView) {
-        self.records()[local_id.index()].living = Some(status);
+        let record = &mut self.records()[local_id.index()];
+        record.living = Some(status);
+        record.usage = Usage::default();
     }
 
     /// A worker is over; what it counted stays.
@@ -84,6 +102,39 @@ impl Workers {
         record.past = record.totals();
         record.past.busy = false;
         record.living = None;
+        record.usage = Usage::default();
+    }
+
+    /// Asks the system what the living use. Not under the lock: the manager's loop must not wait for `/proc`.
+    fn look_at_usage(&self) {
+        let pids: Vec<Option<u32>> = self
+            .records()
+            .iter()
+            .map(|record| record.living.as_ref().map(StatusView::pid))
+            .collect();
+        let found: Vec<Option<(u32, Usage)>> = pids
+            .into_iter()
+            .map(|pid| {
+                pid.filter(|pid| *pid != 0)
+                    .and_then(|pid| Some((pid, usage(pid)?)))
+            })
+            .collect();
+        for (record, found) in self.records().iter_mut().zip(found) {
+            if let (Some(view), Some((pid, usage))) = (&record.living, found)
+                && view.pid() == pid
+                // Of a process that has ended and is not yet waited for, less may be known than before.
+                && usage.cpu >= record.usage.cpu
+            {
+                record.usage = usage;
+            }
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.records()
+            .iter()
+            .map(|record| record.usage.memory_bytes)
+            .sum()
     }
 
     /// How the poller of each slot's worker waits.
@@ -117,6 +168,9 @@ pub(super) enum WorkerPoll {
     Waits(PollConfig),
 }
 
+/// One number of a worker.
+type Figure = fn(&Totals) -> f64;
+
 /// The families that bypass the recorder.
 #[derive(Debug)]
 pub(super) struct Exposition {
@@ -126,31 +180,45 @@ pub(super) struct Exposition {
 
 impl Source for Exposition {
     fn append(&self, families: &mut Families<'_>) {
-        self.append_workers(families);
+        self.workers.look_at_usage();
+        let totals: Vec<Totals> = self.workers.records().iter().map(Record::totals).collect();
+        self.append_workers(&totals, families);
         self.append_poller(families);
+        self.append_waits(&totals, families);
         self.append_strategies(families);
     }
 }
 
 impl Exposition {
-    fn append_workers(&self, families: &mut Families<'_>) {
-        let totals: Vec<Totals> = self.workers.records().iter().map(Record::totals).collect();
+    fn append_workers(&self, totals: &[Totals], families: &mut Families<'_>) {
         let slots: Vec<String> = (0..totals.len()).map(|slot| slot.to_string()).collect();
         let mut tasks = families.begin(names::WORKER_TASKS);
-        for (slot, totals) in slots.iter().zip(&totals) {
+        for (slot, totals) in slots.iter().zip(totals) {
             for outcome in status::Outcome::ALL {
                 let value = totals.outcomes[outcome.index()];
                 tasks.value(&[slot, outcome.name()], float(value));
             }
         }
-        let mut busy = families.begin(names::WORKER_BUSY);
-        for (slot, totals) in slots.iter().zip(&totals) {
-            busy.value(&[slot], f64::from(u8::from(totals.busy)));
+        let per_worker: [(&'static str, Figure); 3] = [
+            (names::WORKER_BUSY, |totals| {
+                f64::from(u8::from(totals.busy))
+            }),
+            (names::WORKER_CPU, |totals| totals.cpu.as_secs_f64()),
+            (names::WORKER_WAKEUPS, |totals| float(totals.wakeups)),
+        ];
+        for (name, of) in per_worker {
+            let mut family = families.begin(name);
+            for (slot, totals) in slots.iter().zip(totals) {
+                family.value(&[slot], of(totals));
+            }
         }
-        let mut retries = families.begin(names::WORKER_REPORT_RETRIES);
-        for (slot, totals) in slots.iter().zip(&totals) {
-            retries.value(&[slot], float(totals.report_retries));
-        }
+        let retries: u64 = totals.iter().map(|worker| worker.report_retries).sum();
+        let mut family = families.begin(names::WORKER_REPORT_RETRIES);
+        family.value(&[], float(retries));
+        let memory = float(self.workers.memory_bytes());
+        families
+            .begin(names::MANAGER_WORKER_MEMORY)
+            .value(&[], memory);
         let mut round_trip = families.begin(names::IPC_ROUND_TRIP);
         for (name, histogram) in OPERATIONS.iter().zip(self.workers.round_trips()) {
             round_trip.histogram(&[name], buckets(&histogram), histogram.sum.as_secs_f64());
@@ -180,20 +248,42 @@ impl Exposition {
         for reason in RefusalReason::ALL {
             refused.value(&[reason.name()], float(stats.refused[reason.index()]));
         }
-        let plain = [
-            (names::IPC_PARKED_REQUESTS, stats.parked_requests),
-            (names::IPC_WAKEUPS, stats.wakeups),
-            (names::IPC_SPINS, stats.spins),
-            (names::IPC_SLEEPS, stats.sleeps),
-            (names::IPC_LOST_WAKEUPS, stats.lost_wakeups),
+        let parked = float(stats.parked_requests);
+        families
+            .begin(names::IPC_PARKED_REQUESTS)
+            .value(&[], parked);
+    }
+
+    /// How often the manager's poller waited or did not, and all workers' together.
+    fn append_waits(&self, totals: &[Totals], families: &mut Families<'_>) {
+        let stats = self.server.stats();
+        let all = |of: fn(&Totals) -> u64| totals.iter().map(of).sum::<u64>();
+        let waits = [
+            (
+                names::IPC_WAKEUPS,
+                stats.wakeups,
+                all(|worker| worker.wakeups),
+            ),
+            (names::IPC_SPINS, stats.spins, all(|worker| worker.spins)),
+            (
+                names::IPC_SPIN_HITS,
+                stats.spin_hits,
+                all(|worker| worker.spin_hits),
+            ),
+            (names::IPC_SLEEPS, stats.sleeps, all(|worker| worker.sleeps)),
+            (
+                names::IPC_LOST_WAKEUPS,
+                stats.lost_wakeups,
+                all(|worker| worker.lost_wakeups),
+            ),
         ];
-        for (name, value) in plain {
-            families.begin(name).value(&[], float(value));
+        for (name, manager, workers) in waits {
+            let mut family = families.begin(name);
+            family.value(&["manager"], float(manager));
+            family.value(&["worker"], float(workers));
         }
     }
-}
 
-impl Exposition {
     fn append_strategies(&self, families: &mut Families<'_>) {
         let manager = [self.server.stats().poll];
         let waiting = |poll: WorkerPoll| match poll {
@@ -250,6 +340,7 @@ pub(super) struct Gauges {
     running: metrics::Gauge,
     spool_reports: metrics::Gauge,
     spool_bytes: metrics::Gauge,
+    spool_age: metrics::Gauge,
     connected: metrics::Gauge,
 }
 
@@ -278,6 +369,7 @@ impl Gauges {
             running: metrics::gauge!(names::MANAGER_RUNNING_TASKS),
             spool_reports: metrics::gauge!(names::MANAGER_SPOOL_REPORTS),
             spool_bytes: metrics::gauge!(names::MANAGER_SPOOL_BYTES),
+            spool_age: metrics::gauge!(names::MANAGER_SPOOL_AGE),
             connected: metrics::gauge!(names::MANAGER_CONNECTED),
         }
     }
@@ -298,6 +390,10 @@ impl Gauges {
 
     pub(super) fn set_spool_bytes(&self, bytes: u64) {
         self.spool_bytes.set(float(bytes));
+    }
+
+    pub(super) fn set_spool_age(&self, age: Duration) {
+        self.spool_age.set(age.as_secs_f64());
     }
 
     pub(super) fn set_connected(&self, connected: bool) {

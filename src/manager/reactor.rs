@@ -276,6 +276,11 @@ impl Reactor {
         }
     }
 
+    /// How long the oldest report in the spool has waited for the coordinator.
+    pub(crate) fn spool_age(&self, now: Now) -> Duration {
+        self.ledger.oldest(now.mono)
+    }
+
     /// Leases in the hands of workers.
     pub(crate) fn running(&self) -> usize {
         self.holders.values().map(|holder| holder.hands.len()).sum()

@@ -173,6 +173,7 @@ impl Run {
         } else {
             Stage::Closing
         };
+        self.gauges.set_spool_age(self.reactor.spool_age(now));
         self.gauges
             .set(&status, self.supervisor.population(), stage);
     }

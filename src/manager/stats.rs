@@ -67,13 +67,23 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    pub(crate) fn executed(&mut self) {
+        self.executions += 1;
+        metrics::counter!(names::MANAGER_EXECUTIONS).increment(1);
+    }
+
+    pub(crate) fn struck(&mut self) {
+        self.strikes += 1;
+        metrics::counter!(names::MANAGER_STRIKES).increment(1);
+    }
+
     pub(crate) fn waited(&mut self, wait: Duration) {
+        metrics::histogram!(names::TASK_BUFFER_WAIT).record(wait);
         record(&mut self.queue_wait, wait);
     }
 
+    /// An execution's spawn call returned this long after its hand-over.
     pub(crate) fn started(&mut self, took: Duration) {
-        self.executions += 1;
-        metrics::counter!(names::MANAGER_EXECUTIONS).increment(1);
         metrics::histogram!(names::TASK_START).record(took);
         record(&mut self.start, took);
     }
@@ -91,6 +101,11 @@ impl Counts {
             metrics::histogram!(names::TASK_RUN).record(ran);
             record(&mut self.run_time, ran);
         }
+    }
+
+    /// The end of an execution is known here this long after it.
+    pub(crate) fn reported(&mut self, age: Duration) {
+        metrics::histogram!(names::TASK_REPORT).record(age);
     }
 
     pub(crate) fn committed(&mut self, age: Duration, verdict: &Verdict) {

@@ -165,6 +165,9 @@ pub struct TaskDetail {
     /// Who holds it, or held it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
+    /// When it was last given to a holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at_us: Option<i64>,
     /// True when a cancel has been asked for.
     pub cancel_requested: bool,
     /// How it ended.

@@ -43,7 +43,12 @@ pub struct Families<'a> {
     text: &'a mut String,
 }
 
-impl Families<'_> {
+impl<'a> Families<'a> {
+    /// Families at the end of `text`.
+    pub(super) fn of(text: &'a mut String) -> Self {
+        Self { text }
+    }
+
     /// Begins the family of a metric of [`super::names`]; its series follow.
     ///
     /// # Panics

@@ -21,14 +21,15 @@ pub fn combinations(metric: &names::Metric) -> Option<Vec<Vec<&'static str>>> {
             .map(|label| values(name, label))
             .collect::<Option<_>>()?,
     };
-    if EXPORTED_FROM_STATUS_BLOCKS.contains(&metric.name) {
+    if READ_AT_SCRAPE.contains(&metric.name) {
         return None;
     }
     Some(product(&sets))
 }
 
-/// Metrics that a manager writes from status blocks and from its poller's atomics, bypassing the recorder.
-pub const EXPORTED_FROM_STATUS_BLOCKS: &[&str] = &[
+/// Metrics that are read at a scrape (from status blocks, from the poller's atomics, from the system), bypassing the
+/// recorder.
+pub const READ_AT_SCRAPE: &[&str] = &[
     names::IPC_ROUND_TRIP,
     names::IPC_SERVICE_TIME,
     names::IPC_PARKED,
@@ -37,6 +38,7 @@ pub const EXPORTED_FROM_STATUS_BLOCKS: &[&str] = &[
     names::IPC_FRAMES_REFUSED,
     names::IPC_WAKEUPS,
     names::IPC_SPINS,
+    names::IPC_SPIN_HITS,
     names::IPC_SLEEPS,
     names::IPC_LOST_WAKEUPS,
     names::IPC_POLLERS,
@@ -44,6 +46,15 @@ pub const EXPORTED_FROM_STATUS_BLOCKS: &[&str] = &[
     names::WORKER_TASKS,
     names::WORKER_BUSY,
     names::WORKER_REPORT_RETRIES,
+    names::WORKER_CPU,
+    names::WORKER_WAKEUPS,
+    names::MANAGER_WORKER_MEMORY,
+    names::PROCESS_CPU,
+    names::PROCESS_MEMORY,
+    names::PROCESS_DESCRIPTORS,
+    names::PROCESS_DESCRIPTORS_LIMIT,
+    names::STORAGE_FREE,
+    names::STORAGE_SIZE,
 ];
 
 fn values(metric: &str, label: &str) -> Option<Vec<&'static str>> {
@@ -64,6 +75,9 @@ fn values(metric: &str, label: &str) -> Option<Vec<&'static str>> {
         (names::COORDINATOR_LEASES_RECLAIMED, "cause") => {
             &["expired", "inventory", "released", "worker_left"]
         }
+        (names::COORDINATOR_SESSIONS_ENDED, "reason") => &[
+            "goodbye", "lost", "no_hello", "refused", "replaced", "stopping",
+        ],
         (names::COORDINATOR_TASKS, "state") => return Some(open_states()),
         (_, "outcome") => return Some(Outcome::ALL.map(Outcome::as_str).to_vec()),
         _ => return None,

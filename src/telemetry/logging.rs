@@ -10,6 +10,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::TryInitError;
 
+use super::verbosity;
+
 /// Environment variable with a filter in the syntax of `RUST_LOG`; it goes before `RUST_LOG`.
 pub const FILTER_VARIABLE: &str = "MITOSIS_LOG";
 
@@ -94,17 +96,18 @@ pub fn init(settings: LogSettings, role: Role) -> Result<(), TryInitError> {
         .with_max_level(LevelFilter::TRACE)
         .with_writer(writer);
     let filter = filter(settings.verbosity, role);
+    let level = filter.default_level().unwrap_or_else(|| role.level());
     match settings.format {
         LogFormat::Text => builder
             .with_ansi(colors_wanted(io::stderr().is_terminal()))
             .finish()
-            .with(filter)
+            .with(verbosity::layer(filter, level))
             .try_init(),
         LogFormat::Json => builder
             .json()
             .flatten_event(true)
             .finish()
-            .with(filter)
+            .with(verbosity::layer(filter, level))
             .try_init(),
     }
 }
@@ -127,7 +130,8 @@ fn filter(verbosity: i8, role: Role) -> Targets {
     }
 }
 
-fn shifted(level: LevelFilter, steps: i8) -> LevelFilter {
+/// The level some steps more (or less) talkative.
+pub(super) fn shifted(level: LevelFilter, steps: i8) -> LevelFilter {
     const LEVELS: [LevelFilter; 6] = [
         LevelFilter::OFF,
         LevelFilter::ERROR,

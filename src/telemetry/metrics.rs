@@ -11,7 +11,7 @@ use metrics::{Label, Unit};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 use super::names::{ALL, BUCKETS_SECONDS, BUILD_INFO, Kind, Metric};
-use super::{exposition, labels};
+use super::{exposition, labels, process};
 
 /// Content type of the text that [`render`] makes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -51,7 +51,8 @@ pub async fn keep_up() {
     }
 }
 
-/// Everything this process knows, in the text format of Prometheus. Empty before [`install`].
+/// Everything this process knows, in the text format of Prometheus. Reads files of `/proc`: not for an async thread, see
+/// [`rendered`].
 #[must_use]
 pub fn render() -> String {
     let mut text = HANDLE
@@ -59,7 +60,16 @@ pub fn render() -> String {
         .map(PrometheusHandle::render)
         .unwrap_or_default();
     exposition::append_sources(&mut text);
+    process::append(&mut exposition::Families::of(&mut text));
     text
+}
+
+/// [`render`] on a thread that may block.
+pub async fn rendered() -> String {
+    // Nothing ends it but a panic, which its hook has reported; a scrape without text says the same.
+    tokio::task::spawn_blocking(render)
+        .await
+        .unwrap_or_default()
 }
 
 fn describe(metric: &Metric) {

@@ -60,14 +60,16 @@ metrics! {
     IPC_REQUESTS = Counter "mitosis_ipc_requests_total" ["operation"];
     /// Frames refused, by reason (version, token, incarnation, size, encoding).
     IPC_FRAMES_REFUSED = Counter "mitosis_ipc_frames_refused_total" ["reason"];
-    /// Times the manager's poller was woken from a wait.
-    IPC_WAKEUPS = Counter "mitosis_ipc_wakeups_total" [];
-    /// Turns of the manager's poller that found nothing and did not wait.
-    IPC_SPINS = Counter "mitosis_ipc_spins_total" [];
-    /// Times the manager's poller began to wait.
-    IPC_SLEEPS = Counter "mitosis_ipc_sleeps_total" [];
-    /// Bounded waits that ran out and then found work: a lost wake-up. Must stay 0.
-    IPC_LOST_WAKEUPS = Counter "mitosis_ipc_lost_wakeups_total" [];
+    /// Times a poller was woken from a wait, by role (manager; worker: all of them).
+    IPC_WAKEUPS = Counter "mitosis_ipc_wakeups_total" ["role"];
+    /// Turns of a poller that found nothing and did not wait, by role.
+    IPC_SPINS = Counter "mitosis_ipc_spins_total" ["role"];
+    /// Turns of a poller that found work right after such a one, by role.
+    IPC_SPIN_HITS = Counter "mitosis_ipc_spin_hits_total" ["role"];
+    /// Times a poller began to wait, by role.
+    IPC_SLEEPS = Counter "mitosis_ipc_sleeps_total" ["role"];
+    /// Bounded waits that ran out and then found work, by role: a lost wake-up. Must stay 0.
+    IPC_LOST_WAKEUPS = Counter "mitosis_ipc_lost_wakeups_total" ["role"];
     /// Pollers in this machine's processes, by role (manager, worker) and strategy in force (busy, adaptive, interval, event).
     IPC_POLLERS = Gauge "mitosis_ipc_pollers" ["role", "strategy"];
     /// Longest spin budget in force among the adaptive pollers, by role.
@@ -87,6 +89,10 @@ metrics! {
     MANAGER_SPOOL_REPORTS = Gauge "mitosis_manager_spool_reports" [];
     /// Bytes of the spool.
     MANAGER_SPOOL_BYTES = Gauge "mitosis_manager_spool_bytes" [];
+    /// Age of the oldest report in the spool that the coordinator has not committed.
+    MANAGER_SPOOL_AGE = Gauge "mitosis_manager_spool_oldest_seconds" [];
+    /// Resident memory of all workers; pages that they share count for each.
+    MANAGER_WORKER_MEMORY = Gauge "mitosis_manager_worker_memory_bytes" [];
     /// Tasks that ended here, by outcome.
     MANAGER_TASKS = Counter "mitosis_manager_tasks_total" ["outcome"];
     /// Executions begun here.
@@ -103,16 +109,24 @@ metrics! {
     WORKER_TASKS = Counter "mitosis_worker_tasks_total" ["worker", "outcome"];
     /// 1 while a worker executes a task.
     WORKER_BUSY = Gauge "mitosis_worker_busy" ["worker"];
-    /// Reports a worker sent again.
-    WORKER_REPORT_RETRIES = Counter "mitosis_worker_report_retries_total" ["worker"];
+    /// Reports that workers sent again.
+    WORKER_REPORT_RETRIES = Counter "mitosis_worker_report_retries_total" [];
+    /// CPU time of a managed worker's own process, its tasks excluded; as of the last scrape before its death.
+    WORKER_CPU = Counter "mitosis_worker_cpu_seconds_total" ["worker"];
+    /// Times a managed worker's poller was woken from a wait.
+    WORKER_WAKEUPS = Counter "mitosis_worker_wakeups_total" ["worker"];
 
     /// Latency chain of a task: accepted to claimed by a holder.
     TASK_QUEUE_WAIT = Histogram "mitosis_task_queue_wait_seconds" [];
+    /// Latency chain: claimed by a manager until handed over to a worker.
+    TASK_BUFFER_WAIT = Histogram "mitosis_task_buffer_wait_seconds" [];
     /// Latency chain: handed over to a worker until the spawn call returned.
     TASK_START = Histogram "mitosis_task_start_seconds" [];
     /// Latency chain: spawn to exit.
     TASK_RUN = Histogram "mitosis_task_run_seconds" [];
-    /// Latency chain: exit to committed in the store.
+    /// Latency chain: exit until its manager has the report.
+    TASK_REPORT = Histogram "mitosis_task_report_seconds" [];
+    /// Latency chain: exit until its manager knows that it is committed in the store.
     TASK_COMMIT = Histogram "mitosis_task_commit_seconds" [];
 
     /// Tasks accepted.
@@ -121,6 +135,10 @@ metrics! {
     COORDINATOR_TASKS_FINISHED = Counter "mitosis_coordinator_tasks_finished_total" ["outcome", "reason"];
     /// Tasks by state that is not terminal.
     COORDINATOR_TASKS = Gauge "mitosis_coordinator_tasks" ["state"];
+    /// Tasks accepted less those finished and those in flight, of one transaction. Must be 0.
+    COORDINATOR_ACCOUNTING_GAP = Gauge "mitosis_coordinator_accounting_gap" [];
+    /// How long the oldest task that could be claimed has waited.
+    COORDINATOR_OLDEST_READY = Gauge "mitosis_coordinator_oldest_ready_seconds" [];
     /// Leases taken back, by cause (expired, inventory, released, worker_left).
     COORDINATOR_LEASES_RECLAIMED = Counter "mitosis_coordinator_leases_reclaimed_total" ["cause"];
     /// Reports refused because a newer lease or a terminal state exists.
@@ -129,10 +147,25 @@ metrics! {
     COORDINATOR_STORE = Histogram "mitosis_coordinator_store_seconds" ["operation"];
     /// Manager sessions that are open.
     COORDINATOR_SESSIONS = Gauge "mitosis_coordinator_sessions" [];
+    /// Manager sessions that ended, by reason (goodbye, lost, no_hello, refused, replaced, stopping).
+    COORDINATOR_SESSIONS_ENDED = Counter "mitosis_coordinator_sessions_ended_total" ["reason"];
     /// HTTP requests, by route and status class.
     COORDINATOR_HTTP_REQUESTS = Counter "mitosis_coordinator_http_requests_total" ["route", "status"];
-    /// Time to answer an HTTP request, long polls excluded, by route.
-    COORDINATOR_HTTP = Histogram "mitosis_coordinator_http_seconds" ["route"];
+    /// Time to answer an HTTP request, long polls excluded, by group of routes (their first word).
+    COORDINATOR_HTTP = Histogram "mitosis_coordinator_http_seconds" ["group"];
+
+    /// CPU time of this process, its children excluded.
+    PROCESS_CPU = Counter "mitosis_process_cpu_seconds_total" [];
+    /// Resident memory of this process.
+    PROCESS_MEMORY = Gauge "mitosis_process_memory_bytes" [];
+    /// Descriptors that this process has open.
+    PROCESS_DESCRIPTORS = Gauge "mitosis_process_descriptors" [];
+    /// Descriptors that this process may have open.
+    PROCESS_DESCRIPTORS_LIMIT = Gauge "mitosis_process_descriptors_limit" [];
+    /// Free bytes of a file system, by place (coordinator and manager: their state directories; shm: shared memory).
+    STORAGE_FREE = Gauge "mitosis_storage_free_bytes" ["place"];
+    /// Size of a file system, by place.
+    STORAGE_SIZE = Gauge "mitosis_storage_size_bytes" ["place"];
 }
 
 #[cfg(test)]

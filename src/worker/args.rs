@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ pub struct WorkerArgs {
     /// [default: $XDG_STATE_HOME/mitosis/workers].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Serve /metrics of an independent worker for Prometheus here; nothing is served without it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
     /// How long the current task may still run after a first stop signal; then it is ended and handed back
     /// [default: 20s].
     #[arg(long, value_name = "DURATION")]
@@ -122,6 +126,8 @@ pub struct Independent {
     pub token: TokenSource,
     /// Where the worker's directories are made.
     pub state_dir: Option<PathBuf>,
+    /// Where its metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Why the command line is refused. Every text names the flag to change.
@@ -188,6 +194,7 @@ impl WorkerArgs {
             (!self.labels.is_empty(), "--label"),
             (self.token_file.is_some(), "--token-file"),
             (self.state_dir.is_some(), "--state-dir"),
+            (self.metrics_listen.is_some(), "--metrics-listen"),
         ];
         refuse(&given, NOT_MANAGED)?;
         let missing = |flag| ArgsError::Missing {
@@ -238,6 +245,7 @@ impl WorkerArgs {
             labels: labels(self.labels)?,
             token,
             state_dir: self.state_dir,
+            metrics_listen: self.metrics_listen,
         })))
     }
 }

@@ -22,6 +22,7 @@ use tracing::{error, info};
 
 use crate::exit_code::Exit;
 use crate::telemetry::logging::{self, LogFormat, LogSettings, Role};
+use crate::telemetry::verbosity::follow_signals;
 
 use super::args::{Environment, WorkerArgs, WorkerMode};
 use super::run::Ended;
@@ -130,6 +131,7 @@ fn start(mode: WorkerMode, deadline: Duration) -> Result<Ended, StartError> {
                 ClientFds::inherited().map_err(|source| StartError::connect(expected, source))?;
             drive(async {
                 let mut signals = StopSignals::managed(deadline).map_err(no_signals)?;
+                tokio::spawn(follow_signals());
                 managed::serve(fds, expected, &mut signals).await
             })
         }
@@ -138,6 +140,7 @@ fn start(mode: WorkerMode, deadline: Duration) -> Result<Ended, StartError> {
             secret::check(&independent.token)?;
             drive(async {
                 let mut signals = StopSignals::independent(deadline).map_err(no_signals)?;
+                tokio::spawn(follow_signals());
                 independent::serve(*independent, &mut signals).await
             })
         }

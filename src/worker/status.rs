@@ -54,7 +54,7 @@ impl MetricsStatus {
         Self {
             busy: gauge!(names::WORKER_BUSY, "worker" => worker.clone()),
             outcomes: Outcome::ALL.map(outcome),
-            retries: counter!(names::WORKER_REPORT_RETRIES, "worker" => worker.clone()),
+            retries: counter!(names::WORKER_REPORT_RETRIES),
         }
     }
 }

@@ -14,7 +14,9 @@ use crate::waker::Waker;
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// There was something before it began, or somebody rang.
+    /// There was something before it began.
+    NotNeeded,
+    /// Somebody rang.
     Rung,
     /// The time was up and nobody had claimed the right to ring.
     TimedOut,
@@ -68,7 +70,9 @@ impl Bell {
         let rung = needed && self.listen(bound);
         let doorbell_unclaimed = sleep::retract(status.asleep());
         let waker_unclaimed = self.waker.retract();
-        if needed && !rung && doorbell_unclaimed && waker_unclaimed {
+        if !needed {
+            Woken::NotNeeded
+        } else if !rung && doorbell_unclaimed && waker_unclaimed {
             Woken::TimedOut
         } else {
             Woken::Rung

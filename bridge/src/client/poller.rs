@@ -146,6 +146,8 @@ pub(super) struct Poller<C: ClientTransport> {
     hold_reports_until: Option<Instant>,
     /// Clock reading when the last wait ran out without a ring.
     timed_out_ns: Option<u64>,
+    /// The last turn found nothing and was followed by no wait.
+    spun: bool,
     next_hang_up_check: Instant,
     /// The manager's word on how to wait, and what it says.
     poll_word: u64,
@@ -169,6 +171,7 @@ impl<C: ClientTransport> Poller<C> {
             gone: false,
             hold_reports_until: None,
             timed_out_ns: None,
+            spun: false,
             next_hang_up_check: Instant::now(),
             poll_word: 0,
             poll: UNTOLD,
@@ -182,6 +185,9 @@ impl<C: ClientTransport> Poller<C> {
             if self.turn() {
                 last_work = Instant::now();
                 self.shared.status.poller_progress();
+                if std::mem::take(&mut self.spun) {
+                    self.shared.status.count_spin_hit();
+                }
             } else {
                 self.rest(last_work);
             }

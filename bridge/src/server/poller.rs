@@ -77,6 +77,8 @@ pub(super) struct Poller<T: ServerTransport> {
     pub(super) turn_at: Instant,
     /// When the last bounded wait ran out without a ring.
     timed_out_at: Option<Instant>,
+    /// The last turn found nothing and was followed by no wait.
+    spun: bool,
     next_housekeeping: Instant,
     next_hang_up_check: Instant,
 }
@@ -105,6 +107,7 @@ impl<T: ServerTransport> Poller<T> {
             closing: None,
             turn_at: now,
             timed_out_at: None,
+            spun: false,
             next_housekeeping: now + HOUSEKEEPING,
             next_hang_up_check: now,
             shared,
@@ -118,7 +121,12 @@ impl<T: ServerTransport> Poller<T> {
             Counters::count(&self.shared.counters.turns);
             match self.turn() {
                 Turn::Over => break,
-                Turn::Busy => last_work = self.turn_at,
+                Turn::Busy => {
+                    last_work = self.turn_at;
+                    if std::mem::take(&mut self.spun) {
+                        Counters::count(&self.shared.counters.spin_hits);
+                    }
+                }
                 Turn::Idle => self.rest(last_work),
             }
         }

@@ -11,7 +11,7 @@ use crate::histogram::Histogram;
 use crate::map::SharedLayout;
 
 /// Version of the layout; a reader and a writer of different versions refuse each other.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -113,6 +113,10 @@ pub(crate) struct StatusLayout {
     pub(crate) rang_ns: AtomicU64,
     pub(crate) round_trip: [Histogram; Operation::ALL.len()],
     pub(crate) lost_wakeups: AtomicU64,
+    pub(crate) wakeups: AtomicU64,
+    pub(crate) spins: AtomicU64,
+    pub(crate) spin_hits: AtomicU64,
+    pub(crate) sleeps: AtomicU64,
     /// What the poller last acted on of `poll_wanted`; 0 before it first rested.
     pub(crate) poll_in_force: AtomicU64,
 

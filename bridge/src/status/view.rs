@@ -52,6 +52,14 @@ pub struct StatusSnapshot {
     pub report_retries: u64,
     /// Bounded waits of its poller that ran out and then found work.
     pub lost_wakeups: u64,
+    /// Waits of its poller that a ring ended.
+    pub wakeups: u64,
+    /// Turns of its poller that found nothing and did not wait.
+    pub spins: u64,
+    /// Turns of its poller that found work right after such a one.
+    pub spin_hits: u64,
+    /// Waits that its poller began.
+    pub sleeps: u64,
     /// How its poller waits; `None` before it first did.
     pub poll: Option<PollConfig>,
     /// Round trips as the worker sees them, parked time excluded, by [`Operation::index`].
@@ -143,6 +151,10 @@ impl StatusView {
             outcomes: std::array::from_fn(|i| map.outcomes[i].load(Ordering::Relaxed)),
             report_retries: map.report_retries.load(Ordering::Relaxed),
             lost_wakeups: map.lost_wakeups.load(Ordering::Relaxed),
+            wakeups: map.wakeups.load(Ordering::Relaxed),
+            spins: map.spins.load(Ordering::Relaxed),
+            spin_hits: map.spin_hits.load(Ordering::Relaxed),
+            sleeps: map.sleeps.load(Ordering::Relaxed),
             poll: self.poll(),
             round_trip: std::array::from_fn(|i| map.round_trip[i].snapshot()),
             poller_progress_ns: map.poller_progress_ns.load(Ordering::Relaxed),

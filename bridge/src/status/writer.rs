@@ -79,6 +79,26 @@ impl StatusBlock {
         bump(&self.map.lost_wakeups, 1);
     }
 
+    /// Counts a wait that a ring ended.
+    pub(crate) fn count_wakeup(&self) {
+        bump(&self.map.wakeups, 1);
+    }
+
+    /// Counts a turn that found nothing and did not wait.
+    pub(crate) fn count_spin(&self) {
+        bump(&self.map.spins, 1);
+    }
+
+    /// Counts a turn that found work right after such a one.
+    pub(crate) fn count_spin_hit(&self) {
+        bump(&self.map.spin_hits, 1);
+    }
+
+    /// Counts a wait that began.
+    pub(crate) fn count_sleep(&self) {
+        bump(&self.map.sleeps, 1);
+    }
+
     pub(crate) fn record_round_trip(&self, operation: Operation, duration: Duration) {
         self.map.round_trip[operation.index()].record(duration);
     }

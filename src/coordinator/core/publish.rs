@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use metrics::{counter, histogram};
+use metrics::counter;
 
 use super::Shared;
 use crate::coordinator::store::{Changes, Ended, StoreError};
@@ -72,7 +72,4 @@ fn count_end(ended: &Ended) {
     let reason = ended.end.result.reason.as_str();
     counter!(names::COORDINATOR_TASKS_FINISHED, "outcome" => outcome, "reason" => reason)
         .increment(1);
-    if let Some(latency) = ended.commit_latency {
-        histogram!(names::TASK_COMMIT).record(latency.as_secs_f64());
-    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::gauge;
 
 use super::Shared;
+use crate::coordinator::store::{Clock, Levels, SystemClock};
 use crate::protocol::TaskState;
 use crate::telemetry::names;
 
@@ -58,25 +59,31 @@ impl Shared {
 }
 
 async fn refresh_gauges(shared: &Shared) {
-    let Ok(counts) = shared.store.counts(None).await else {
+    let Ok(levels) = shared.store.levels().await else {
         return;
     };
+    set_levels(&levels);
+    // A worker whose wake-up went to somebody who could not use it is woken here.
+    let ready = levels.counts.get(&TaskState::Ready);
+    if ready.is_some_and(|ready| *ready > 0) {
+        shared.work.announce(1);
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; counts stay far below 2^52"
+)]
+fn set_levels(levels: &Levels) {
     for state in TaskState::ALL
         .into_iter()
         .filter(|state| !state.is_terminal())
     {
-        let tasks = counts.get(&state).copied().unwrap_or(0);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a gauge is a float; counts stay far below 2^52"
-        )]
+        let tasks = levels.counts.get(&state).copied().unwrap_or(0);
         gauge!(names::COORDINATOR_TASKS, "state" => state.as_str()).set(tasks as f64);
     }
-    // A worker whose wake-up went to somebody who could not use it is woken here.
-    if counts
-        .get(&TaskState::Ready)
-        .is_some_and(|ready| *ready > 0)
-    {
-        shared.work.announce(1);
-    }
+    gauge!(names::COORDINATOR_ACCOUNTING_GAP).set(levels.gap() as f64);
+    let now_us = SystemClock::start().wall_us();
+    let waits_us = levels.oldest_ready_us.map_or(0, |since| now_us - since);
+    gauge!(names::COORDINATOR_OLDEST_READY).set(waits_us.max(0) as f64 / 1e6);
 }

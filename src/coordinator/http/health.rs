@@ -3,7 +3,7 @@
 //! `/healthz`, `/readyz` and the document need no token: they say nothing about what is stored. `/metrics` does, so
 //! it needs one, which a scraper gives as its bearer credentials.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -66,8 +66,12 @@ async fn metrics(_: ObserverCaller, State(state): State<ApiState>) -> Result<Res
     let render = state.options().metrics.as_ref().ok_or_else(|| {
         Failure::not_found("this process exports no metrics here; scrape its own metrics address")
     })?;
+    let render = Arc::clone(render);
+    // It reads files of the system. A panic has been reported by its hook.
+    let text = tokio::task::spawn_blocking(move || render()).await;
+    let text = text.map_err(|_| Failure::internal())?;
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((kind, render()).into_response())
+    Ok((kind, text).into_response())
 }
 
 /// This document.

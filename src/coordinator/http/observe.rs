@@ -38,9 +38,17 @@ pub(super) fn start_at_zero(document: &OpenApi) {
             count.increment(0);
         }
         if !LONG_POLLS.contains(&route) {
-            let _ = histogram!(names::COORDINATOR_HTTP, "route" => route.to_owned());
+            let _ = histogram!(names::COORDINATOR_HTTP, "group" => group(route).to_owned());
         }
     }
+}
+
+/// The first word of a route: few enough for a histogram each.
+fn group(route: &str) -> &str {
+    let path = route.strip_prefix("/api/v1").unwrap_or(route);
+    path.split('/')
+        .find(|word| !word.is_empty())
+        .unwrap_or(NO_ROUTE)
 }
 
 /// The outermost layer.
@@ -59,7 +67,8 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let status = response.status();
     tracing::debug!(%method, route, status = status.as_u16(), ?elapsed, "answered");
     if !LONG_POLLS.contains(&route.as_str()) {
-        histogram!(names::COORDINATOR_HTTP, "route" => route.clone()).record(elapsed.as_secs_f64());
+        histogram!(names::COORDINATOR_HTTP, "group" => group(&route).to_owned())
+            .record(elapsed.as_secs_f64());
     }
     let class = CLASSES[usize::from(status.as_u16() / 100).clamp(1, 5) - 1];
     counter!(names::COORDINATOR_HTTP_REQUESTS, "route" => route, "status" => class).increment(1);

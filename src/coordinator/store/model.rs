@@ -236,6 +236,34 @@ impl CancelWish {
     }
 }
 
+/// How the whole store stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Levels {
+    /// Tasks by state.
+    pub counts: Counts,
+    /// Tasks ever stored.
+    pub accepted: u64,
+    /// Ends ever stored.
+    pub ended: u64,
+    /// When the ready task that waits longest of those that a claim would take first became ready, in microseconds
+    /// since the Unix epoch.
+    pub oldest_ready_us: Option<i64>,
+}
+
+impl Levels {
+    /// Accepted, less ended, less in flight: three numbers that are kept apart from each other. 0 while no task is
+    /// lost or counted twice.
+    #[must_use]
+    pub fn gap(&self) -> i64 {
+        let open = self.counts.iter().filter(|(state, _)| !state.is_terminal());
+        let open: u64 = open.map(|(_, tasks)| tasks).sum();
+        self.accepted
+            .wrapping_sub(self.ended)
+            .wrapping_sub(open)
+            .cast_signed()
+    }
+}
+
 /// The answer to a cancel.
 #[derive(Debug)]
 pub struct Cancelled {
@@ -267,8 +295,6 @@ pub struct Ended {
     pub cursor: EndCursor,
     /// The suite of the task.
     pub suite: Uuid,
-    /// Time from the end of its execution to this commit; `None` when nothing was executed, or when it is read back.
-    pub commit_latency: Option<Duration>,
     /// The end.
     pub end: TaskEnd,
 }

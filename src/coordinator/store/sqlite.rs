@@ -17,6 +17,7 @@ mod claim;
 mod db;
 mod filesystem;
 mod holders;
+mod levels;
 mod lock;
 mod query;
 mod results;
@@ -45,7 +46,7 @@ use self::thread::StoreThread;
 use super::clock::{Clock, whole_us};
 use super::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
-    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession,
+    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, Levels,
     LiveHolder, NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store,
     StoreError, StoreReader, Submitted, TaskQuery, UploadFence,
 };
@@ -227,6 +228,10 @@ impl StoreReader for SqliteStore {
     async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError> {
         self.read("count", move |conn| query::counts(conn, suite))
             .await
+    }
+
+    async fn levels(&self) -> Result<Levels, StoreError> {
+        self.read("levels", levels::levels).await
     }
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {

@@ -123,7 +123,9 @@ impl Reactor {
             } => (hand.key, Some(started_at_us)),
             Stage::Handed { hand, .. } => {
                 let begun = ended.begun == Some((lease, hand.try_no));
-                self.counts.executions += u64::from(begun);
+                if begun {
+                    self.counts.executed();
+                }
                 (hand.key, begun.then_some(now.wall_us))
             }
             _ => return,
@@ -135,7 +137,7 @@ impl Reactor {
         if started_at_us.is_none() {
             held.unstarted += 1;
         } else if held.strikes.count(&ended.how) {
-            self.counts.strikes += 1;
+            self.counts.struck();
         }
         match &held.wish {
             Wish::Drop { .. } => return self.forget(lease),

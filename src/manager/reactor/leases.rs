@@ -245,7 +245,7 @@ impl Reactor {
     }
 }
 
-fn result_age(result: &TaskResult, now: Now) -> Duration {
+pub(super) fn result_age(result: &TaskResult, now: Now) -> Duration {
     let age_us = now.wall_us.saturating_sub(result.ended_at_us);
     Duration::from_micros(u64::try_from(age_us).unwrap_or(0))
 }

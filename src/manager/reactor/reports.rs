@@ -1,5 +1,7 @@
 //! Reports of workers: two fences, one answer each, nothing acknowledged before it is durable.
 
+use std::time::Duration;
+
 use mitosis_bridge::server::Ring;
 
 use crate::protocol::report::{ReportTaskOp, TaskReport};
@@ -7,6 +9,7 @@ use crate::protocol::session::LostTry;
 use crate::protocol::{Incarnation, ReportTaskResp, Verdict};
 
 use super::super::state::{Hand, Key, LeaseKey, Now, Stage, Wish};
+use super::leases::result_age;
 use super::{Action, Reactor, ReplyId, Waiting};
 
 /// A task that workers handed back this often goes back to the coordinator: perhaps another machine can run it.
@@ -75,9 +78,9 @@ impl Reactor {
                 self.answer_when(ticket, source, seq, Verdict::Duplicate);
             }
             ReportTaskOp::Started { at_us } => {
-                if let Stage::Handed { at, .. } = held.stage {
-                    self.counts.started(now.mono.saturating_duration_since(at));
-                }
+                let took = start_latency(&held.stage, at_us, now);
+                self.counts.executed();
+                took.into_iter().for_each(|took| self.counts.started(took));
                 held.stage = Stage::Running {
                     hand,
                     started_at_us: at_us,
@@ -100,11 +103,18 @@ impl Reactor {
                 self.answer_when(ticket, source, seq, Verdict::Accepted);
             }
             op => {
-                let started = op
-                    .result()
-                    .is_some_and(|(_, result)| result.started_at_us.is_some());
-                if started && !begun {
-                    self.counts.executions += 1;
+                let started_at_us = op.result().and_then(|(_, result)| result.started_at_us);
+                let started = started_at_us.is_some();
+                if let Some(at_us) = started_at_us
+                    && !begun
+                {
+                    // A short task's start and end come in one report.
+                    let took = start_latency(&held.stage, at_us, now);
+                    self.counts.executed();
+                    took.into_iter().for_each(|took| self.counts.started(took));
+                }
+                if let Some((_, result)) = op.result() {
+                    self.counts.reported(result_age(result, now));
                 }
                 let attempt = if begun || started { attempt } else { 0 };
                 let ticket = self.end(lease, op, attempt, now);
@@ -232,4 +242,19 @@ impl Reactor {
             self.actions.push(Action::Reply { to, response, ring });
         }
     }
+}
+
+/// From the hand-over until the spawn call returned. The worker's stamp is wall time of the same machine; a clock that was
+/// set meanwhile makes it 0, or the whole time until now.
+fn start_latency(stage: &Stage, started_at_us: i64, now: Now) -> Option<Duration> {
+    let Stage::Handed { at, .. } = stage else {
+        return None;
+    };
+    let since_hand_over = now.mono.saturating_duration_since(*at);
+    let since_start_us = now
+        .wall_us
+        .saturating_sub(started_at_us)
+        .max(0)
+        .unsigned_abs();
+    Some(since_hand_over.saturating_sub(Duration::from_micros(since_start_us)))
 }

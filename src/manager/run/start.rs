@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::comm::link::Connector;
 use crate::process;
 use crate::telemetry::exposition::{self, Source};
+use crate::telemetry::process::watch_storage;
 
 use super::super::admission::Admission;
 use super::super::closing::Closing;
@@ -37,6 +38,7 @@ pub(super) async fn start(
 ) -> Result<ManagerHandle, ManagerError> {
     config.validate()?;
     process::set_child_subreaper().map_err(ManagerError::Leftovers)?;
+    watch_storage("manager", config.state_dir.clone());
     let (config, identity, spool, recovered) = on_blocking_thread(move || prepare(config)).await?;
     let admission = Admission::new(&config);
     let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;

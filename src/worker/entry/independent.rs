@@ -3,6 +3,7 @@
 //! A name that was given is locked on this machine before it is registered, so that a twin cannot take the leases of
 //! the one that runs; a new name comes from the registration and nobody else has it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +13,8 @@ use uuid::Uuid;
 use crate::comm::http::{HttpWorkerComm, HttpWorkerConfig};
 use crate::comm::{CommError, WorkerComm};
 use crate::endpoint::default_state_dir;
+use crate::telemetry::endpoint::MetricsPort;
+use crate::telemetry::metrics;
 use crate::worker::args::Independent;
 use crate::worker::backoff::Jitter;
 use crate::worker::executor::Executor;
@@ -47,6 +50,10 @@ pub(super) async fn serve(
         .as_str()
         .trim_end_matches('/')
         .to_owned();
+    let _metrics = match independent.metrics_listen {
+        Some(address) => serve_metrics(address).await,
+        None => None,
+    };
     let config = http_config(independent, &url);
     let connected = tokio::select! {
         connected = connect(&config) => connected,
@@ -90,6 +97,21 @@ async fn serve_connected(
     };
     let config = LoopConfig::independent(comm.heartbeat_interval());
     Ok(run(parts, signals, config).await)
+}
+
+/// Without its metrics a worker is still a worker: what is in the way is named, and it goes on.
+async fn serve_metrics(address: SocketAddr) -> Option<MetricsPort> {
+    if let Err(error) = metrics::install() {
+        warn!(%error, "no metrics are recorded");
+        return None;
+    }
+    match MetricsPort::open(address).await {
+        Ok(port) => Some(port),
+        Err(error) => {
+            warn!(%address, %error, "no metrics are served; name another address with --metrics-listen");
+            None
+        }
+    }
 }
 
 /// Registers, trying again while the coordinator is away.

@@ -32,12 +32,20 @@ impl<C: ClientTransport> Poller<C> {
             PollStrategy::Adaptive | PollStrategy::Event => self.block(),
             PollStrategy::Interval(pause) => {
                 let pause = pause.min(self.bound());
+                self.begin_wait();
                 self.bell.listen(pause);
             }
         }
     }
 
+    fn begin_wait(&mut self) {
+        self.spun = false;
+        self.shared.status.count_sleep();
+    }
+
     fn spin(&mut self) {
+        self.spun = true;
+        self.shared.status.count_spin();
         let now = Instant::now();
         if now >= self.next_hang_up_check {
             self.next_hang_up_check = now + HANG_UP_CHECK;
@@ -48,6 +56,7 @@ impl<C: ClientTransport> Poller<C> {
     }
 
     fn block(&mut self) {
+        self.begin_wait();
         let bound = self.bound();
         let (ends, fetch, in_flight, stage) =
             (&self.ends, &self.fetch, &self.in_flight, &self.stage);
@@ -64,7 +73,11 @@ impl<C: ClientTransport> Poller<C> {
                 || transport.has_control()
                 || status.poll_wanted() != poll_word
         });
-        self.timed_out_ns = (woken == Woken::TimedOut).then(clock_ns);
+        match woken {
+            Woken::Rung => status.count_wakeup(),
+            Woken::TimedOut => self.timed_out_ns = Some(clock_ns()),
+            Woken::NotNeeded => {}
+        }
     }
 
     /// Until when nothing can happen without a ring.

@@ -23,13 +23,19 @@ impl<T: ServerTransport> Poller<T> {
             PollStrategy::Adaptive if last_work.elapsed() < poll.spin => self.spin(),
             PollStrategy::Adaptive | PollStrategy::Event => self.block(word),
             PollStrategy::Interval(pause) => {
-                Counters::count(&self.shared.counters.sleeps);
+                self.begin_wait();
                 self.bell.pause(pause);
             }
         }
     }
 
+    fn begin_wait(&mut self) {
+        self.spun = false;
+        Counters::count(&self.shared.counters.sleeps);
+    }
+
     fn spin(&mut self) {
+        self.spun = true;
         Counters::count(&self.shared.counters.spins);
         let now = self.turn_at;
         if now >= self.next_hang_up_check {
@@ -42,7 +48,7 @@ impl<T: ServerTransport> Poller<T> {
 
     /// `poll_word` is the setting that says to block.
     fn block(&mut self, poll_word: u64) {
-        Counters::count(&self.shared.counters.sleeps);
+        self.begin_wait();
         let bound = self.closing.map_or(MAX_WAIT, |until| {
             until
                 .saturating_duration_since(Instant::now())

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::db::Reader;
 use super::thread::StoreThread;
-use super::{FILE_NAME, no_thread, query, schema};
+use super::{FILE_NAME, levels, no_thread, query, schema};
 use crate::coordinator::store::{
-    ArtifactRecord, Counts, OpenError, StoreError, StoreReader, TaskQuery,
+    ArtifactRecord, Counts, Levels, OpenError, StoreError, StoreReader, TaskQuery,
 };
 use crate::protocol::api::{SuiteSummary, TaskDetail, TaskSummary};
 
@@ -88,6 +88,10 @@ impl StoreReader for SqliteArchive {
     async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError> {
         self.read("count", move |conn| query::counts(conn, suite))
             .await
+    }
+
+    async fn levels(&self) -> Result<Levels, StoreError> {
+        self.read("levels", levels::levels).await
     }
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {

@@ -86,7 +86,8 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
     let sql = concat!(
         "SELECT ",
         summary_columns!(),
-        ", k.key, t.lease, h.kind, h.uuid, t.cancel > 0, r.result, r.tails, t.holder IS NOT NULL",
+        ", k.key, t.lease, h.kind, h.uuid, t.cancel > 0, r.result, r.tails, t.holder IS NOT NULL, \
+         t.claimed_us",
         summary_tables!(),
         "LEFT JOIN task_keys k ON k.task = t.id LEFT JOIN holders h ON h.id = t.last_holder \
          LEFT JOIN results r ON r.task = t.id WHERE t.uuid = ?1"
@@ -110,6 +111,7 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
         key: row.get(16)?,
         lease: is_held.then_some(lease(row, 17)?),
         holder: holder(row, 18)?.map(|holder| holder.to_string()),
+        claimed_at_us: row.get(24)?,
         cancel_requested: row.get(20)?,
         result,
         history: history(conn, summary.id)?,
@@ -301,7 +303,6 @@ pub(super) fn ends(
         ends.push(Ended {
             cursor: EndCursor(row.get(0)?),
             suite: uuid(row, 4)?,
-            commit_latency: None,
             end: TaskEnd {
                 id: row.get(1)?,
                 uuid: uuid(row, 2)?,

@@ -344,7 +344,7 @@ impl Db {
         let ready = self.count_moves(tasks)?;
         let ended = fx.finished.into_iter().map(|finish| {
             let cursor = EndCursor(ends[&finish.task.id]);
-            ended(finish, cursor, now_us)
+            ended(finish, cursor)
         });
         let mut cancels = fx.cancels;
         cancels.sort_unstable();
@@ -425,12 +425,10 @@ impl Db {
     }
 }
 
-fn ended(finish: Finish, cursor: EndCursor, now_us: i64) -> Ended {
-    let executed = finish.result.started_at_us.is_some();
+fn ended(finish: Finish, cursor: EndCursor) -> Ended {
     Ended {
         cursor,
         suite: finish.suite_uuid,
-        commit_latency: executed.then(|| until(now_us, finish.result.ended_at_us)),
         end: TaskEnd {
             id: finish.task.id,
             uuid: finish.task.uuid,

@@ -1,0 +1,260 @@
+//! Dashboards and alert rules against the real thing: a Prometheus that scrapes a run with failures, cancels and a killed
+//! worker answers every query of every panel and alert; names and labels are held against the code.
+
+mod boards;
+mod prometheus;
+mod queries;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mitosis::telemetry::names::{ALL, Metric};
+
+use crate::support::{Sandbox, Service, Task, wait};
+use boards::{Query, read};
+use prometheus::Prometheus;
+use queries::{check, selectors};
+
+/// Panels that show nothing in a healthy run, and why.
+const EXPECTED_EMPTY: &[(&str, &str)] = &[];
+
+/// Selectors of alerts without data in a healthy run, and why.
+const EXPECTED_EMPTY_ALERTS: &[(&str, &str)] = &[];
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards")
+}
+
+/// Runs a checker and holds that it is content and silent where it has to be.
+#[track_caller]
+fn passes(command: &mut Command) -> String {
+    let output = command.output().expect("the program is installed");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{command:?} says:\n{said}");
+    said
+}
+
+#[test]
+fn dashboards_are_what_their_description_writes_and_have_what_grafana_needs() {
+    passes(
+        Command::new("python3")
+            .arg(dir().join("build.py"))
+            .arg("--check"),
+    );
+    let boards = boards::all();
+    assert_eq!(boards.len(), 4);
+    let problems: Vec<String> = boards.iter().flat_map(boards::problems).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn queries_use_metrics_and_labels_of_the_code_only() {
+    let problems: Vec<String> = panel_queries()
+        .iter()
+        .filter_map(|query| {
+            Some(format!(
+                "{}: {}",
+                query.panel,
+                check(&query.expr, ALL).err()?
+            ))
+        })
+        .collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn a_renamed_metric_or_label_is_noticed() {
+    let queries = panel_queries();
+    for metric in ALL {
+        let renamed: Vec<Metric> = ALL
+            .iter()
+            .map(|known| Metric {
+                name: if known.name == metric.name {
+                    "mitosis_renamed"
+                } else {
+                    known.name
+                },
+                ..*known
+            })
+            .collect();
+        let shown = queries.iter().any(|query| {
+            check(&query.expr, ALL).is_ok_and(|used| used.metrics.contains(metric.name))
+        });
+        let noticed = queries
+            .iter()
+            .any(|query| check(&query.expr, &renamed).is_err());
+        assert_eq!(noticed, shown, "{}", metric.name);
+    }
+    for (wrong, why) in [
+        ("sum(mitosis_manager_spool_report)", "unknown metric"),
+        ("sum by (wroker) (mitosis_worker_busy)", "unknown label"),
+        (r#"mitosis_manager_workers{state="redy"}"#, "unknown value"),
+        (
+            r#"mitosis_task_run_seconds_bucket{le="0.02"}"#,
+            "unknown value",
+        ),
+        ("sum(mitosis_manager_workers", "parse"),
+    ] {
+        let said = check(wrong, ALL).expect_err(wrong);
+        assert!(said.contains(why), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn every_metric_is_shown_or_listed_as_not_shown() {
+    let shown: BTreeSet<String> = panel_queries()
+        .iter()
+        .flat_map(|query| check(&query.expr, ALL).expect("a good query").metrics)
+        .collect();
+    let guide = std::fs::read_to_string(dir().join("README.md")).expect("the guide");
+    let (_, listed) = guide
+        .split_once("## Not shown")
+        .expect("the list of what is not shown");
+    let missing: Vec<&str> = ALL
+        .iter()
+        .map(|metric| metric.name)
+        .filter(|name| shown.contains(*name) == listed.contains(&format!("`{name}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "neither shown nor listed, or both: {missing:?}"
+    );
+}
+
+#[test]
+fn every_alert_fires_on_its_trouble_and_has_a_runbook_with_a_command() {
+    let rules = dir().join("prometheus");
+    passes(
+        Command::new("promtool")
+            .args(["check", "rules"])
+            .arg(rules.join("alerts.yml")),
+    );
+    passes(
+        Command::new("promtool")
+            .args(["test", "rules"])
+            .arg(rules.join("alerts.test.yml")),
+    );
+    let text = |name: &str| std::fs::read_to_string(rules.join(name)).expect("a file of rules");
+    let (alerts, tests) = (text("alerts.yml"), text("alerts.test.yml"));
+    let guide = std::fs::read_to_string(dir().join("README.md")).expect("the guide");
+    for rule in alerts.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap_or_default();
+        for kind in ["fires", "is quiet"] {
+            let case = format!("- name: {name} {kind}\n");
+            assert!(tests.contains(&case), "no test that {name} {kind}");
+        }
+        for field in ["severity: ", "summary: ", "runbook_url: "] {
+            assert!(rule.contains(field), "{name} has no {field}");
+        }
+        let (_, anchor) = rule.split_once('#').expect("an anchor of the guide");
+        let anchor = anchor.lines().next().unwrap_or_default();
+        let section =
+            boards::section(&guide, anchor).unwrap_or_else(|| panic!("{name}: no {anchor}"));
+        assert_eq!(
+            section.matches("```sh").count(),
+            1,
+            "{anchor} has one command to copy"
+        );
+    }
+}
+
+#[test]
+fn a_prometheus_that_scraped_a_run_answers_every_query() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["up", "--workers", "2", "--spin", "200us"]);
+    let prometheus = Prometheus::start(&sandbox, &service, &dir());
+    trouble(&sandbox, &service);
+    let text = service.metrics();
+    let exposition = sandbox.file("metrics.txt", &text);
+    let checked = passes(
+        Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(std::fs::File::open(exposition).expect("what was just written")),
+    );
+    assert_eq!(checked.trim(), "", "promtool has something to say");
+    within_the_budget(&text);
+    let mut queries: BTreeMap<String, String> = panel_queries()
+        .into_iter()
+        .filter(|query| {
+            !EXPECTED_EMPTY
+                .iter()
+                .any(|(panel, _)| *panel == query.panel)
+        })
+        .map(|query| (query.expr, query.panel))
+        .collect();
+    for (alert, expr) in prometheus.alerts() {
+        check(&expr, ALL).unwrap_or_else(|error| panic!("{alert}: {error}"));
+        let selectors = selectors(&expr).expect("a checked expression");
+        let wanted = selectors.into_iter().filter(|selector| {
+            !EXPECTED_EMPTY_ALERTS
+                .iter()
+                .any(|(known, _)| known == selector)
+        });
+        queries.extend(wanted.map(|selector| (selector, alert.clone())));
+    }
+    wait::until("every query to have data", wait::LONG, || {
+        // The counters of HTTP errors need one now and then to have a rate.
+        service.metrics_without_token();
+        queries.retain(|expr, _| !prometheus.has_data(expr));
+        if queries.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("without data: {queries:#?}"))
+        }
+    });
+    prometheus.stop();
+    service.stop().code(0);
+}
+
+/// A few of everything: tasks that complete and fail, one that is cancelled, one that kills its worker.
+fn trouble(sandbox: &Sandbox, service: &Service<'_>) {
+    let endless = service.submit("sleep 1000");
+    service.until_state(&endless, "running");
+    service.client(&["cancel", "--now", &endless]).code(0);
+    let lines = ["true", "false", "sleep 0.05", "exit 3"].map(|line| format!("{line}\n").repeat(5));
+    service.submit_file(&sandbox.file("list.txt", lines.concat()));
+    let killer = service.submit("kill -9 $PPID; sleep 5");
+    let killer = service.until_state(&killer, "failed");
+    assert_eq!(killer.0["reason"], "strikes", "{:#}", killer.0);
+    let tasks = service.until_all_ended();
+    let count = |state: &str| {
+        tasks
+            .iter()
+            .filter(|task| Task::state(task) == state)
+            .count()
+    };
+    assert_eq!(
+        (count("completed"), count("failed"), count("cancelled")),
+        (10, 11, 1)
+    );
+}
+
+/// What 256 workers on one machine would export.
+fn within_the_budget(text: &str) {
+    let series = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (of_workers, others): (Vec<&str>, Vec<&str>) =
+        series.partition(|line| line.contains(r#"worker=""#));
+    let per_worker = of_workers
+        .iter()
+        .filter(|line| line.contains(r#"worker="0""#))
+        .count();
+    assert_eq!(
+        of_workers.len(),
+        2 * per_worker,
+        "both workers have the same series"
+    );
+    let at_256 = 256 * per_worker + others.len();
+    assert!(
+        at_256 <= 3000,
+        "{per_worker} per worker and {} others are {at_256}",
+        others.len()
+    );
+}
+
+fn panel_queries() -> Vec<Query> {
+    boards::all().iter().flat_map(read).collect()
+}
