@@ -12,6 +12,7 @@ mod ids;
 mod input;
 mod lists;
 mod manager;
+mod manual;
 mod orders;
 mod output;
 mod poll;
@@ -27,7 +28,7 @@ mod tune;
 
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit_code::Exit;
 use crate::telemetry::logging::Role;
@@ -88,6 +89,8 @@ enum Command {
     Worker(Box<WorkerArgs>),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// Parses the arguments of this process, runs the command and says how the process is to end.
@@ -114,13 +117,15 @@ pub fn main() -> Exit {
 impl Command {
     fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         match self {
-            // These two have runtimes of their own kind.
+            // These have a runtime of their own kind, or none.
             Self::Worker(args) => {
                 global.init_logging(Role::Worker(args.worker_local_id));
                 return Ok(worker::run_from_args(*args));
             }
             Self::Run(args) => return args.run(global),
             Self::Bench(command) => return command.run(global),
+            Self::Completions(args) => return args.run(Cli::command()),
+            Self::Man(args) => return args.run(Cli::command()),
             _ => {}
         }
         global.init_logging(self.role());
@@ -159,7 +164,11 @@ impl Command {
             Self::Workers(args) => args.run().await,
             Self::Tune(args) => args.run().await,
             Self::Token(args) => args.run().await,
-            Self::Worker(_) | Self::Run(_) | Self::Bench(_) => {
+            Self::Worker(_)
+            | Self::Run(_)
+            | Self::Bench(_)
+            | Self::Completions(_)
+            | Self::Man(_) => {
                 unreachable!("handled without this runtime")
             }
         }
@@ -178,7 +187,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_of_the_command_line_is_sound() {

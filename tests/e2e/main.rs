@@ -17,6 +17,7 @@ mod heavy;
 mod input;
 mod matrix;
 mod metrics;
+mod packages;
 mod resume;
 mod roles;
 mod runs;

@@ -77,7 +77,16 @@ impl Sandbox {
 
     /// A call of the program under test that has not been made yet.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mitosis"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_mitosis")), args)
+    }
+
+    /// The same of another build of the program.
+    pub(crate) fn command_of<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut command = Command::new(program);
         let keep = ["PATH", "LANG", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"];
         command
             .args(args)
