@@ -12,6 +12,9 @@ target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$target_dir/packages
 mkdir -p "$out"
 
+# Set by cargo where a test calls these scripts; build scripts of dependencies look at them and would run again.
+unset OUT_DIR CARGO_MANIFEST_DIR CARGO_MANIFEST_PATH "${!CARGO_PKG_@}"
+
 fail() {
     echo "packaging: $*" >&2
     exit 1
