@@ -1,0 +1,166 @@
+//! Where a command begins on the command line of `run` and `submit`.
+//!
+//! A command stands after `--`. With `:::` or an option that only a command has, its first word that is no option begins it,
+//! as with GNU parallel and xargs: `mitosis run -w 4 gzip -9 ::: *.txt` hands `-9` to `gzip`. The parser below this module
+//! knows `--` alone, so here one is put in. Nothing else is changed, and every other command line is left as it is.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::{Arg, Command};
+
+use crate::run::sources::is_separator;
+
+/// Options that make no sense without a command.
+const OF_A_COMMAND: [&str; 5] = ["arg_files", "array", "colsep", "null", "shell"];
+/// The argument that takes a command; sub-commands without it are not concerned.
+const TAKES_COMMAND: &str = "command";
+
+/// The words of a command line with `--` before the command, wherever one begins without it.
+pub(super) fn with_command_marked(words: Vec<OsString>, root: &mut Command) -> Vec<OsString> {
+    // The options of every command are part of its own list from then on.
+    root.build();
+    match beginning(&words, root) {
+        Some(at) => {
+            let mut marked = words;
+            marked.insert(at, "--".into());
+            marked
+        }
+        None => words,
+    }
+}
+
+/// Where `--` is missing.
+fn beginning(words: &[OsString], root: &Command) -> Option<usize> {
+    let marked = words.iter().position(|word| word == "--");
+    let separator = words.iter().position(|word| is_separator(word));
+    if marked.is_some_and(|marked| separator.is_none_or(|separator| marked < separator)) {
+        return None;
+    }
+    let mut has_arguments = separator.is_some();
+    let mut command = root;
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        if is_separator(word) {
+            return takes_command(command).then_some(at);
+        }
+        let option = option(command, word);
+        if let Some((option, takes_next)) = option {
+            has_arguments |=
+                option.is_some_and(|option| OF_A_COMMAND.contains(&option.get_id().as_str()));
+            at += 1 + usize::from(takes_next);
+            continue;
+        }
+        if takes_command(command) {
+            return has_arguments.then_some(at);
+        }
+        command = command.find_subcommand(word)?;
+        at += 1;
+    }
+    None
+}
+
+fn takes_command(command: &Command) -> bool {
+    command
+        .get_arguments()
+        .any(|argument| argument.get_id() == TAKES_COMMAND)
+}
+
+/// The last option in a word and whether its value is the next word; `None` for a word that is no option.
+fn option<'a>(command: &'a Command, word: &OsStr) -> Option<(Option<&'a Arg>, bool)> {
+    let text = word.to_string_lossy();
+    if let Some(long) = text.strip_prefix("--") {
+        let (name, value) = long
+            .split_once('=')
+            .map_or((long, None), |(name, value)| (name, Some(value)));
+        let known = |argument: &&Arg| argument.get_long() == Some(name);
+        let option = command.get_arguments().find(known);
+        return Some((option, value.is_none() && option.is_some_and(takes_value)));
+    }
+    let letters = text
+        .strip_prefix('-')
+        .filter(|_| word.as_bytes().len() > 1)?;
+    let mut found = None;
+    let mut rest = letters.chars();
+    while let Some(letter) = rest.next() {
+        let known = |argument: &&Arg| argument.get_short() == Some(letter);
+        found = command.get_arguments().find(known);
+        if found.is_some_and(takes_value) {
+            return Some((found, rest.as_str().is_empty()));
+        }
+    }
+    Some((found, false))
+}
+
+/// True for an option whose value may be a word of its own.
+fn takes_value(option: &Arg) -> bool {
+    option.get_action().takes_values() && !option.is_require_equals_set()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[track_caller]
+    fn check(line: &str, expected: &str) {
+        let words = line.split(' ').map(OsString::from).collect();
+        let marked = with_command_marked(words, &mut super::super::Cli::command());
+        let marked: Vec<_> = marked.iter().map(|word| word.to_string_lossy()).collect();
+        assert_eq!(marked.join(" "), expected);
+    }
+
+    #[test]
+    fn with_sources_the_first_word_that_is_no_option_begins_the_command() {
+        check(
+            "mitosis run gzip -9 ::: a b",
+            "mitosis run -- gzip -9 ::: a b",
+        );
+        check(
+            "mitosis -v run -w 4 --timeout 5s gzip -w {} ::: -a",
+            "mitosis -v run -w 4 --timeout 5s -- gzip -w {} ::: -a",
+        );
+        check(
+            "mitosis run --workers=4 x :::: f",
+            "mitosis run --workers=4 -- x :::: f",
+        );
+        check("mitosis run -qw4 x ::: f", "mitosis run -qw4 -- x ::: f");
+        check(
+            "mitosis submit --name n x ::: f",
+            "mitosis submit --name n -- x ::: f",
+        );
+        check("mitosis run ::: a b", "mitosis run -- ::: a b");
+        check("mitosis run x ::: a -- b", "mitosis run -- x ::: a -- b");
+    }
+
+    #[test]
+    fn options_of_a_command_announce_one() {
+        check("mitosis run -0 gzip -9", "mitosis run -0 -- gzip -9");
+        check(
+            "mitosis run -a list cp {} d",
+            "mitosis run -a list -- cp {} d",
+        );
+        check("mitosis run --shell echo", "mitosis run --shell -- echo");
+        check("mitosis run -q0 x", "mitosis run -q0 -- x");
+        check(
+            "mitosis run --array 1-3 ./x -y",
+            "mitosis run --array 1-3 -- ./x -y",
+        );
+    }
+
+    #[test]
+    fn every_other_command_line_is_left_as_it_is() {
+        for line in [
+            "mitosis",
+            "mitosis run tasks.txt --workers 4",
+            "mitosis run -w 4 - --json",
+            "mitosis run -- gzip -9 ::: a",
+            "mitosis run -0 -- gzip ::: a",
+            "mitosis run -- a -- b",
+            "mitosis tasks ::: a",
+            "mitosis nonsense ::: a",
+        ] {
+            check(line, line);
+        }
+    }
+}
