@@ -1,8 +1,9 @@
 //! Where a command begins on the command line of `run` and `submit`.
 //!
-//! A command stands after `--`. With `:::` or an option that only a command has, its first word that is no option begins it,
-//! as with GNU parallel and xargs: `mitosis run -w 4 gzip -9 ::: *.txt` hands `-9` to `gzip`. The parser below this module
-//! knows `--` alone, so here one is put in. Nothing else is changed, and every other command line is left as it is.
+//! A command stands after `--`. With `:::`, with an option that only a command has, or with a placeholder, the first word
+//! that is no option begins it, as with GNU parallel and xargs: `mitosis run -w 4 gzip -9 ::: *.txt` hands `-9` to `gzip`.
+//! The parser below this module knows `--` alone, so here one is put in. Nothing else is changed, and every other command
+//! line is left as it is.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::{Arg, Command};
 
 use crate::run::sources::is_separator;
+use crate::run::template::{Template, asks_for_arguments};
 
 /// Options that make no sense without a command.
 const OF_A_COMMAND: [&str; 5] = ["arg_files", "array", "colsep", "null", "shell"];
@@ -39,6 +41,7 @@ fn beginning(words: &[OsString], root: &Command) -> Option<usize> {
     }
     let mut has_arguments = separator.is_some();
     let mut command = root;
+    let mut first = None;
     let mut at = 1;
     while let Some(word) = words.get(at) {
         if is_separator(word) {
@@ -46,15 +49,20 @@ fn beginning(words: &[OsString], root: &Command) -> Option<usize> {
         }
         let option = option(command, word);
         if let Some((option, takes_next)) = option {
-            has_arguments |=
-                option.is_some_and(|option| OF_A_COMMAND.contains(&option.get_id().as_str()));
+            let of_command = |option: &Arg| OF_A_COMMAND.contains(&option.get_id().as_str());
+            // After the first word they would be the command's own.
+            has_arguments |= first.is_none() && option.is_some_and(of_command);
             at += 1 + usize::from(takes_next);
             continue;
         }
         if takes_command(command) {
-            return has_arguments.then_some(at);
+            let first = *first.get_or_insert(at);
+            if has_arguments || has_placeholder(word) {
+                return Some(first);
+            }
+        } else {
+            command = command.find_subcommand(word)?;
         }
-        command = command.find_subcommand(word)?;
         at += 1;
     }
     None
@@ -64,6 +72,11 @@ fn takes_command(command: &Command) -> bool {
     command
         .get_arguments()
         .any(|argument| argument.get_id() == TAKES_COMMAND)
+}
+
+fn has_placeholder(word: &OsStr) -> bool {
+    let word = word.to_string_lossy().into_owned();
+    asks_for_arguments(&Template::parse(&[word], false))
 }
 
 /// The last option in a word and whether its value is the next word; `None` for a word that is no option.
@@ -149,11 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn a_placeholder_in_a_word_that_is_no_value_of_an_option_announces_a_command() {
+        check("mitosis run gzip -9 {}", "mitosis run -- gzip -9 {}");
+        check(
+            "mitosis run -w 2 cp {} {/.}",
+            "mitosis run -w 2 -- cp {} {/.}",
+        );
+        check("mitosis submit {}", "mitosis submit -- {}");
+    }
+
+    #[test]
     fn every_other_command_line_is_left_as_it_is() {
         for line in [
             "mitosis",
             "mitosis run tasks.txt --workers 4",
             "mitosis run -w 4 - --json",
+            "mitosis run tasks.txt --output-dir out/{1}",
+            "mitosis submit --name {} tasks.txt",
+            "mitosis run tasks.txt -a list more",
             "mitosis run -- gzip -9 ::: a",
             "mitosis run -0 -- gzip ::: a",
             "mitosis run -- a -- b",

@@ -17,7 +17,7 @@ use super::array::Array;
 use super::combine::{Combinations, TooMany};
 use super::input::{InputTask, Source};
 use super::sources::{self, ArgumentSource, Origin, Reading, SourceError};
-use super::template::{Template, TemplateError};
+use super::template::{Template, TemplateError, asks_for_arguments};
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
 use crate::protocol::task_lines::MAX_LINE_BYTES;
@@ -117,13 +117,7 @@ impl CommandLine<'_> {
             }
             return Ok(with(template?, Values::Sources(sources, self.reading)));
         }
-        let has_placeholder = match &template {
-            Ok(template) => template.has_placeholder(),
-            // Meant as one, and its place is told below.
-            Err(TemplateError::Unclear { .. }) => true,
-            // Text, as long as nobody asks for arguments.
-            Err(_) => false,
-        };
+        let has_placeholder = asks_for_arguments(&template);
         if let Some(array) = self.array.filter(|_| has_placeholder) {
             return Ok(with(template?, Values::Indexes(array.clone())));
         }

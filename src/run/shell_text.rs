@@ -71,6 +71,8 @@ enum State {
     Backquotes(bool),
     /// In `$(` or `${` inside double quotes, so many of them open.
     Nested(char, u32),
+    /// In `((`, so many parentheses open.
+    Arithmetic(u32),
     /// Nothing can be said from here on.
     Lost(&'static str),
 }
@@ -110,6 +112,7 @@ impl Context {
             State::Backquotes(_) => Err(Unclear::Construct("backquotes")),
             State::Nested('(', _) => Err(Unclear::Construct("`$(` inside double quotes")),
             State::Nested(..) => Err(Unclear::Construct("`${` inside double quotes")),
+            State::Arithmetic(_) => Err(Unclear::Construct("`((`")),
             State::Lost(construct) => Err(Unclear::Construct(construct)),
         }
     }
@@ -140,6 +143,7 @@ impl Context {
             State::Comment if c == '\n' => State::Bare,
             State::Backquotes(in_double) => self.backquotes(in_double, c),
             State::Nested(open, depth) => nested(open, depth, c),
+            State::Arithmetic(depth) => arithmetic(depth, c),
             state => state,
         };
     }
@@ -157,7 +161,7 @@ impl Context {
             '`' => State::Backquotes(false),
             '#' if begins_a_word => State::Comment,
             '<' if previous == '<' => State::Lost("`<<`"),
-            '(' if previous == '(' => State::Lost("`((`"),
+            '(' if previous == '(' => State::Arithmetic(2),
             _ => State::Bare,
         }
     }
@@ -197,6 +201,17 @@ fn nested(open: char, depth: u32, c: char) -> State {
         _ if c == close && depth == 1 => State::Double,
         _ if c == close => State::Nested(open, depth - 1),
         _ => State::Nested(open, depth),
+    }
+}
+
+fn arithmetic(depth: u32, c: char) -> State {
+    match c {
+        // Whether this is arithmetic or a command in parentheses is decided at an end that cannot be told any more.
+        '\'' | '"' | '\\' | '`' => State::Lost("`((` with quotes in it, or after it"),
+        '(' => State::Arithmetic(depth + 1),
+        ')' if depth == 1 => State::Bare,
+        ')' => State::Arithmetic(depth - 1),
+        _ => State::Arithmetic(depth),
     }
 }
 
@@ -271,6 +286,11 @@ mod tests {
         );
         check("echo $(basename @)", "a b", "echo $(basename 'a b')");
         check("a # it's\necho @", "b c", "a # it's\necho 'b c'");
+        check(
+            "echo $((1 + (2 * 3))) @",
+            "b c",
+            "echo $((1 + (2 * 3))) 'b c'",
+        );
         check("echo a#b $# @", "b c", "echo a#b $# 'b c'");
     }
 
@@ -285,6 +305,10 @@ mod tests {
         );
         refused("cat <<E\n@\nE\n", "`<<`");
         refused("echo $((@ + 1))", "`((`");
+        refused(
+            "((echo ')') | cat) @",
+            "`((` with quotes in it, or after it",
+        );
         refused("echo $'@'", "`$'`");
         assert_eq!(filled("a # @", "b"), Err(Unclear::Comment));
     }

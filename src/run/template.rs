@@ -104,6 +104,18 @@ pub enum TemplateError {
     ManyCommands(usize),
 }
 
+/// True for a command, read or refused, that has a place for arguments.
+#[must_use]
+pub fn asks_for_arguments(command: &Result<Template, TemplateError>) -> bool {
+    match command {
+        Ok(template) => template.has_placeholder(),
+        // Meant as one, but in a place where it cannot be.
+        Err(TemplateError::Unclear { .. }) => true,
+        // Text, as long as nobody gives arguments.
+        Err(_) => false,
+    }
+}
+
 fn in_words(arguments: usize) -> String {
     match arguments {
         1 => "one argument".to_owned(),
@@ -140,9 +152,7 @@ impl Template {
         })
     }
 
-    /// True when it has a placeholder.
-    #[must_use]
-    pub fn has_placeholder(&self) -> bool {
+    fn has_placeholder(&self) -> bool {
         let mut pieces = self.words.iter().flatten();
         pieces.any(|piece| !matches!(piece, Piece::Text(_)))
     }
@@ -258,8 +268,7 @@ impl Form {
 
 fn without_extension(path: &str) -> &str {
     match path.rfind(['.', '/']) {
-        // A dot at the end begins no extension.
-        Some(at) if path[at..].starts_with('.') && at + 1 < path.len() => &path[..at],
+        Some(at) if path[at..].starts_with('.') => &path[..at],
         _ => path,
     }
 }
