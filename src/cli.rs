@@ -98,7 +98,7 @@ enum Command {
 /// Parses the arguments of this process, runs the command and says how the process is to end.
 #[must_use]
 pub fn main() -> Exit {
-    let words = words::with_command_marked(std::env::args_os().collect(), &mut Cli::command());
+    let words = words::with_command_marked(std::env::args_os().collect(), Cli::command);
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {

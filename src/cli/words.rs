@@ -15,14 +15,25 @@ use crate::run::template::{Template, asks_for_arguments};
 
 /// Options that make no sense without a command.
 const OF_A_COMMAND: [&str; 5] = ["arg_files", "array", "colsep", "null", "shell"];
-/// The argument that takes a command; sub-commands without it are not concerned.
+/// The argument that takes a command.
 const TAKES_COMMAND: &str = "command";
+/// The sub-commands that have it.
+const CONCERNED: [&str; 2] = ["run", "submit"];
 
 /// The words of a command line with `--` before the command, wherever one begins without it.
-pub(super) fn with_command_marked(words: Vec<OsString>, root: &mut Command) -> Vec<OsString> {
+pub(super) fn with_command_marked(
+    words: Vec<OsString>,
+    root: impl FnOnce() -> Command,
+) -> Vec<OsString> {
+    // A definition takes time that hundreds of workers should not spend on their start.
+    let concerned = |word: &OsString| CONCERNED.iter().any(|name| word == name);
+    if !words.iter().any(concerned) {
+        return words;
+    }
+    let mut root = root();
     // The options of every command are part of its own list from then on.
     root.build();
-    match beginning(&words, root) {
+    match beginning(&words, &root) {
         Some(at) => {
             let mut marked = words;
             marked.insert(at, "--".into());
@@ -118,9 +129,17 @@ mod tests {
     #[track_caller]
     fn check(line: &str, expected: &str) {
         let words = line.split(' ').map(OsString::from).collect();
-        let marked = with_command_marked(words, &mut super::super::Cli::command());
+        let marked = with_command_marked(words, super::super::Cli::command);
         let marked: Vec<_> = marked.iter().map(|word| word.to_string_lossy()).collect();
         assert_eq!(marked.join(" "), expected);
+    }
+
+    #[test]
+    fn the_sub_commands_that_take_a_command_are_listed() {
+        let root = super::super::Cli::command();
+        let taking = root.get_subcommands().filter(|sub| takes_command(sub));
+        let taking: Vec<_> = taking.map(Command::get_name).collect();
+        assert_eq!(taking, CONCERNED);
     }
 
     #[test]
