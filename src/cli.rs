@@ -25,6 +25,7 @@ mod table;
 mod tasks;
 mod token;
 mod tune;
+mod words;
 
 use std::sync::LazyLock;
 
@@ -47,7 +48,8 @@ static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("MITOSIS_R
 const EXAMPLES: &str = "\
 Examples:
   mitosis run tasks.txt                      run every line of a file, in parallel, losing none
-  seq 100 | sed 's/^/echo /' | mitosis run   the same from a pipe
+  mitosis run 'sort {} > {.}.sorted' ::: *.txt
+                                             one command per argument, as with GNU parallel
   mitosis run --array 1-100 -- ./sim         one command per index (MITO_ARRAY_INDEX)
   mitosis up                                 a long-lived service on this machine
   mitosis submit tasks.jsonl --wait          hand tasks to it and wait for them
@@ -96,7 +98,8 @@ enum Command {
 /// Parses the arguments of this process, runs the command and says how the process is to end.
 #[must_use]
 pub fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    let words = words::with_command_marked(std::env::args_os().collect(), Cli::command);
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are data and end well; a closed stdout is the reader's choice.

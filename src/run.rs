@@ -9,9 +9,12 @@
 //!   signals --> ShutdownRequest --> manager
 //! ```
 //!
-//! `submit` uses the same input grammar ([`input`]).
+//! `submit` uses the same input grammar ([`input`]). A command of the command line becomes tasks in [`arguments`]: sources of
+//! values ([`sources`]) are combined ([`combine`]) and put into its placeholders ([`template`], [`shell_text`]).
 
+pub mod arguments;
 pub mod array;
+pub mod combine;
 pub mod engine;
 pub mod error;
 pub mod input;
@@ -23,11 +26,16 @@ pub mod manifest;
 pub mod notes;
 pub mod options;
 pub mod output;
+pub mod paste;
 pub mod plan;
 pub mod printer;
 pub mod progress;
 pub mod quote;
 pub mod session;
+pub mod shell_text;
+pub mod sources;
 pub mod state_dir;
+pub mod steady;
 pub mod summary;
+pub mod template;
 pub mod verdict;

@@ -1,15 +1,36 @@
 //! Arguments about tasks that `run` and `submit` share: where they come from and what holds for all of them.
 
+use std::ffi::OsString;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
+use regex_lite::Regex;
 
-use super::failure::Failure;
+use super::failure::{Failure, OrFail};
+use super::output;
+use crate::exit_code::Exit;
 use crate::protocol::HumanDuration;
+use crate::run::arguments::CommandLine;
 use crate::run::array::Array;
-use crate::run::input::{Format, InputError, InputTask, Source};
+use crate::run::input::{Format, InputError, InputTask, Source, stdin_is_given};
 use crate::run::options::SpecDefaults;
+use crate::run::paste;
+use crate::run::sources::Reading;
+
+/// Tasks that a dry run writes at once.
+const SHOWN_AT_ONCE: usize = 1000;
+
+/// The grammar of commands with arguments, for the help texts of `run` and `submit`.
+pub(super) const ARGUMENTS_HELP: &str = "\
+Arguments: CMD ::: a b c runs CMD once for each, with the argument in place of {}, or at the end. Also {.} without
+extension, {/} base name, {//} directory, {/.} base name without extension, {#} number of the task, and {1} {2.} {3/}
+for one of several sources. ::: VALUES (several: every combination), :::+ VALUES (linked with the source before, as
+long as the shorter), :::: FILES and ::::+ FILES (a line each), -a FILE. With a placeholder, -0 or --colsep and no
+source, standard input is the source, if it is a pipe or a file. Several words are a program and its arguments, read by
+no shell. One word such as 'sort {} | uniq' is a shell line in which each argument is quoted for its place; so is the
+word after `sh -c`, and so are all words with --shell.";
 
 /// Where tasks come from.
 #[derive(Debug, Args)]
@@ -17,12 +38,33 @@ pub(super) struct InputArgs {
     /// File with tasks; `-` or nothing for standard input.
     #[arg(value_name = "FILE", conflicts_with = "command")]
     file: Option<PathBuf>,
-    /// A program and its arguments instead of a file; no shell reads them.
+    /// A command instead of a file, perhaps with arguments: CMD ::: a b c. See below.
     #[arg(last = true, value_name = "CMD")]
-    command: Vec<String>,
-    /// Run CMD once per index, e.g. 1-100, 0-99:10 or 1-3,7; MITO_ARRAY_INDEX tells it which.
+    command: Vec<OsString>,
+    /// Run CMD once per index, e.g. 1-100, 0-99:10 or 1-3,7, at most 5 at a time with 1-100%5; MITO_ARRAY_INDEX and {}
+    /// tell it which.
     #[arg(long, value_name = "RANGE", requires = "command")]
     array: Option<Array>,
+    /// A file with an argument for CMD per line; `-` is standard input. Several: every combination.
+    #[arg(
+        short = 'a',
+        long = "arg-file",
+        value_name = "FILE",
+        requires = "command"
+    )]
+    arg_files: Vec<OsString>,
+    /// Arguments that are read end with NUL and not with the line, as after `find -print0`.
+    #[arg(short = '0', long, requires = "command")]
+    null: bool,
+    /// Split each argument at this pattern into {1}, {2} … (a regular expression, e.g. , or \t or ' +').
+    #[arg(short = 'C', long, value_name = "REGEX", requires = "command", value_parser = colsep)]
+    colsep: Option<Regex>,
+    /// The words of CMD are a line for /bin/sh; arguments are quoted for it.
+    #[arg(long, requires = "command")]
+    shell: bool,
+    /// Print what would run, a line per task that can be pasted (with --json as .jsonl), and run nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// How the input is to be read.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
@@ -39,10 +81,48 @@ impl InputArgs {
         if self.command.is_empty() {
             return Source::from_file_argument(self.file.as_deref()).ok_or_else(no_input);
         }
-        Ok(Source::Command {
-            args: self.command.clone(),
-            array: self.array.clone(),
-        })
+        let line = CommandLine {
+            words: &self.command,
+            files: &self.arg_files,
+            reading: Reading {
+                null: self.null,
+                colsep: self.colsep.clone(),
+            },
+            shell: self.shell,
+            array: self.array.as_ref(),
+            stdin_is_given: stdin_is_given(),
+        };
+        line.source().or_usage()
+    }
+
+    /// Most tasks at a time, if the array limits them.
+    pub(super) fn max_parallel(&self) -> Option<NonZeroU16> {
+        self.array.as_ref()?.max_parallel()
+    }
+
+    /// Shows what would run, if only that is asked for.
+    pub(super) fn dry_run(
+        &self,
+        defaults: &SpecDefaults,
+        json: bool,
+    ) -> Result<Option<Exit>, Failure> {
+        if !self.dry_run {
+            return Ok(None);
+        }
+        let mut tasks = self.read(&self.source()?)?.into_iter().peekable();
+        while tasks.peek().is_some() {
+            let mut text = String::new();
+            for task in tasks.by_ref().take(SHOWN_AT_ONCE) {
+                text += &if json {
+                    serde_json::to_string(&defaults.applied(task.spec)).or_system()?
+                } else {
+                    paste::line(&task.spec)
+                };
+                text.push('\n');
+            }
+            output::text(&text)?;
+        }
+        Ok(Some(Exit::Ok))
     }
 
     /// The tasks of a source.
@@ -59,8 +139,16 @@ impl InputArgs {
 fn no_input() -> Failure {
     Failure::usage(anyhow!(
         "no tasks: name a file, pipe some in, or give a command, for example\n  mitosis run tasks.txt\n  \
-         ls *.png | sed 's/.*/optipng &/' | mitosis run\n  mitosis run -- make test"
+         mitosis run optipng ::: *.png\n  mitosis run -- make test"
     ))
+}
+
+/// The pattern of `--colsep`.
+fn colsep(text: &str) -> Result<Regex, String> {
+    if text.is_empty() {
+        return Err("an empty pattern separates nothing".to_owned());
+    }
+    Regex::new(text).map_err(|error| error.to_string())
 }
 
 /// What holds for tasks that do not say otherwise themselves.

@@ -8,7 +8,7 @@ use mitosis_bridge::PollConfig;
 
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
-use super::input::{InputArgs, SpecArgs};
+use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
 use super::output;
 use super::poll::PollArgs;
 use crate::coordinator::Durability;
@@ -22,10 +22,12 @@ use crate::run::summary::{Figures, Summary};
 use crate::telemetry::logging::Role;
 
 const HELP: &str = "\
-Input: one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
+Input: a FILE with one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
 nothing, CRLF is fine, the text must be UTF-8 and a line shorter than 128 KiB. A file named *.jsonl has one JSON task
 per line instead, e.g. {\"args\":[\"convert\",\"a.png\",\"a.jpg\"],\"timeout\":\"30s\",\"env\":{\"QUALITY\":\"9\"}}.
 All lines are checked before the first one runs.
+
+@ARGUMENTS@
 
 Output: each task's output is written whole when it ends; with --output-dir to <line>.out and <line>.err; with --json
 and no --output-dir it stays with the state (see `mitosis logs`).
@@ -35,7 +37,9 @@ a changed line is a new task, tasks that are no longer in the file are cancelled
 
 Examples:
   mitosis run tasks.txt --workers 8 --output-dir out
-  find . -name '*.png' | sed 's/.*/optipng &/' | mitosis run
+  mitosis run 'convert {} {.}.jpg' ::: *.png
+  find . -name '*.png' -print0 | mitosis run -0 optipng
+  mitosis run ./train --rate {1} --seed {2} ::: 0.1 0.01 ::: 1 2 3
   mitosis run --array 1-100 --timeout 10m --retries 2 -- ./simulate
   mitosis run --state-dir ~/sweep tasks.txt        resume with: mitosis run --state-dir ~/sweep
   mitosis run --json --output-dir out tasks.jsonl > summary.json
@@ -45,7 +49,7 @@ command without --array lends its own code: 124 time limit, 126 and 127 could no
 
 /// Run the commands of a file, a pipe or the command line, in parallel and durably.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP.replace("@ARGUMENTS@", ARGUMENTS_HELP))]
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -86,6 +90,9 @@ impl RunArgs {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Run);
         let quiet = global.quiet > 0;
+        if let Some(shown) = self.input.dry_run(&self.spec.defaults(), self.json)? {
+            return Ok(shown);
+        }
         let poll = self.poll.config()?;
         let input = self.input()?;
         if let Some(input) = &input
@@ -140,7 +147,7 @@ impl RunArgs {
     fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
         let again = self.words_to_repeat(poll);
         RunOptions {
-            workers: self.workers.unwrap_or_else(default_workers),
+            workers: self.limited_workers().unwrap_or_else(default_workers),
             state_dir: self.state_dir,
             keep_state: self.keep_state,
             output_dir: self.output_dir,
@@ -156,6 +163,14 @@ impl RunArgs {
         }
     }
 
+    /// Workers, if a number is asked for: a worker runs one task at a time, so an array's limit is one of theirs.
+    fn limited_workers(&self) -> Option<u16> {
+        match self.input.max_parallel() {
+            Some(most) => Some(self.workers.unwrap_or_else(default_workers).min(most.get())),
+            None => self.workers,
+        }
+    }
+
     /// What a resuming command line repeats: all that is not stored with the tasks.
     fn words_to_repeat(&self, poll: PollConfig) -> Vec<String> {
         let mut words = Vec::new();
@@ -164,7 +179,8 @@ impl RunArgs {
                 words.extend([name.to_owned(), value]);
             }
         };
-        option("--workers", self.workers.map(|workers| workers.to_string()));
+        let workers = self.limited_workers();
+        option("--workers", workers.map(|workers| workers.to_string()));
         option(
             "--output-dir",
             self.output_dir

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use clap::Args;
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::ids::TaskName;
-use super::input::{InputArgs, SpecArgs};
+use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
 use super::output;
 use super::reach::{Act, Reach, ReachArgs};
 use crate::exit_code::Exit;
@@ -23,18 +24,21 @@ const ONE_WAIT: Duration = Duration::from_secs(30);
 
 const SUBMIT_HELP: &str = "\
 The input is that of `mitosis run`: a file of shell commands, a .jsonl file of task specs, `-` for standard input, or a
-command after `--`. All tasks are accepted, or none. Each line of stdout is the uuid of a task, in order; with --json
+command. All tasks are accepted, or none. Each line of stdout is the uuid of a task, in order; with --json
 stdout is one object with `suite` and `tasks`.
+
+@ARGUMENTS@
 
 Examples:
   mitosis submit tasks.jsonl --name sweep
   mitosis submit --array 1-100 -- ./simulate
+  mitosis submit --wait ./train --rate {} ::: 0.1 0.01 0.001
   mitosis submit --wait -- make -C /src test
   id=$(mitosis submit --quiet -- sleep 60)";
 
 /// Hand tasks to a running service.
 #[derive(Debug, Args)]
-#[command(after_help = SUBMIT_HELP)]
+#[command(after_help = SUBMIT_HELP.replace("@ARGUMENTS@", ARGUMENTS_HELP))]
 pub(super) struct SubmitArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -58,6 +62,15 @@ pub(super) struct SubmitArgs {
 
 impl SubmitArgs {
     pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
+        if let Some(shown) = self.input.dry_run(&self.spec.defaults(), self.json)? {
+            return Ok(shown);
+        }
+        if let Some(most) = self.input.max_parallel() {
+            return Err(Failure::usage(anyhow!(
+                "a service does not limit how many tasks of one submit run at a time; leave `%{most}` out, or use \
+                 `mitosis run`"
+            )));
+        }
         let source = self.input.source()?;
         let tasks = self.input.read(&source)?;
         if tasks.is_empty() {

@@ -1,8 +1,9 @@
-//! Index sets of `--array`: `1-100`, `0-99:10`, `1-3,7,20-30:5`.
+//! Index sets of `--array`: `1-100`, `0-99:10`, `1-3,7,20-30:5`, and at most how many of them run at a time: `1-500%10`.
 //!
-//! Pure. Indexes are kept as ranges, so that a large array costs nothing before it is expanded.
+//! Pure.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 /// Most tasks of one array.
@@ -10,7 +11,11 @@ pub const MAX_INDEXES: u64 = 1_000_000;
 
 /// A set of indexes, ascending and without repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Array(BTreeSet<i64>);
+pub struct Array {
+    indexes: BTreeSet<i64>,
+    /// Most tasks at a time, if that is limited.
+    max_parallel: Option<NonZeroU16>,
+}
 
 /// Why the text is no index set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +29,11 @@ pub enum ArrayError {
     /// A step of zero never arrives.
     #[error("the step of `{0}` is zero; write a step of 1 or more")]
     ZeroStep(String),
+    /// No number of tasks.
+    #[error(
+        "`%{0}` is no number of tasks at a time; write for example 1-500%10, with a number from 1 to 65535"
+    )]
+    MaxParallel(String),
     /// More than anybody wants by intention.
     #[error("the array has more than {MAX_INDEXES} indexes; split it")]
     TooMany,
@@ -32,7 +42,13 @@ pub enum ArrayError {
 impl Array {
     /// The indexes, ascending.
     pub fn indexes(&self) -> impl Iterator<Item = i64> + '_ {
-        self.0.iter().copied()
+        self.indexes.iter().copied()
+    }
+
+    /// Most tasks at a time, if the array limits them.
+    #[must_use]
+    pub fn max_parallel(&self) -> Option<NonZeroU16> {
+        self.max_parallel
     }
 }
 
@@ -40,6 +56,10 @@ impl FromStr for Array {
     type Err = ArrayError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (text, max_parallel) = match text.split_once('%') {
+            Some((text, max)) => (text, Some(max_parallel(max)?)),
+            None => (text, None),
+        };
         let mut indexes = BTreeSet::new();
         for part in text.split(',') {
             let (first, last, step) = range(part.trim())?;
@@ -53,8 +73,19 @@ impl FromStr for Array {
                 indexes.insert(index(first + number * step)?);
             }
         }
-        Ok(Self(indexes))
+        Ok(Self {
+            indexes,
+            max_parallel,
+        })
     }
+}
+
+fn max_parallel(text: &str) -> Result<NonZeroU16, ArrayError> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| ArrayError::MaxParallel(text.to_owned()))
 }
 
 /// First, last and step of one part.
@@ -111,6 +142,17 @@ mod tests {
         check("7,1-3, 2", &[1, 2, 3, 7]);
         check("3-3:9", &[3]);
         check("9223372036854775807", &[i64::MAX]);
+    }
+
+    #[test]
+    fn an_array_may_limit_how_many_run_at_a_time() {
+        let array: Array = "1-10:5%4".parse().unwrap();
+        assert_eq!(array.indexes().collect::<Vec<_>>(), [1, 6]);
+        assert_eq!(array.max_parallel().map(NonZeroU16::get), Some(4));
+        assert_eq!("1-3".parse::<Array>().unwrap().max_parallel(), None);
+        for text in ["1-3%", "1-3%0", "1-3%x", "1-3%+2", "1-3%2%2", "1-3%70000"] {
+            refused(text, "is no number of tasks at a time");
+        }
     }
 
     #[test]

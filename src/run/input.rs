@@ -1,13 +1,16 @@
 //! Where tasks come from: a file, standard input, or the command line.
 //!
-//! Everything is read and checked before anything runs. The grammars are in [`super::lines`] and [`super::jsonl`];
-//! this module reads the bytes and says in words what is wrong with them.
+//! Everything is read and checked before anything runs. The grammars are in [`super::lines`], [`super::jsonl`] and
+//! [`super::arguments`]; this module reads the bytes and says in words what is wrong with them.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use super::arguments::{ArgumentError, Arguments};
 use super::array::Array;
+use super::steady::{self, ReadError};
 use super::{jsonl, lines};
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
@@ -19,10 +22,13 @@ const LISTED_PROBLEMS: usize = 10;
 /// One task of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputTask {
-    /// Where it stands in its input, from 1; the array index for an array, 1 for a single command.
+    /// Where it stands in its input, from 1: its line, the number of its combination of arguments (`{#}`), its array
+    /// index, 1 for a single command.
     pub line: u64,
     /// What to run, as the input says it.
     pub spec: TaskSpec,
+    /// What was put in for placeholders, source by source and column by column; empty where nothing was.
+    pub arguments: Vec<String>,
 }
 
 /// How an input is to be read.
@@ -38,7 +44,7 @@ pub enum Format {
 }
 
 /// Where tasks come from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Source {
     /// A file.
     File(PathBuf),
@@ -46,11 +52,13 @@ pub enum Source {
     Stdin,
     /// One command, perhaps once per index.
     Command {
-        /// Program and arguments.
-        args: Vec<String>,
+        /// What to run.
+        spec: Box<TaskSpec>,
         /// Indexes; `None` for a single task.
         array: Option<Array>,
     },
+    /// One command, once per combination of arguments.
+    Arguments(Arguments),
 }
 
 impl Source {
@@ -72,18 +80,21 @@ impl Source {
     /// When the source cannot be read or any task in it is refused.
     pub fn read(&self, format: Format) -> Result<Vec<InputTask>, InputError> {
         match self {
-            Self::Command { args, array } => command(args, array.as_ref()),
+            Self::Command { spec, array } => command(spec, array.as_ref()),
+            Self::Arguments(arguments) => Ok(arguments.tasks()?),
             Self::Stdin => {
                 let mut bytes = Vec::new();
                 let read = io::stdin().lock().read_to_end(&mut bytes);
                 read.map_err(|source| InputError::Unreadable {
                     name: self.to_string(),
-                    source,
+                    source: source.into(),
                 })?;
                 parse(&bytes, format == Format::Jsonl)
             }
             Self::File(path) => {
-                let bytes = std::fs::read(path).map_err(|source| InputError::Unreadable {
+                let opened = File::open(path).map_err(ReadError::Io);
+                let bytes = opened.and_then(|mut file| steady::read(&mut file));
+                let bytes = bytes.map_err(|source| InputError::Unreadable {
                     name: self.to_string(),
                     source,
                 })?;
@@ -113,13 +124,15 @@ impl fmt::Display for Source {
             Self::File(path) => path.display().fmt(f),
             Self::Stdin => f.write_str("standard input"),
             Self::Command { .. } => f.write_str("the command line"),
+            Self::Arguments(arguments) => arguments.fmt(f),
         }
     }
 }
 
 /// True when standard input holds something that was meant as an input: a pipe or a file, not a terminal and not
 /// `/dev/null`.
-fn stdin_is_given() -> bool {
+#[must_use]
+pub fn stdin_is_given() -> bool {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return false;
@@ -138,19 +151,20 @@ fn parse(bytes: &[u8], json: bool) -> Result<Vec<InputTask>, InputError> {
     }
 }
 
-fn command(args: &[String], array: Option<&Array>) -> Result<Vec<InputTask>, InputError> {
-    let spec = TaskSpec::argv(args);
+fn command(spec: &TaskSpec, array: Option<&Array>) -> Result<Vec<InputTask>, InputError> {
     spec.validate().map_err(InputError::Command)?;
-    let Some(array) = array else {
-        return Ok(vec![InputTask { line: 1, spec }]);
-    };
-    let with_index = |index: i64| InputTask {
-        line: index.unsigned_abs(),
+    let task = |line, array_index| InputTask {
+        line,
         spec: TaskSpec {
-            array_index: Some(index),
+            array_index,
             ..spec.clone()
         },
+        arguments: Vec::new(),
     };
+    let Some(array) = array else {
+        return Ok(vec![task(1, None)]);
+    };
+    let with_index = |index: i64| task(index.unsigned_abs(), Some(index));
     Ok(array.indexes().map(with_index).collect())
 }
 
@@ -164,7 +178,7 @@ pub enum InputError {
         name: String,
         /// Why.
         #[source]
-        source: io::Error,
+        source: ReadError,
     },
     /// Some lines are refused.
     #[error("{}", list(.0))]
@@ -172,6 +186,9 @@ pub enum InputError {
     /// The command of the command line is refused.
     #[error("the command is refused: {0}")]
     Command(SpecError),
+    /// The command of the command line, or its arguments, are refused.
+    #[error(transparent)]
+    Arguments(#[from] ArgumentError),
 }
 
 impl InputError {
@@ -204,11 +221,11 @@ mod tests {
 
     #[test]
     fn a_command_runs_once_or_once_per_index() {
-        let args = vec!["echo".to_owned(), "hi".to_owned()];
-        let single = command(&args, None).unwrap();
+        let spec = TaskSpec::argv(["echo", "hi"]);
+        let single = command(&spec, None).unwrap();
         assert_eq!((single.len(), single[0].spec.array_index), (1, None));
         let array = "2-6:2".parse::<Array>().unwrap();
-        let many = command(&args, Some(&array)).unwrap();
+        let many = command(&spec, Some(&array)).unwrap();
         let indexes: Vec<_> = many
             .iter()
             .map(|task| (task.line, task.spec.array_index))

@@ -16,7 +16,11 @@ pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
     for (number, line) in task_lines::numbered(text) {
         match task_lines::spec(line) {
             Ok(None) => {}
-            Ok(Some(spec)) => tasks.push(InputTask { line: number, spec }),
+            Ok(Some(spec)) => tasks.push(InputTask {
+                line: number,
+                spec,
+                arguments: Vec::new(),
+            }),
             Err(problem) => problems.push((number, problem)),
         }
     }

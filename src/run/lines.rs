@@ -27,6 +27,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
             Ok(Some(command)) => tasks.push(InputTask {
                 line: number,
                 spec: TaskSpec::shell_line(command),
+                arguments: Vec::new(),
             }),
             Err(problem) => problems.push((number, problem)),
         }

@@ -34,6 +34,9 @@ pub struct ManifestTask {
     pub key: String,
     /// Its name; that of the newest repetition.
     pub uuid: Uuid,
+    /// What was put into its command, for whoever reads results by arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
     /// How often it was repeated.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
@@ -130,6 +133,7 @@ mod tests {
                 line: 3,
                 key: "k.1".to_owned(),
                 uuid: Uuid::from_u128(2),
+                arguments: vec!["a b".to_owned()],
                 retries: 0,
             }],
         };

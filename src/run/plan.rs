@@ -174,12 +174,15 @@ struct Prepared {
 
 async fn submit(
     coordinator: &Coordinator,
-    input: Input,
+    mut input: Input,
     before: Option<Manifest>,
     defaults: &SpecDefaults,
 ) -> Result<Prepared, RunError> {
     let keys = key::keys(&input.tasks);
-    let lines: Vec<u64> = input.tasks.iter().map(|task| task.line).collect();
+    let of_tasks = input.tasks.iter_mut();
+    let places: Vec<(u64, Vec<String>)> = of_tasks
+        .map(|task| (task.line, std::mem::take(&mut task.arguments)))
+        .collect();
     let commands = input
         .tasks
         .iter()
@@ -200,12 +203,16 @@ async fn submit(
     };
     let submitted = coordinator.submit(request).await?;
     let newest = newest_repetitions(before);
-    let task = |((line, key), task): ((u64, String), &crate::protocol::api::SubmittedTask)| {
+    let task = |(((line, arguments), key), task): (
+        ((u64, Vec<String>), String),
+        &crate::protocol::api::SubmittedTask,
+    )| {
         let (uuid, retries) = newest.get(&key).copied().unwrap_or((task.uuid, 0));
         ManifestTask {
             line,
             key,
             uuid,
+            arguments,
             retries,
         }
     };
@@ -215,7 +222,7 @@ async fn submit(
             source: input.source,
             single_command: input.single_command,
             suite: submitted.suite,
-            tasks: lines
+            tasks: places
                 .into_iter()
                 .zip(keys)
                 .zip(&submitted.tasks)

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod arguments;
 mod bench;
 mod cancel;
 mod chains;
@@ -17,6 +18,7 @@ mod heavy;
 mod input;
 mod matrix;
 mod metrics;
+mod one_liners;
 mod packages;
 mod resume;
 mod roles;

@@ -1,0 +1,357 @@
+//! A command of the command line: run once, once per index, or once per combination of arguments.
+//!
+//! Which of these a command line means is decided here ([`CommandLine::source`]), in this order:
+//!
+//! 1. Sources that are named (`-a FILE`, then `:::`, `:::+`, `::::`, `::::+`) are the arguments.
+//! 2. With `--array` the indexes are, if the command has a placeholder; without one the index travels in
+//!    `MITO_ARRAY_INDEX` alone.
+//! 3. With `-0`, `--colsep` or a placeholder in the command, standard input is, if it is a pipe or a file.
+//! 4. Else the command is run once, as it stands.
+//!
+//! A command without placeholder gets its arguments at the end (rules 1 and 3).
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::array::Array;
+use super::combine::{Combinations, TooMany};
+use super::input::{InputTask, Source};
+use super::sources::{self, ArgumentSource, Origin, Reading, SourceError};
+use super::template::{Template, TemplateError, asks_for_arguments};
+use crate::protocol::TaskSpec;
+use crate::protocol::task::SpecError;
+use crate::protocol::task_lines::MAX_LINE_BYTES;
+
+/// What the command line says about a command.
+#[derive(Debug)]
+pub struct CommandLine<'a> {
+    /// The command, and what follows its separators.
+    pub words: &'a [OsString],
+    /// Files of `-a`.
+    pub files: &'a [OsString],
+    /// How sources are read.
+    pub reading: Reading,
+    /// The words are a line for a shell.
+    pub shell: bool,
+    /// Indexes of `--array`.
+    pub array: Option<&'a Array>,
+    /// Standard input is a pipe or a file.
+    pub stdin_is_given: bool,
+}
+
+/// A command with arguments for it.
+#[derive(Debug, Clone)]
+pub struct Arguments {
+    template: Template,
+    values: Values,
+}
+
+#[derive(Debug, Clone)]
+enum Values {
+    Sources(Vec<ArgumentSource>, Reading),
+    Indexes(Array),
+}
+
+/// Why a command with arguments is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgumentError {
+    /// The command.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Its arguments.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Too many of them.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    /// Two answers to the same question.
+    #[error(
+        "--array and sources of arguments both say how often the command is run; give the indexes as a source, for \
+         example `::: $(seq 1 100)`"
+    )]
+    ArrayAndSources,
+    /// A placeholder or an option asks for arguments, and there are none.
+    #[error(
+        "{0}, and there are no arguments: pipe some in, name some after `:::`, or name a file with -a; to hand `{{}}` \
+         itself to the command, write {{1}} in its place and `::: '{{}}'` at the end"
+    )]
+    NoArguments(&'static str),
+    /// A task that cannot run.
+    #[error("task {number} is refused: {problem}")]
+    Task {
+        /// Its number.
+        number: u64,
+        /// The rule that it breaks, in words for its author; part of the message because it is the message.
+        problem: SpecError,
+    },
+    /// A word that outgrew the kernel's limit when the arguments came in.
+    #[error(
+        "task {number} is refused: with its arguments a word of the command has {bytes} bytes, and {MAX_LINE_BYTES} is the \
+         most that a program can be given; put the text into a file"
+    )]
+    TooLong {
+        /// Its number.
+        number: u64,
+        /// Length of the word.
+        bytes: usize,
+    },
+}
+
+impl CommandLine<'_> {
+    /// What the command line asks for.
+    ///
+    /// # Errors
+    /// When it contradicts itself, or a word or placeholder is refused. No source is read yet.
+    pub fn source(self) -> Result<Source, ArgumentError> {
+        let (command, mut sources) = sources::split(self.words)?;
+        let file = |file| ArgumentSource {
+            origin: Origin::named(file),
+            linked: false,
+        };
+        sources.splice(..0, self.files.iter().map(file));
+        sources::check(&sources)?;
+        let template = Template::parse(&command, self.shell);
+        if !sources.is_empty() {
+            if self.array.is_some() {
+                return Err(ArgumentError::ArrayAndSources);
+            }
+            return Ok(with(template?, Values::Sources(sources, self.reading)));
+        }
+        let has_placeholder = asks_for_arguments(&template);
+        if let Some(array) = self.array.filter(|_| has_placeholder) {
+            return Ok(with(template?, Values::Indexes(array.clone())));
+        }
+        let wanted = match (has_placeholder, self.reading.null, &self.reading.colsep) {
+            (true, ..) => Some("the command has a placeholder"),
+            (_, true, _) => Some("-0 was given"),
+            (.., Some(_)) => Some("--colsep was given"),
+            _ => None,
+        };
+        if let Some(wanted) = wanted.filter(|_| self.array.is_none()) {
+            if !self.stdin_is_given {
+                return Err(ArgumentError::NoArguments(wanted));
+            }
+            let stdin = ArgumentSource {
+                origin: Origin::Stdin,
+                linked: false,
+            };
+            return Ok(with(template?, Values::Sources(vec![stdin], self.reading)));
+        }
+        let spec = if self.shell {
+            TaskSpec::shell_line(command.join(" "))
+        } else {
+            TaskSpec::argv(command)
+        };
+        Ok(Source::Command {
+            spec: Box::new(spec),
+            array: self.array.cloned(),
+        })
+    }
+}
+
+fn with(template: Template, values: Values) -> Source {
+    Source::Arguments(Arguments { template, values })
+}
+
+impl Arguments {
+    /// Reads every source and makes all tasks.
+    ///
+    /// # Errors
+    /// When a source, their number or a task is refused.
+    pub fn tasks(&self) -> Result<Vec<InputTask>, ArgumentError> {
+        match &self.values {
+            Values::Sources(sources, reading) => {
+                let tables = sources.iter().map(|source| source.read(reading));
+                let combinations = Combinations::of(tables.collect::<Result<_, _>>()?)?;
+                if combinations.count() == 0 {
+                    return Ok(Vec::new());
+                }
+                let template = self.template.clone();
+                let template = template.for_arguments(combinations.width())?;
+                let tasks = (1..).zip(combinations.iter());
+                tasks
+                    .map(|(number, arguments)| task(&template, arguments, number))
+                    .collect()
+            }
+            Values::Indexes(array) => {
+                let template = self.template.clone().for_arguments(1)?;
+                let with_index = |index: i64| {
+                    let mut task = task(&template, vec![index.to_string()], index.unsigned_abs())?;
+                    task.spec.array_index = Some(index);
+                    Ok(task)
+                };
+                array.indexes().map(with_index).collect()
+            }
+        }
+    }
+}
+
+fn task(
+    template: &Template,
+    arguments: Vec<String>,
+    number: u64,
+) -> Result<InputTask, ArgumentError> {
+    let spec = template.fill(&arguments, number);
+    let longest = spec.args.iter().map(String::len).max().unwrap_or(0);
+    if longest > MAX_LINE_BYTES {
+        return Err(ArgumentError::TooLong {
+            number,
+            bytes: longest,
+        });
+    }
+    spec.validate()
+        .map_err(|problem| ArgumentError::Task { number, problem })?;
+    Ok(InputTask {
+        line: number,
+        spec,
+        arguments,
+    })
+}
+
+impl fmt::Display for Arguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.values {
+            Values::Sources(sources, _) => match sources.as_slice() {
+                [only] => only.origin.fmt(f),
+                _ => f.write_str("the command line"),
+            },
+            Values::Indexes(_) => f.write_str("the command line"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    /// The source of a command line with standard input given or not.
+    fn source(text: &str, array: Option<&str>, stdin_is_given: bool) -> Result<Source, String> {
+        let array = array.map(|array| array.parse().expect("an index set"));
+        let line = CommandLine {
+            words: &words(text),
+            files: &[],
+            reading: Reading::default(),
+            shell: false,
+            array: array.as_ref(),
+            stdin_is_given,
+        };
+        line.source().map_err(|error| error.to_string())
+    }
+
+    fn tasks(text: &str, array: Option<&str>) -> Vec<(u64, String)> {
+        let Ok(Source::Arguments(arguments)) = source(text, array, false) else {
+            panic!("`{text}` has no arguments");
+        };
+        let tasks = arguments.tasks().expect("good arguments").into_iter();
+        tasks
+            .map(|task| (task.line, task.spec.args.join(" ")))
+            .collect()
+    }
+
+    #[test]
+    fn every_combination_is_a_task_with_its_number_and_its_arguments() {
+        let all = tasks("echo {2}{1} {#} ::: a b ::: 1 2", None);
+        let lines: Vec<_> = all.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(lines, ["echo 1a 1", "echo 2a 2", "echo 1b 3", "echo 2b 4"]);
+        assert_eq!(
+            all.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [1, 2, 3, 4]
+        );
+        let Ok(Source::Arguments(arguments)) = source("echo ::: a b :::+ 1 2", None, false) else {
+            panic!("arguments");
+        };
+        assert_eq!(arguments.tasks().unwrap()[1].arguments, ["b", "2"]);
+    }
+
+    #[test]
+    fn standard_input_is_read_only_where_something_asks_for_it() {
+        let is_command = |text| matches!(source(text, None, true), Ok(Source::Command { .. }));
+        let asks = |text| matches!(source(text, None, true), Ok(Source::Arguments(_)));
+        assert!(is_command("true") && is_command("awk {print} f") && is_command("grep a{2,3} f"));
+        assert!(is_command("sh -c {1") && is_command("echo {%}"));
+        assert!(asks("echo {}") && asks("cp {} {/.}") && asks("echo {1}"));
+        let unclear = source("sh -c `{}`", None, true).unwrap_err();
+        assert!(unclear.contains("backquotes"), "{unclear}");
+        let refused = source("echo {}", None, false).unwrap_err();
+        assert!(
+            refused.contains("the command has a placeholder") && refused.contains("`:::`"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn options_that_only_arguments_have_ask_for_standard_input() {
+        for (reading, named) in [
+            (
+                Reading {
+                    null: true,
+                    colsep: None,
+                },
+                "-0",
+            ),
+            (
+                Reading {
+                    null: false,
+                    colsep: regex_lite::Regex::new(",").ok(),
+                },
+                "--colsep",
+            ),
+        ] {
+            let line = |stdin_is_given| CommandLine {
+                words: &[],
+                files: &[],
+                reading: reading.clone(),
+                shell: false,
+                array: None,
+                stdin_is_given,
+            };
+            let words = words("gzip");
+            let with = |stdin| {
+                CommandLine {
+                    words: &words,
+                    ..line(stdin)
+                }
+                .source()
+            };
+            assert!(matches!(with(true), Ok(Source::Arguments(_))));
+            let refused = with(false).unwrap_err().to_string();
+            assert!(refused.contains(named), "{refused}");
+        }
+    }
+
+    #[test]
+    fn indexes_are_arguments_where_the_command_has_a_place_for_them() {
+        assert_eq!(
+            tasks("echo {}.{#}", Some("2-6:2")),
+            [
+                (2, "echo 2.2".to_owned()),
+                (4, "echo 4.4".to_owned()),
+                (6, "echo 6.6".to_owned())
+            ]
+        );
+        let plain = source("./simulate", Some("1-3"), true);
+        assert!(matches!(plain, Ok(Source::Command { array: Some(_), .. })));
+        let both = source("echo ::: a", Some("1-3"), false).unwrap_err();
+        assert!(both.contains("--array") && both.contains("seq"), "{both}");
+    }
+
+    #[test]
+    fn a_task_that_no_program_can_run_is_told_with_its_number() {
+        let tasks = |text: &str| match source(text, None, false) {
+            Ok(Source::Arguments(arguments)) => arguments.tasks().unwrap_err().to_string(),
+            other => panic!("{other:?}"),
+        };
+        let half = "x".repeat(MAX_LINE_BYTES / 2 + 1);
+        let long = tasks(&format!("echo {{}}{{}} ::: a {half}"));
+        assert!(long.contains("task 2") && long.contains("131072"), "{long}");
+        let empty = tasks("{} x ::: a ");
+        assert!(
+            empty.contains("task 2") && empty.contains("args[0]"),
+            "{empty}"
+        );
+    }
+}
