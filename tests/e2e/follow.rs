@@ -136,6 +136,33 @@ fn the_next_attempt_after_a_killed_worker_is_followed_and_noted() {
 }
 
 #[test]
+fn every_attempt_of_a_task_that_fails_is_read_to_its_last_word() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let manager = service.manager(1, &[]);
+    let gate = sandbox.path("go");
+    // What it says last it says the moment before it ends.
+    let script = format!(
+        "echo attempt $MITO_ATTEMPT; until [ -e {} ]; do sleep 0.02; done; echo bad >&2; echo bye; exit $((2 - MITO_ATTEMPT))",
+        gate.display()
+    );
+    let spec = json!({
+        "args": ["sh", "-c", script], "max_attempts": 2, "backoff": {"initial": "100ms"},
+    });
+    let file = sandbox.file("spec.jsonl", spec.to_string());
+    let uuid = service.submit_file(&file).remove(0);
+    let mut follower = service.begin(&["logs", "-f", &uuid]);
+    until_read(&mut follower, "attempt 1\n");
+    sandbox.file("go", "");
+    let followed = follower.finish().code(0);
+    assert_eq!(followed.out(), "attempt 1\nbye\nattempt 2\nbye\n");
+    assert_eq!(followed.stderr.matches("bad\n").count(), 2);
+    followed.says(&["attempt 1 is over (failed: exit); attempt 2 follows"]);
+    manager.stop().code(0);
+    service.stop().code(0);
+}
+
+#[test]
 fn a_follower_goes_on_when_its_coordinator_was_killed() {
     let sandbox = Sandbox::new();
     let mut service = Service::coordinator(&sandbox);

@@ -230,38 +230,46 @@ impl From<Stop> for Broken {
 
 /// What is said when another execution writes from here on.
 fn in_words(earlier: u32, attempt: u32, ended: Option<&AttemptRecord>) -> String {
-    let end = ended.and_then(|record| record.end.as_deref());
-    let end = end.map(|end| format!(" ({end})")).unwrap_or_default();
-    format!(
-        "mitosis: attempt {earlier} is over{end}, and what it wrote last may be missing; attempt {attempt} follows"
-    )
+    let end = ended
+        .and_then(|record| record.end.as_deref())
+        .unwrap_or("lost");
+    // Of one that ended by itself, the end is known.
+    let missing = if end.starts_with("failed") {
+        ""
+    } else {
+        ", and what it wrote last may be missing"
+    };
+    format!("mitosis: attempt {earlier} is over ({end}){missing}; attempt {attempt} follows")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_next_attempt_is_told_with_the_end_of_the_last() {
-        assert_eq!(
-            in_words(1, 2, None),
-            "mitosis: attempt 1 is over, and what it wrote last may be missing; attempt 2 follows"
-        );
-        let ended = AttemptRecord {
+    fn ended(end: &str) -> AttemptRecord {
+        AttemptRecord {
             attempt: 1,
             lease: crate::protocol::Lease(1),
             try_no: crate::protocol::Try(1),
             holder: String::new(),
             started_at_us: 0,
             ended_at_us: None,
-            end: Some("lost: worker 0 was killed by signal 9".to_owned()),
+            end: Some(end.to_owned()),
             cause: None,
-        };
-        let words = in_words(1, 3, Some(&ended));
-        assert!(
-            words.contains("over (lost: worker 0 was killed by signal 9), "),
-            "{words}"
+        }
+    }
+
+    #[test]
+    fn the_next_attempt_is_told_with_the_end_of_the_last() {
+        assert_eq!(
+            in_words(1, 2, Some(&ended("failed: exit"))),
+            "mitosis: attempt 1 is over (failed: exit); attempt 2 follows"
         );
-        assert!(words.ends_with("attempt 3 follows"), "{words}");
+        assert_eq!(
+            in_words(1, 3, Some(&ended("lost: worker 0 was killed by signal 9"))),
+            "mitosis: attempt 1 is over (lost: worker 0 was killed by signal 9), and what it wrote last may be missing; \
+             attempt 3 follows"
+        );
+        assert!(in_words(1, 2, None).contains("may be missing"));
     }
 }

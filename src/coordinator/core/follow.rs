@@ -4,8 +4,6 @@
 //! costs nothing, one that is gone is gone, and the task notices neither. The bytes come from the task's files by way
 //! of its manager's session; the worker is not asked.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -19,8 +17,12 @@ use crate::protocol::api::TaskDetail;
 use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::output::{OutputPart, PartAnswer, PartRequest};
 use crate::protocol::report::Output;
-use crate::protocol::session::HeldLease;
+use crate::protocol::session::{Commit, HeldLease};
 use crate::protocol::{ArtifactKind, LogStream, TaskResult};
+
+mod watched;
+
+use watched::Watched;
 
 /// Calls that may be under way at the same time; a reader of both streams has two.
 pub const MOST_FOLLOWERS: usize = 128;
@@ -35,8 +37,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long kept output that is on its way to this coordinator is waited for.
 const ARRIVAL: Duration = Duration::from_secs(10);
-/// Followed tasks whose holder is remembered.
-const REMEMBERED: usize = 2 * MOST_FOLLOWERS;
 
 /// One part that is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -71,18 +71,18 @@ pub(in crate::coordinator) struct Reading {
     pub(in crate::coordinator) answer_tx: oneshot::Sender<PartAnswer>,
 }
 
-/// Who holds the tasks that are followed. A hint: a manager refuses a lease that it does not have.
+/// Who follows tasks.
 #[derive(Debug)]
 pub(in crate::coordinator) struct Followers {
     turns: Semaphore,
-    holders: Mutex<HashMap<Uuid, (Holder, HeldLease)>>,
+    watched: Watched,
 }
 
 impl Default for Followers {
     fn default() -> Self {
         Self {
             turns: Semaphore::new(MOST_FOLLOWERS),
-            holders: Mutex::default(),
+            watched: Watched::default(),
         }
     }
 }
@@ -95,22 +95,9 @@ impl Followers {
         })
     }
 
-    fn remembered(&self, task: Uuid) -> Option<(Holder, HeldLease)> {
-        let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        holders.get(&task).copied()
-    }
-
-    fn remember(&self, task: Uuid, held: (Holder, HeldLease)) {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        if holders.len() >= REMEMBERED {
-            holders.clear();
-        }
-        holders.insert(task, held);
-    }
-
-    fn forget(&self, task: Uuid) {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        holders.remove(&task);
+    /// Takes note of attempts that end, for those who follow their tasks.
+    pub(super) fn note_ends(&self, commits: &[Commit]) {
+        self.watched.note_ends(commits);
     }
 }
 
@@ -153,29 +140,38 @@ impl Shared {
         task: Uuid,
         follow: &Follow,
     ) -> Result<(Followed, Duration), CoordinatorError> {
-        if let Some((holder, lease)) = self.followers.remembered(task) {
-            match self.ask(holder, lease, follow).await {
-                Asked::Told(followed) => return Ok((followed, LONGEST_PAUSE)),
-                // Whatever was remembered, the store knows better.
-                Asked::NotHere | Asked::Away => self.followers.forget(task),
-            }
+        let watched = &self.followers.watched;
+        if let Some((holder, held)) = watched.holder(task)
+            && let Asked::Told(followed) = self.ask_or_remember(holder, held, follow).await
+        {
+            return Ok((followed, LONGEST_PAUSE));
         }
+        // Whatever was remembered, the store knows better.
         let found = self.store.whereabouts(task).await?;
         let found = found.ok_or(StoreError::NotFound {
             what: "task",
             uuid: task,
         })?;
         match found {
-            Whereabouts::Ended => Ok((self.ended(task).await?, LONGEST_PAUSE)),
-            Whereabouts::Unheld => Ok((Followed::Waiting, LONGEST_STORE_PAUSE)),
-            Whereabouts::Held(holder, lease) => {
+            Whereabouts::Ended => {
+                watched.forget(task);
+                Ok((self.ended(task).await?, LONGEST_PAUSE))
+            }
+            Whereabouts::Unheld => {
+                watched.note(task, None);
+                let words = watched.last_words(task, None, follow);
+                let followed = words.map_or(Followed::Waiting, Followed::Running);
+                Ok((followed, LONGEST_STORE_PAUSE))
+            }
+            Whereabouts::Held(holder, held) => {
                 if holder.kind == HolderKind::Worker {
                     let worker = holder.uuid;
                     return Err(CoordinatorError::NotFollowed { task, worker });
                 }
-                let followed = match self.ask(holder, lease, follow).await {
+                watched.note(task, None);
+                let followed = match self.ask_or_remember(holder, held, follow).await {
                     Asked::Told(followed) => {
-                        self.followers.remember(task, (holder, lease));
+                        watched.note(task, Some((holder, held)));
                         followed
                     }
                     // Its report is on the way to the store, or the task on its way to the manager.
@@ -184,6 +180,16 @@ impl Shared {
                 };
                 Ok((followed, LONGEST_PAUSE))
             }
+        }
+    }
+
+    /// Asks the holder, unless an earlier attempt has something left to say.
+    async fn ask_or_remember(&self, holder: Holder, held: HeldLease, follow: &Follow) -> Asked {
+        let task = held.task.uuid;
+        let watched = &self.followers.watched;
+        match watched.last_words(task, Some(held.lease), follow) {
+            Some(words) => Asked::Told(Followed::Running(words)),
+            None => self.ask(holder, held, follow).await,
         }
     }
 

@@ -164,6 +164,27 @@ fn beyond_the_limit_the_reader_goes_on_at_the_tail() {
     assert_eq!(part(&path, 3, 5000), Some((5000, String::new())));
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_leave_room_on_the_link_and_end_with_it() {
+    let (link_tx, link_rx) = flume::bounded(4 * LINK_SHARE);
+    let mut outputs = OutputReader::new(PathBuf::new());
+    for id in 0..3 * LINK_SHARE as u64 {
+        outputs.answer(link_tx.downgrade(), id, PartAnswer::NotHere);
+    }
+    tokio::time::sleep(100 * LINK_PAUSE).await;
+    assert_eq!(link_rx.len(), LINK_SHARE);
+    for id in 0..2 * LINK_SHARE as u64 {
+        let answer = PartAnswer::NotHere;
+        let frame = link_rx.recv_async().await.unwrap();
+        assert_eq!(frame, ToCoordinator::Output { id, answer });
+    }
+    // Nobody is kept waiting by what nobody takes.
+    drop(link_tx);
+    while outputs.readings.join_next().await.is_some() {}
+    assert!(link_rx.drain().count() <= LINK_SHARE);
+    assert!(link_rx.is_disconnected());
+}
+
 proptest! {
     /// A writer that appends and gives the middle back, and a reader that is now quick and now slow: every byte that is
     /// read is the one that was written at its offset.
