@@ -11,6 +11,7 @@ mod global;
 mod ids;
 mod input;
 mod lists;
+mod logs;
 mod manager;
 mod manual;
 mod orders;
@@ -75,7 +76,7 @@ enum Command {
     Wait(submit::WaitArgs),
     Tasks(tasks::TasksArgs),
     Task(tasks::TaskArgs),
-    Logs(tasks::LogsArgs),
+    Logs(logs::LogsArgs),
     Cancel(orders::CancelArgs),
     Retry(orders::RetryArgs),
     Pause(orders::PauseArgs),
@@ -156,7 +157,7 @@ impl Command {
             Self::Wait(args) => args.run(global).await,
             Self::Tasks(args) => args.run(global).await,
             Self::Task(args) => args.run().await,
-            Self::Logs(args) => args.run().await,
+            Self::Logs(args) => args.run(global).await,
             Self::Cancel(args) => args.run().await,
             Self::Retry(args) => args.run().await,
             Self::Pause(args) => args.run().await,

@@ -18,6 +18,6 @@ mod worker_calls;
 
 pub use base_url::{BaseUrl, UrlError};
 pub use error::ClientError;
-pub use logs::{LogStream, Logs};
+pub use logs::{LogPart, LogPlace, Logs};
 pub use request::ApiClient;
 pub use tls::install_crypto_provider;

@@ -25,6 +25,8 @@ mod websocket;
 
 pub use artifacts::{ARTIFACTS_DIR, UploadError};
 pub use config::{CoordinatorConfig, Durability};
+pub use core::ArtifactContent;
+use core::output_of;
 pub use core::workers::{ControlPosition, RegisteredWorker};
-pub use core::{Archive, Coordinator, ModeTarget, Page, WaitFor};
+pub use core::{Archive, Coordinator, Follow, Followed, MOST_FOLLOWERS, ModeTarget, Page, WaitFor};
 pub use error::CoordinatorError;

@@ -24,6 +24,7 @@ mod identity;
 mod intake;
 mod ledger;
 mod metrics;
+mod output;
 mod reactor;
 mod run;
 mod session;

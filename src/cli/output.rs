@@ -23,10 +23,16 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Writes bytes as they are.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    bytes_to_reader(bytes).map(drop)
+}
+
+/// Writes bytes as they are; false when nobody reads them any more.
+pub(super) fn bytes_to_reader(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written
+            .map(|()| true)
             .context("standard output cannot be written")
             .or_system(),
     }

@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use super::failure::{Failure, OrFail};
 use super::ids::TaskName;
-use crate::client::{ApiClient, ClientError, LogStream};
+use crate::client::{ApiClient, ClientError};
 use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::endpoint::{DiscoverError, Discovery};
-use crate::protocol::ArtifactKind;
 use crate::protocol::api::{
     CancelRequest, CancelResponse, RetryRequest, SubmitRequest, SubmitResponse, SubmittedTask,
     TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 use crate::protocol::artifact::StoredArtifact;
+use crate::protocol::{ArtifactKind, LogStream};
 use crate::run::output::{self, Stream};
 
 /// Variable that names a coordinator.
@@ -161,7 +161,7 @@ impl Reach {
 
     pub(super) async fn task(&self, uuid: Uuid) -> Result<TaskDetail, Failure> {
         match self {
-            Self::Service(service) => service.0.task(uuid).await.map_err(refused),
+            Self::Service(service) => service.task(uuid).await,
             Self::Store(coordinator) => coordinator.task(uuid).await.map_err(refused_by_store),
         }
     }
@@ -326,6 +326,10 @@ impl Act {
 
     pub(super) async fn retry_suite(&self, uuid: Uuid) -> Result<Vec<SubmittedTask>, Failure> {
         Ok(self.0.retry_suite(uuid).await.map_err(refused)?.tasks)
+    }
+
+    pub(super) async fn task(&self, uuid: Uuid) -> Result<TaskDetail, Failure> {
+        self.0.task(uuid).await.map_err(refused)
     }
 
     /// The uuid of a named task.

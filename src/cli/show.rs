@@ -149,7 +149,8 @@ fn state(task: &TaskDetail) -> String {
     }
 }
 
-fn end(result: &TaskResult) -> String {
+/// How a task ended, in a word or two.
+pub(super) fn end(result: &TaskResult) -> String {
     match (result.exit_code, result.signal) {
         (Some(code), _) => format!("{}, exit code {code}", result.reason.as_str()),
         (None, Some(signal)) => format!("{}, signal {signal}", result.reason.as_str()),

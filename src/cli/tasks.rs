@@ -1,4 +1,4 @@
-//! `tasks`, `task`, `logs`: looking at tasks, through a service or, with none running, in the store.
+//! `tasks`, `task`: looking at tasks, through a service or, with none running, in the store.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::TaskState;
 use crate::protocol::api::{TaskDetail, TaskFilter};
-use crate::run::output::Stream;
 use crate::run::plan::now_us;
 
 const TASKS_HELP: &str = "\
@@ -154,57 +153,4 @@ async fn arrived(reach: &Reach, mut task: TaskDetail) -> Result<TaskDetail, Fail
         task = reach.task(task.summary.uuid).await?;
     }
     Ok(task)
-}
-
-/// Which streams to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Streams {
-    /// Standard output on stdout and standard error on stderr.
-    #[default]
-    Both,
-    /// Standard output alone, on stdout.
-    Stdout,
-    /// Standard error alone, on stdout.
-    Stderr,
-}
-
-const LOGS_HELP: &str = "\
-Examples:
-  mitosis logs 42
-  mitosis logs 42 --stream stderr | less";
-
-/// Write what an ended task wrote, byte by byte.
-#[derive(Debug, Args)]
-#[command(after_help = LOGS_HELP)]
-pub(super) struct LogsArgs {
-    /// The task: its uuid, the beginning of it, or its number.
-    #[arg(value_name = "ID")]
-    task: TaskName,
-    /// Which streams.
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
-    stream: Streams,
-    #[command(flatten)]
-    reach: ReachArgs,
-}
-
-impl LogsArgs {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let reach = Reach::to_read(&self.reach).await?;
-        let written = self.write(&reach).await;
-        reach.close().await;
-        written
-    }
-
-    async fn write(&self, reach: &Reach) -> Result<Exit, Failure> {
-        let uuid = reach.resolve(&self.task).await?;
-        match self.stream {
-            Streams::Both => {
-                output::bytes(&reach.log(uuid, Stream::Out).await?)?;
-                output::stderr_bytes(&reach.log(uuid, Stream::Err).await?);
-            }
-            Streams::Stdout => output::bytes(&reach.log(uuid, Stream::Out).await?)?,
-            Streams::Stderr => output::bytes(&reach.log(uuid, Stream::Err).await?)?,
-        }
-        Ok(Exit::Ok)
-    }
 }

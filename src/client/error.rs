@@ -42,6 +42,14 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// The coordinator accepted the connection and says nothing.
+    #[error(
+        "the coordinator at {url} did not answer in time; try again, and look whether it is overloaded or stopped"
+    )]
+    Silent {
+        /// The address.
+        url: String,
+    },
     /// The token is not accepted.
     #[error("{message}")]
     Unauthorized {
@@ -77,7 +85,7 @@ impl ClientError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } => true,
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Silent { .. } => true,
             Self::Api { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             _ => false,
         }

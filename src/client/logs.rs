@@ -1,32 +1,19 @@
 //! Reading the output of a task.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use bytes::Bytes;
+use reqwest::Response;
 use uuid::Uuid;
 
 use super::ClientError;
 use super::request::{ApiClient, Call};
-use crate::protocol::api::{TOTAL_HEADER, TRUNCATED_HEADER};
-
-/// Which output to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogStream {
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl LogStream {
-    /// The word used in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
+use crate::protocol::LogStream;
+use crate::protocol::api::{
+    ATTEMPT_HEADER, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER, TRUNCATED_HEADER,
+};
+use crate::protocol::output::Progress;
 
 /// Output on its way.
 #[derive(Debug)]
@@ -36,7 +23,7 @@ pub struct Logs {
     /// Bytes the task wrote, if the answer says so.
     pub total_bytes: Option<u64>,
     client: ApiClient,
-    response: reqwest::Response,
+    response: Response,
 }
 
 impl Logs {
@@ -62,6 +49,40 @@ impl Logs {
     }
 }
 
+/// A place in what a task writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    /// Which stream.
+    pub stream: LogStream,
+    /// The execution that writes it; 0 for whichever runs.
+    pub attempt: u32,
+    /// Bytes before the place.
+    pub offset: u64,
+}
+
+/// A part of what a task writes, on its way.
+#[derive(Debug)]
+pub struct LogPart {
+    /// How the task stands.
+    pub progress: Progress,
+    /// Where the part begins.
+    pub place: LogPlace,
+    /// True when the task has ended and bytes are missing from what is kept.
+    pub truncated: bool,
+    client: ApiClient,
+    response: Response,
+}
+
+impl LogPart {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection breaks off, or nothing comes for too long.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.client.in_time(self.response.chunk()).await
+    }
+}
+
 impl ApiClient {
     /// Reads what an ended task wrote.
     ///
@@ -70,12 +91,55 @@ impl ApiClient {
     pub async fn logs(&self, uuid: Uuid, stream: LogStream) -> Result<Logs, ClientError> {
         let call = Call::get(self.api(&format!("/tasks/{uuid}/logs")));
         let response = self.send(call.with("stream", stream.as_str())).await?;
-        let header = |name| response.headers().get(name)?.to_str().ok();
         Ok(Logs {
-            truncated: header(TRUNCATED_HEADER) == Some("true"),
-            total_bytes: header(TOTAL_HEADER).and_then(|text| text.parse().ok()),
+            truncated: header(&response, TRUNCATED_HEADER) == Some("true"),
+            total_bytes: number(&response, TOTAL_HEADER),
             client: self.clone(),
             response,
         })
     }
+
+    /// Reads the next part of what a task writes, and waits for one for at most `wait` and a minute.
+    ///
+    /// # Errors
+    /// When refused or not answered; `not_followed` while an independent worker has the task.
+    pub async fn log_part(
+        &self,
+        uuid: Uuid,
+        place: LogPlace,
+        wait: Duration,
+    ) -> Result<LogPart, ClientError> {
+        let call = Call::get(self.api(&format!("/tasks/{uuid}/logs")))
+            .with("stream", place.stream.as_str())
+            .with("offset", place.offset)
+            .with("attempt", place.attempt)
+            .waiting("wait", wait)
+            .streamed();
+        let response = self.send(call).await?;
+        let progress = header(&response, PROGRESS_HEADER).and_then(Progress::parse);
+        let attempt = number(&response, ATTEMPT_HEADER);
+        let offset = number(&response, OFFSET_HEADER);
+        let (Some(progress), Some(attempt), Some(offset)) = (progress, attempt, offset) else {
+            return Err(self.nonsense(&"the part of a log does not say where it belongs"));
+        };
+        Ok(LogPart {
+            progress,
+            place: LogPlace {
+                attempt,
+                offset,
+                ..place
+            },
+            truncated: header(&response, TRUNCATED_HEADER) == Some("true"),
+            client: self.clone(),
+            response,
+        })
+    }
+}
+
+fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+fn number<T: FromStr>(response: &Response, name: &str) -> Option<T> {
+    header(response, name)?.parse().ok()
 }

@@ -34,6 +34,8 @@ pub(super) struct Call {
     url: Url,
     body: Option<Vec<u8>>,
     long_poll: Duration,
+    /// The body may take as long as it likes; its reader watches it.
+    is_streamed: bool,
 }
 
 impl Call {
@@ -43,6 +45,7 @@ impl Call {
             url,
             body: None,
             long_poll: Duration::ZERO,
+            is_streamed: false,
         }
     }
 
@@ -56,6 +59,14 @@ impl Call {
     pub(super) fn json(mut self, body: &impl Serialize) -> Self {
         self.body = Some(serde_json::to_vec(body).expect("API bodies are plain data"));
         self
+    }
+
+    /// Bounds the answer's beginning alone.
+    pub(super) fn streamed(self) -> Self {
+        Self {
+            is_streamed: true,
+            ..self
+        }
     }
 
     /// Adds a parameter of the query.
@@ -144,22 +155,41 @@ impl ApiClient {
         let mut authorization =
             HeaderValue::try_from(authorization).map_err(|_| ClientError::TokenText)?;
         authorization.set_sensitive(true);
+        let limit = ANSWER + call.long_poll;
         let mut request = self
             .http
             .request(call.method, call.url)
-            .timeout(ANSWER + call.long_poll)
             .header(AUTHORIZATION, authorization);
+        if !call.is_streamed {
+            request = request.timeout(limit);
+        }
         if let Some(body) = call.body {
             request = request
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(body);
         }
-        let response = request.send().await.map_err(|error| self.failed(error))?;
+        let sent = if call.is_streamed {
+            let sent = tokio::time::timeout(limit, request.send()).await;
+            sent.map_err(|_| self.silent())?
+        } else {
+            request.send().await
+        };
+        let response = sent.map_err(|error| self.failed(error))?;
         if response.status().is_success() {
             Ok(response)
         } else {
             Err(self.refusal(response).await)
         }
+    }
+
+    /// Waits for something that a streamed answer owes.
+    pub(super) async fn in_time<T>(
+        &self,
+        owed: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, ClientError> {
+        let came = tokio::time::timeout(ANSWER, owed).await;
+        let came = came.map_err(|_| self.silent())?;
+        came.map_err(|error| self.failed(error))
     }
 
     /// Reads an address that needs no token.
@@ -214,6 +244,10 @@ impl ApiClient {
         } else {
             ClientError::Interrupted { url, source }
         }
+    }
+
+    fn silent(&self) -> ClientError {
+        ClientError::Silent { url: self.url() }
     }
 
     pub(super) fn nonsense(&self, what: &impl ToString) -> ClientError {

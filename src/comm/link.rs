@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use crate::protocol::session::{ToCoordinator, ToManager};
 
 /// Frames in flight per direction. A manager has at most one claim, one commit and one renewal outstanding, so this
-/// is slack for hints.
+/// is slack for hints and for the readers of output, who leave most of it free.
 pub const CAPACITY: usize = 64;
 
 /// Longest encoded frame that a WebSocket carries. Whoever fills a frame with tasks or reports stays below it.

@@ -12,6 +12,7 @@
 
 mod artifacts;
 pub mod ends;
+mod follow;
 mod follow_ups;
 mod manage;
 mod posts;
@@ -42,6 +43,8 @@ use super::store::{Store, StoreError, SystemClock};
 use crate::protocol::signed_url::UrlKey;
 use crate::telemetry::process::watch_storage;
 pub use artifacts::ArtifactContent;
+pub use follow::{Follow, Followed, MOST_FOLLOWERS};
+pub(super) use follow::{Reading, output_of};
 pub use manage::ModeTarget;
 pub(super) use posts::Post;
 pub use query::{Archive, Page};
@@ -66,6 +69,7 @@ pub(super) struct Shared {
     pub(super) work: WorkBoard,
     pub(super) posts: posts::Posts,
     pub(super) ends: ends::EndLog,
+    followers: follow::Followers,
     /// Rung when something falls due earlier than the timer knows.
     pub(super) timer: Notify,
     /// True, or closed: stop.
@@ -118,6 +122,7 @@ impl Coordinator {
             work: WorkBoard::default(),
             posts: posts::Posts::default(),
             ends: ends::EndLog::starting_at(last_end),
+            followers: follow::Followers::default(),
             timer: Notify::new(),
             stop,
             signing_seed,

@@ -92,6 +92,23 @@ pub enum CoordinatorError {
         "manager {0} did not answer in time; it takes the order up when it does, and `mitosis tune` without options tells"
     )]
     ManagerSilent(Uuid),
+    /// Nothing can be read of what the task writes before it has ended.
+    #[error(
+        "task {task} is with the independent worker {worker}, whose output comes when the task has ended; a task that a \
+         manager runs can be followed"
+    )]
+    NotFollowed {
+        /// The task.
+        task: Uuid,
+        /// Who has it.
+        worker: Uuid,
+    },
+    /// As many as there may be follow tasks.
+    #[error("{limit} readers follow tasks already, which is the most; try again in a moment")]
+    TooManyFollowers {
+        /// The most there may be.
+        limit: usize,
+    },
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
@@ -106,7 +123,10 @@ impl CoordinatorError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::Stopping | Self::ManagerAway(_) | Self::ManagerSilent(_) => true,
+            Self::Stopping
+            | Self::ManagerAway(_)
+            | Self::ManagerSilent(_)
+            | Self::TooManyFollowers { .. } => true,
             _ => false,
         }
     }
@@ -135,6 +155,8 @@ impl CoordinatorError {
             Self::NoSuchWorker { .. } => "no_such_worker",
             Self::ManagerAway(_) => "manager_away",
             Self::ManagerSilent(_) => "manager_silent",
+            Self::NotFollowed { .. } => "not_followed",
+            Self::TooManyFollowers { .. } => "too_many_followers",
         }
     }
 }

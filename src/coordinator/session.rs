@@ -11,6 +11,7 @@
 //!   frames --+--> commits --> core.commit --> Committed
 //!            +--> renewals -> core.renew  --> Renewed
 //!   work, directive --------> hints       --> Hint
+//!   readers ----------------> readings    --> Read    (answers go to whoever asked)
 //! ```
 
 use std::sync::Arc;
@@ -27,7 +28,10 @@ use crate::protocol::Mode;
 use crate::protocol::session::{Commit, Hint, ManagerStatus, ToCoordinator, ToManager};
 use crate::telemetry::names;
 
+use readings::Readings;
+
 mod hello;
+mod readings;
 #[cfg(test)]
 mod tests;
 
@@ -132,6 +136,7 @@ async fn serve(shared: Arc<Shared>, end: CoordinatorEnd) -> SessionEnd {
                 post,
                 fence: session,
                 frames_tx: end.frames_tx,
+                readings: Arc::default(),
             };
             session.run(end.frames_rx).await
         }
@@ -146,6 +151,7 @@ struct Session {
     /// What the store knows this session by.
     fence: HolderSession,
     frames_tx: flume::Sender<ToManager>,
+    readings: Arc<Readings>,
 }
 
 /// Counts open sessions by living as long as one.
@@ -178,6 +184,7 @@ impl Session {
             commits_tx,
             renewals_tx,
             post: Arc::clone(&self.post),
+            readings: Arc::clone(&self.readings),
         };
         // Armed with the version of the work board that a short claim had seen.
         let (hungry_tx, hungry_rx) = watch::channel(None);
@@ -187,6 +194,7 @@ impl Session {
             ended = self.commit_lane(commits_rx) => ended,
             ended = self.renewal_lane(renewals_rx) => ended,
             ended = self.hint_lane(hungry_rx) => ended,
+            ended = self.reading_lane() => ended,
             ended = self.replaced() => ended,
         };
         let reason = match ended {
@@ -316,6 +324,17 @@ impl Session {
         }
     }
 
+    /// Passes on what readers want of running tasks. A manager whose link is full holds up these alone.
+    async fn reading_lane(&self) -> Lane {
+        loop {
+            // The post keeps a sender while this session holds it.
+            let reading = self.post.readings_rx.recv_async().await.map_err(closed)?;
+            if let Some(frame) = self.readings.begin(reading) {
+                self.send(frame).await?;
+            }
+        }
+    }
+
     /// Resolves when a newer session exists.
     async fn replaced(&self) -> Lane {
         let own = self.fence.number;
@@ -360,8 +379,9 @@ struct Lanes {
     claims_tx: flume::Sender<(u64, u32)>,
     commits_tx: flume::Sender<CommitItem>,
     renewals_tx: flume::Sender<(u64, ManagerStatus)>,
-    /// Takes answers that need no lane.
+    /// Takes answers that need no lane, and so do the readings.
     post: Arc<Post>,
+    readings: Arc<Readings>,
 }
 
 impl Lanes {
@@ -385,6 +405,10 @@ impl Lanes {
                 .is_ok(),
             ToCoordinator::Tuned(report) => {
                 self.post.tuned.send_replace(Some(report));
+                true
+            }
+            ToCoordinator::Output { id, answer } => {
+                self.readings.end(id, answer);
                 true
             }
             ToCoordinator::Hello(_) => {

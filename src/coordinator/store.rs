@@ -33,7 +33,7 @@ pub use model::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
     ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
     HolderSession, Levels, LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered,
-    Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence,
+    Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -41,6 +41,9 @@ pub use model::{
 pub trait StoreReader: Send + Sync + fmt::Debug {
     /// Everything about one task; `None` when there is none.
     async fn task(&self, uuid: Uuid) -> Result<Option<TaskDetail>, StoreError>;
+
+    /// Where a task is; `None` when there is none. Cheaper than [`StoreReader::task`].
+    async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError>;
 
     /// Tasks in order of their row ids.
     ///

@@ -39,6 +39,7 @@ use super::spool::Record;
 use super::state::{Held, Key, LeaseKey, Now, Stage, Wish};
 use super::stats::Counts;
 
+mod executions;
 mod holders;
 mod leases;
 mod reports;
@@ -47,6 +48,7 @@ mod tests;
 mod uploads;
 mod wishes;
 
+pub(crate) use executions::Standing;
 pub(crate) use holders::Ended;
 pub(crate) use reports::Source;
 use uploads::Uploads;

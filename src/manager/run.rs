@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::comm::link::Connector;
 use crate::protocol::frame::{decode, encode};
+use crate::protocol::output::{PartAnswer, PartRequest};
 use crate::protocol::session::{Hello, Hint};
 use crate::protocol::tuning::TuningReport;
 use crate::protocol::{ControlState, Incarnation, Mode, PROTOCOL_VERSION, TaskReport};
@@ -28,10 +29,11 @@ use super::error::ManagerError;
 use super::handle::{Command, Epilogue, ManagerExit, ManagerHandle};
 use super::identity::Identity;
 use super::metrics::{Gauges, Stage, Workers};
-use super::reactor::{Action, Reactor, ReplyId, Source as ReportSource};
+use super::output::{OutputReader, Place};
+use super::reactor::{Action, Reactor, ReplyId, Source as ReportSource, Standing};
 use super::session::{Session, SessionEvent};
 use super::spool::{Progress, Spool};
-use super::state::{Now, WorkerEnd};
+use super::state::{LeaseKey, Now, WorkerEnd};
 use super::stats::ManagerStats;
 use super::supervisor::{Supervisor, SupervisorEvent};
 use super::tuner::Tuner;
@@ -87,6 +89,7 @@ struct Run {
     events: ServerEvents,
     commander: Commander,
     tuner: Tuner,
+    outputs: OutputReader,
     workers: Workers,
     gauges: Gauges,
     /// Keeps the manager's own families in the scrapes of this process.
@@ -392,6 +395,7 @@ impl Run {
             SessionEvent::CommitBusy { not_before } => {
                 self.reactor.commit_unanswered(Some(not_before));
             }
+            SessionEvent::Read { id, request } => self.read_output(id, request),
             SessionEvent::Hint(Hint::Work) => self.reactor.hint(),
             SessionEvent::Hint(Hint::Directive(directive)) => self.follow(&directive, now),
             SessionEvent::RenewalDue => {
@@ -414,6 +418,28 @@ impl Run {
         }
         self.gauges.set_connected(false);
         self.reactor.disconnected();
+    }
+
+    fn read_output(&mut self, id: u64, request: PartRequest) {
+        let Some(link) = self.session.link() else {
+            return;
+        };
+        let place = match self.reactor.standing(LeaseKey::of_held(&request.lease)) {
+            Standing::NotHere => return self.outputs.answer(link, id, PartAnswer::NotHere),
+            Standing::NotRunning => None,
+            Standing::With(incarnation, execution) => {
+                let place = self.supervisor.place(incarnation);
+                place.map(|(slot, status)| Place {
+                    execution,
+                    slot,
+                    status,
+                })
+            }
+        };
+        match place {
+            Some(place) => self.outputs.read(link, id, request, place),
+            None => self.outputs.answer(link, id, PartAnswer::NotNow),
+        }
     }
 
     fn on_progress(&mut self, progress: &Progress) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::comm::link::{ConnectError, Connector, ManagerEnd};
+use crate::protocol::output::PartRequest;
 use crate::protocol::session::{
     Commit, HeldLease, Hello, Hint, ManagerStatus, ToCoordinator, ToManager, Welcome,
 };
@@ -61,6 +62,8 @@ pub(crate) enum SessionEvent {
     CommitBusy { not_before: Instant },
     /// A push.
     Hint(Hint),
+    /// Somebody follows a task; to be answered over [`Session::link`].
+    Read { id: u64, request: PartRequest },
     /// It is time to call [`Session::renew`].
     RenewalDue,
     /// The session, or the attempt at one, is over; the next attempt follows by itself.
@@ -234,6 +237,14 @@ impl Session {
         }
     }
 
+    /// The link, for answers that take their time and do not keep it open.
+    pub(crate) fn link(&self) -> Option<flume::WeakSender<ToCoordinator>> {
+        match &self.state {
+            State::Open(open) => Some(open.link.frames_tx.downgrade()),
+            _ => None,
+        }
+    }
+
     /// Leaves. The caller holds nothing any more. Gives the frame `limit` to go out.
     pub(crate) async fn leave(&mut self, limit: Duration) {
         if let State::Open(open) = std::mem::replace(&mut self.state, State::Over) {
@@ -343,6 +354,7 @@ impl Open {
             }
             ToManager::Busy { id, after_ms } => self.busy(id, after_ms),
             ToManager::Hint(hint) => Some(SessionEvent::Hint(hint)),
+            ToManager::Read { id, request } => Some(SessionEvent::Read { id, request }),
             ToManager::Welcome(_) | ToManager::Refused { .. } => {
                 tracing::warn!("the coordinator greets in the middle of a session; ignored");
                 None

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use mitosis_bridge::status::StatusView;
 use rustix::process::pidfd_send_signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,6 +45,7 @@ struct Live {
     local_id: LocalId,
     pid: Pid,
     pidfd: OwnedFd,
+    status: StatusView,
     /// Why the manager killed it, if it did.
     killed: Option<WorkerEnd>,
 }
@@ -133,11 +135,12 @@ impl Supervisor {
                 pidfd,
                 status,
             } => {
-                self.workers.up(local_id, status);
+                self.workers.up(local_id, status.clone());
                 let live = Live {
                     local_id,
                     pid,
                     pidfd,
+                    status,
                     killed: None,
                 };
                 self.launched(incarnation, live, now);
@@ -254,6 +257,12 @@ impl Supervisor {
     /// Whether a worker has something to do that it is not done with. A dead one has not.
     pub(super) fn is_busy(&self, incarnation: Incarnation) -> bool {
         self.live.get(&incarnation).is_some_and(Live::is_busy)
+    }
+
+    /// The slot of a living worker, and what it tells.
+    pub(super) fn place(&self, incarnation: Incarnation) -> Option<(LocalId, StatusView)> {
+        let live = self.live.get(&incarnation)?;
+        Some((live.local_id, live.status.clone()))
     }
 
     /// Starts nothing any more; whoever ends from here on was asked to.

@@ -24,6 +24,13 @@ pub const TRUNCATED_HEADER: &str = "x-mitosis-truncated";
 /// Header of a log: how many bytes the task wrote.
 pub const TOTAL_HEADER: &str = "x-mitosis-total-bytes";
 
+/// Header of a part of a log: how the task stands, a [`super::output::Progress`].
+pub const PROGRESS_HEADER: &str = "x-mitosis-progress";
+/// Header of a part of a log: the execution that wrote it.
+pub const ATTEMPT_HEADER: &str = "x-mitosis-attempt";
+/// Header of a part of a log: where it begins in what that execution wrote.
+pub const OFFSET_HEADER: &str = "x-mitosis-offset";
+
 /// Every error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {

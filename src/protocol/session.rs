@@ -17,6 +17,8 @@
 //!            <------------------- Renewed {id, directive}
 //!            <------------------- Hint::Work | Hint::Directive
 //!     Tuned {number} ----------------------> (once for each number of a directive's tuning)
+//!            <------------------- Read {id, request}
+//!     Output {id, answer} -----------------> (while somebody follows a task that runs here)
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use uuid::Uuid;
 
 use super::control::ControlState;
 use super::ids::{Boot, Lease, TaskRef, Try};
+use super::output::{PartAnswer, PartRequest};
 use super::report::{TaskReport, Verdict};
 use super::task::WorkerTaskResp;
 use super::tuning::TuningReport;
@@ -57,6 +60,13 @@ pub enum ToCoordinator {
     },
     /// What came of the newest tuning in a directive.
     Tuned(TuningReport),
+    /// Answer to `Read`.
+    Output {
+        /// Correlation id.
+        id: u64,
+        /// The part, or why there is none.
+        answer: PartAnswer,
+    },
     /// The manager leaves on purpose; it holds nothing any more.
     Goodbye,
 }
@@ -103,6 +113,13 @@ pub enum ToManager {
     },
     /// Something may be worth a look.
     Hint(Hint),
+    /// Asks for a part of a running task's output. Answered soon or not at all: nothing but a reader waits for it.
+    Read {
+        /// Correlation id, of the coordinator's own numbers.
+        id: u64,
+        /// What is wanted.
+        request: PartRequest,
+    },
 }
 
 /// A push that may be lost without harm.

@@ -14,6 +14,7 @@ mod crash;
 mod dashboards;
 mod ends;
 mod files;
+mod follow;
 mod heavy;
 mod input;
 mod matrix;

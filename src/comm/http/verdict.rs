@@ -43,7 +43,9 @@ pub(super) fn final_or_passing(error: &ClientError) -> CommError {
             },
             _ => CommError::Protocol { reason },
         },
-        ClientError::Unreachable { .. } | ClientError::Interrupted { .. } => CommError::Retryable {
+        ClientError::Unreachable { .. }
+        | ClientError::Interrupted { .. }
+        | ClientError::Silent { .. } => CommError::Retryable {
             reason,
             after: None,
         },

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Shared;
+use super::follow::{READINGS, Reading};
 use crate::coordinator::store::{Holder, HolderId, LiveHolder, StoreError};
 use crate::protocol::session::HeldLease;
 use crate::protocol::tuning::TuningReport;
@@ -27,6 +28,9 @@ pub(in crate::coordinator) struct Post {
     pub(in crate::coordinator) control: watch::Sender<ControlState>,
     /// Newest answer of a manager to a tuning; a level, so overwriting is right.
     pub(in crate::coordinator) tuned: watch::Sender<Option<TuningReport>>,
+    /// Requests for output. Filled by readers, taken by the session; full: the reader waits; closed: never.
+    pub(in crate::coordinator) readings_tx: flume::Sender<Reading>,
+    pub(in crate::coordinator) readings_rx: flume::Receiver<Reading>,
     /// Life of the manager that was heard last.
     boot: Mutex<Option<Boot>>,
     /// Leases taken back that the holder has not been told of; at most what it held.
@@ -112,6 +116,7 @@ impl Posts {
         let mut known = self.lock();
         known.by_name.insert(holder, live.session.holder);
         let post = known.by_id.entry(live.session.holder).or_insert_with(|| {
+            let (readings_tx, readings_rx) = flume::bounded(READINGS);
             Arc::new(Post {
                 id: live.session.holder,
                 holder,
@@ -123,6 +128,8 @@ impl Posts {
                     ..ControlState::default()
                 }),
                 tuned: watch::Sender::new(None),
+                readings_tx,
+                readings_rx,
                 boot: Mutex::default(),
                 lost: Mutex::default(),
                 tags: Mutex::new(live.tags.clone()),

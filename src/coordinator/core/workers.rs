@@ -260,6 +260,7 @@ impl Shared {
         commits: Vec<Commit>,
     ) -> Result<Vec<Verdict>, StoreError> {
         let committed = self.complete(move |shared| async move {
+            shared.followers.note_ends(&commits);
             let mut reports = Vec::with_capacity(commits.len());
             for commit in commits {
                 reports.push(shared.with_follow_ups(commit).await?);

@@ -9,7 +9,8 @@
 //! | `worker_gone` | 410 | | `busy`, `stopping`, `not_ready`, `manager_away`, `manager_silent` | 503 |
 //! | `bad_signature`, `expired` | 403 | | `superseded` | 409 |
 //! | `bad_artifact` | 400 | | `body_timeout` | 408 |
-//! | `no_room` | 507 | | | |
+//! | `no_room` | 507 | | `not_followed` | 409 |
+//! | `too_many_followers` | 429 | | | |
 
 use std::error::Error;
 
@@ -127,7 +128,8 @@ impl From<CoordinatorError> for Failure {
     fn from(error: CoordinatorError) -> Self {
         let status = match error.code() {
             "not_found" => StatusCode::NOT_FOUND,
-            "not_ended" | "replaced" | "superseded" => StatusCode::CONFLICT,
+            "not_ended" | "not_followed" | "replaced" | "superseded" => StatusCode::CONFLICT,
+            "too_many_followers" => StatusCode::TOO_MANY_REQUESTS,
             "worker_gone" => StatusCode::GONE,
             "bad_task" | "bad_query" | "bad_artifact" | "no_such_worker" => StatusCode::BAD_REQUEST,
             "body_timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -176,7 +178,10 @@ impl IntoResponse for Failure {
                 HeaderValue::from_static("Bearer realm=\"mitosis\""),
             );
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
@@ -230,6 +235,11 @@ mod tests {
         check(beyond, 400, "no_such_worker");
         check(CoordinatorError::ManagerAway(uuid), 503, "manager_away");
         check(CoordinatorError::ManagerSilent(uuid), 503, "manager_silent");
+        let worker = uuid;
+        let not_followed = CoordinatorError::NotFollowed { task: uuid, worker };
+        check(not_followed, 409, "not_followed");
+        let many = CoordinatorError::TooManyFollowers { limit: 1 };
+        check(many, 429, "too_many_followers");
         check(CoordinatorError::NothingSubmitted, 400, "bad_task");
         check(CoordinatorError::Stopping, 503, "stopping");
         check(backend(true), 503, "busy");

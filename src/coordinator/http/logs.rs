@@ -1,70 +1,97 @@
-//! `/tasks/{uuid}/logs`: the output of an ended task.
-//!
-//! The whole kept output where its file lies below this coordinator's own output directory or was uploaded as an
-//! artifact, the tail otherwise. The
-//! file's name comes from a worker's report and is not trusted: it is resolved by the kernel below the output
-//! directory, through no symbolic link ([`open_below`]), and only regular files are read.
-
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path};
+//! `/tasks/{uuid}/logs`: the output of a task: what is kept of an ended one, or the next part of one that may run.
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::access::UserCaller;
 use super::failure::Failure;
 use super::input::{PathUuid, Query};
 use super::state::ApiState;
-use crate::file_stream;
-use crate::protocol::ArtifactKind;
-use crate::protocol::api::{ErrorBody, TOTAL_HEADER, TRUNCATED_HEADER};
-use crate::protocol::report::Output;
+use super::tasks::LONGEST_WAIT;
+use crate::coordinator::{Follow, Followed};
+use crate::protocol::api::{
+    ATTEMPT_HEADER, ErrorBody, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER, TRUNCATED_HEADER,
+    TaskDetail,
+};
+use crate::protocol::output::Progress;
+use crate::protocol::{HumanDuration, LogStream};
+use kept::Kept;
+
+mod kept;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(logs))
 }
 
-/// Which stream to show.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum Stream {
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// Which stream to show.
+/// Which stream to show, and where to go on.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct LogsQuery {
     /// `stdout` (default) or `stderr`.
     #[serde(default)]
     #[param(inline)]
-    stream: Stream,
+    stream: LogStream,
+    /// Ask for the part that begins with this byte of what the task writes, from 0, also while it runs.
+    offset: Option<u64>,
+    /// With `offset`: the execution that the offset is about, as the last answer named it; none at first. When another one
+    /// runs by now, its beginning is sent.
+    attempt: Option<u32>,
+    /// With `offset`: longest wait for something new, e.g. `30s`; none when absent, a minute at most.
+    #[param(value_type = Option<String>)]
+    wait: Option<HumanDuration>,
 }
 
-/// Read what an ended task wrote, as raw bytes. `x-mitosis-truncated` says whether some are missing.
+impl LogsQuery {
+    /// The part that is asked for, if one is.
+    fn follow(&self) -> Result<Option<Follow>, Failure> {
+        match self.offset {
+            Some(offset) => Ok(Some(Follow {
+                stream: self.stream,
+                attempt: self.attempt.unwrap_or(0),
+                offset,
+                wait: self
+                    .wait
+                    .map_or_else(Default::default, |wait| wait.min(LONGEST_WAIT).0),
+            })),
+            None if self.attempt.is_some() || self.wait.is_some() => Err(Failure::bad_query(
+                "`attempt` and `wait` are about a part; say where it begins with `offset`",
+            )),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Read what a task wrote, as raw bytes.
+///
+/// Without `offset`: all that is kept of an ended task. `x-mitosis-truncated` says whether some are missing.
+///
+/// With `offset`: the next part, at once when there is one. `x-mitosis-progress` is `waiting` (not begun, or not begun
+/// again), `running`, `away` (its manager cannot be reached now) or `ended`; after `ended` nothing follows. The body begins at
+/// `x-mitosis-offset`: go on at that number plus the length of the body, with `x-mitosis-attempt` as `attempt`. It is
+/// greater than `offset` when bytes are gone in between, because the task wrote more than its capture limit. An `attempt`
+/// other than the one that was sent means that another execution began.
 #[utoipa::path(
     get, path = "/tasks/{uuid}/logs", tag = "tasks", security(("bearer" = ["user"])),
     params(("uuid" = uuid::Uuid, Path, description = "The task"), LogsQuery),
     responses(
         (status = 200, content_type = "application/octet-stream", headers(
-            ("x-mitosis-truncated" = bool, description = "Whether bytes are missing"),
-            ("x-mitosis-total-bytes" = u64, description = "Bytes the task wrote")
+            ("x-mitosis-truncated" = bool, description = "Of an ended task: whether bytes are missing"),
+            ("x-mitosis-total-bytes" = u64, description = "Of an ended task: bytes it wrote"),
+            ("x-mitosis-progress" = String, description = "Of a part: how the task stands"),
+            ("x-mitosis-attempt" = u32, description = "Of a part: the execution that wrote it; 0 when none has begun"),
+            ("x-mitosis-offset" = u64, description = "Of a part: where it begins")
         )),
-        (status = "default", description = "Refused; `not_ended` while the task has not ended", body = ErrorBody)
+        (status = "default", description = "Refused; without `offset`, `not_ended` while the task has not ended; \
+            `not_followed` while it is with an independent worker; `too_many_followers` (429, with Retry-After)",
+            body = ErrorBody)
     )
 )]
 async fn logs(
@@ -73,136 +100,77 @@ async fn logs(
     PathUuid(uuid): PathUuid,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Failure> {
+    if let Some(follow) = query.follow()? {
+        return part(&state, uuid, follow).await;
+    }
     let task = state.coordinator().task(uuid).await?;
-    let Some(result) = task.result else {
+    let standing = task.summary.state;
+    let Some(kept) = Kept::of(&state, task, query.stream).await? else {
         return Err(Failure::not_ended(format!(
-            "task {uuid} is {}; its output can be read when it has ended",
-            task.summary.state
+            "task {uuid} is {standing}; its output can be read when it has ended, or part by part with `offset`"
         )));
     };
-    let (output, kind) = match query.stream {
-        Stream::Stdout => (result.stdout, ArtifactKind::Stdout),
-        Stream::Stderr => (result.stderr, ArtifactKind::Stderr),
-    };
-    let is_uploaded = task
-        .artifacts
-        .iter()
-        .any(|stored| stored.artifact.kind == kind);
-    let total = output.bytes;
-    let kept = kept_file(&state, &output).await;
-    let (body, is_whole) = match kept {
-        Some(file) => {
-            let chunks = file_stream::chunks(tokio::fs::File::from_std(file));
-            (Body::from_stream(chunks), !output.truncated)
-        }
-        None if is_uploaded => {
-            let (_, content) = state.coordinator().artifact_content(uuid, kind).await?;
-            (Body::from_stream(content), !output.truncated)
-        }
-        None => {
-            let is_whole = output.tail_is_whole();
-            (Body::from(output.tail), is_whole)
-        }
-    };
-    let truncated = if is_whole { "false" } else { "true" };
-    let headers = [
-        (
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        ),
-        (
-            HeaderName::from_static(TRUNCATED_HEADER),
-            HeaderValue::from_static(truncated),
-        ),
-        (
-            HeaderName::from_static(TOTAL_HEADER),
-            HeaderValue::from(total),
-        ),
-    ];
-    Ok((headers, body).into_response())
+    let mut headers = raw_bytes();
+    describe(&mut headers, &kept);
+    Ok((headers, kept.into_body(0).await?).into_response())
 }
 
-/// The file that keeps the output, when there is one and it may be read.
-async fn kept_file(state: &ApiState, output: &Output) -> Option<File> {
-    let root = state.options().output_dir.clone()?;
-    let path = output.file.clone()?;
-    let opened = tokio::task::spawn_blocking(move || open_below(&root, Path::new(&path))).await;
-    match opened.ok()? {
-        Ok(file) => Some(file),
-        Err(error) => {
-            tracing::debug!(%error, "kept output cannot be read; the tail is shown");
-            None
+/// The next part of an output.
+async fn part(state: &ApiState, uuid: Uuid, follow: Follow) -> Result<Response, Failure> {
+    let followed = state.unless_stopped(state.coordinator().follow(uuid, follow));
+    let followed = followed.await.ok_or_else(Failure::stopping)??;
+    let nothing = |progress| {
+        let headers = place(progress, follow.attempt, follow.offset);
+        Ok((headers, Body::empty()).into_response())
+    };
+    match followed {
+        Followed::Waiting => nothing(Progress::Waiting),
+        Followed::Away => nothing(Progress::Away),
+        Followed::Running(part) => {
+            let headers = place(Progress::Running, part.attempt, part.offset);
+            Ok((headers, Body::from(part.bytes)).into_response())
         }
+        Followed::Ended(task) => ended(state, *task, &follow).await,
     }
 }
 
-/// Opens a regular file below `root` and nothing else, whatever `path` says.
-fn open_below(root: &Path, path: &Path) -> io::Result<File> {
-    let relative = match path.strip_prefix(root) {
-        Ok(relative) => relative,
-        Err(_) if path.is_relative() => path,
-        Err(_) => return Err(io::ErrorKind::PermissionDenied.into()),
-    };
-    let is_plain = relative
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if !is_plain {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let directory = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(root)?;
-    // The kernel follows no link and leaves the directory on no way, also when somebody changes it meanwhile.
-    // Non-blocking, so that a pipe in the file's place cannot hold a thread.
-    let file = rustix::fs::openat2(
-        &directory,
-        relative,
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )?;
-    let file = File::from(file);
-    if file.metadata()?.is_file() {
-        Ok(file)
+/// Everything that is left of an ended task's output.
+async fn ended(state: &ApiState, task: TaskDetail, follow: &Follow) -> Result<Response, Failure> {
+    let attempt = task.summary.attempts;
+    let offset = if attempt == follow.attempt {
+        follow.offset
     } else {
-        Err(io::ErrorKind::InvalidInput.into())
-    }
+        0
+    };
+    let Some(kept) = Kept::of(state, task, follow.stream).await? else {
+        // Only tasks with a result have ended.
+        return Err(Failure::internal());
+    };
+    let rest = kept.rest(offset);
+    let mut headers = place(Progress::Ended, attempt, rest.offset);
+    describe(&mut headers, &kept);
+    Ok((headers, kept.into_body(rest.skip).await?).into_response())
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
+fn raw_bytes() -> HeaderMap {
+    let octets = HeaderValue::from_static("application/octet-stream");
+    HeaderMap::from_iter([(CONTENT_TYPE, octets)])
+}
 
-    use super::*;
+/// Headers of a part.
+fn place(progress: Progress, attempt: u32, offset: u64) -> HeaderMap {
+    let mut headers = raw_bytes();
+    let mut put = |name, value| headers.insert(HeaderName::from_static(name), value);
+    put(PROGRESS_HEADER, HeaderValue::from_static(progress.as_str()));
+    put(ATTEMPT_HEADER, HeaderValue::from(attempt));
+    put(OFFSET_HEADER, HeaderValue::from(offset));
+    headers
+}
 
-    #[test]
-    fn only_regular_files_below_the_output_directory_are_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("output");
-        std::fs::create_dir_all(root.join("a")).unwrap();
-        std::fs::write(root.join("a/kept"), "kept").unwrap();
-        std::fs::write(dir.path().join("secret"), "secret").unwrap();
-        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
-        std::os::unix::fs::symlink(dir.path(), root.join("up")).unwrap();
-
-        let mut text = String::new();
-        let mut file = open_below(&root, &root.join("a/kept")).unwrap();
-        file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "kept");
-        assert!(open_below(&root, Path::new("a/kept")).is_ok());
-        for path in [
-            root.join("link"),
-            root.join("up/secret"),
-            root.join("../secret"),
-            root.join("a/../../secret"),
-            root.join("a"),
-            dir.path().join("secret"),
-            "/etc/passwd".into(),
-            "../secret".into(),
-            "".into(),
-        ] {
-            assert!(open_below(&root, &path).is_err(), "{}", path.display());
-        }
-    }
+/// Headers about the whole output of an ended task.
+fn describe(headers: &mut HeaderMap, kept: &Kept) {
+    let truncated = if kept.is_cut() { "true" } else { "false" };
+    let mut put = |name, value| headers.insert(HeaderName::from_static(name), value);
+    put(TRUNCATED_HEADER, HeaderValue::from_static(truncated));
+    put(TOTAL_HEADER, HeaderValue::from(kept.output.bytes));
 }

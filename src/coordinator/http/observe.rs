@@ -21,10 +21,11 @@ const NO_ROUTE: &str = "none";
 /// Classes of status that a route can answer with.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Routes that park a request; their time is not how long an answer takes.
-const LONG_POLLS: [&str; 5] = [
+const LONG_POLLS: [&str; 6] = [
     "/api/v1/workers/fetch-task",
     "/api/v1/workers/control",
     "/api/v1/tasks/{uuid}/wait",
+    "/api/v1/tasks/{uuid}/logs",
     "/api/v1/suites/{uuid}/wait",
     "/api/v1/session",
 ];

@@ -22,7 +22,15 @@ use crate::protocol::{
     Verdict, WorkerTaskResp,
 };
 
+mod following;
 mod tuning;
+use following::{
+    a_part_comes_from_the_manager_that_runs_the_task,
+    a_task_that_ends_meanwhile_is_answered_from_what_is_kept,
+    a_task_that_goes_to_another_holder_is_followed_there, a_task_that_nobody_has_is_waited_for,
+    readers_that_are_gone_make_room_and_no_request,
+    without_its_manager_a_task_is_away_and_comes_back,
+};
 use tuning::{
     an_order_about_pollers_ends_with_the_managers_answer,
     an_order_that_nobody_can_carry_out_is_refused,
@@ -501,5 +509,11 @@ over_each_link!(
     an_order_about_pollers_ends_with_the_managers_answer,
     orders_about_pollers_add_up_and_last_as_long_as_the_manager,
     an_order_that_nobody_can_carry_out_is_refused,
+    a_part_comes_from_the_manager_that_runs_the_task,
+    a_task_that_ends_meanwhile_is_answered_from_what_is_kept,
+    a_task_that_goes_to_another_holder_is_followed_there,
+    without_its_manager_a_task_is_away_and_comes_back,
+    a_task_that_nobody_has_is_waited_for,
+    readers_that_are_gone_make_room_and_no_request,
     closing_the_coordinator_ends_sessions_and_waits,
 );

@@ -165,6 +165,17 @@ pub enum Unstarted {
     Reissue,
 }
 
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Nobody has it.
+    Unheld,
+    /// Somebody has it, under this lease.
+    Held(Holder, HeldLease),
+    /// It has ended.
+    Ended,
+}
+
 /// One granted task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedTask {

@@ -48,7 +48,7 @@ use super::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
     Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, Levels,
     LiveHolder, NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store,
-    StoreError, StoreReader, Submitted, TaskQuery, UploadFence,
+    StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
 };
 use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
@@ -207,6 +207,11 @@ fn no_thread(dir: &Path, source: std::io::Error) -> OpenError {
 impl StoreReader for SqliteStore {
     async fn task(&self, uuid: Uuid) -> Result<Option<TaskDetail>, StoreError> {
         self.read("show_task", move |conn| query::task(conn, uuid))
+            .await
+    }
+
+    async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError> {
+        self.read("whereabouts", move |conn| query::whereabouts(conn, uuid))
             .await
     }
 

@@ -14,6 +14,7 @@ use crate::protocol::{ReportTaskOp, Verdict};
 use world::{End, Task, World};
 
 use super::super::state::WorkerEnd;
+use super::Standing;
 
 /// The one end that the store has of a task.
 #[track_caller]
@@ -40,6 +41,29 @@ fn a_task_goes_through_one_worker_and_ends_once() {
     let ends = world.ends_of(task);
     assert_eq!((ends.len(), ends[0].attempt), (1, 1));
     assert!(world.reactor.is_empty() && world.reactor.is_committed());
+}
+
+#[test]
+fn a_lease_stands_with_its_worker_from_hand_over_to_end() {
+    let mut world = World::new(1);
+    let task = world.submit();
+    world.claims();
+    let lease = world.lease_of(task);
+    let with = |world: &World| match world.reactor.standing(lease) {
+        Standing::With(_, execution) => Some((execution.try_no.0, execution.attempt)),
+        _ => None,
+    };
+    assert_eq!(world.reactor.standing(lease), Standing::NotRunning);
+    world.settle();
+    world.starts(0);
+    assert_eq!(with(&world), Some((1, 1)));
+    world.kill(0, WorkerEnd::Signal(9));
+    world.settle();
+    world.starts(0);
+    assert_eq!(with(&world), Some((2, 2)));
+    world.finish(0, End::Completed);
+    world.settle();
+    assert_eq!(world.reactor.standing(lease), Standing::NotHere);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::super::error::ManagerError;
 use super::super::handle::{COMMANDS, ManagerHandle};
 use super::super::identity::{Identity, at, create_private_dir};
 use super::super::metrics::{Exposition, Gauges, Workers};
+use super::super::output::OutputReader;
 use super::super::reactor::{Reactor, Settings};
 use super::super::session::Session;
 use super::super::spool::{Recovered, Spool};
@@ -83,13 +84,14 @@ pub(super) async fn start(
     let run = Run {
         reactor: reactor(&config, &identity, admission, recovered),
         identity,
-        config,
         spool,
         session: Session::new(connector),
         supervisor,
         server,
         commander: Commander::new(handle.clone()),
         tuner,
+        outputs: OutputReader::new(config.slots_dir()),
+        config,
         handle,
         events,
         workers,

@@ -199,8 +199,8 @@ impl Stream {
         };
         let settled = blocking(move || settling.run(size, limit)).await?;
         output.tail = settled.tail;
-        if let Some(fresh) = settled.fresh {
-            self.file = Arc::new(fresh);
+        self.file = Arc::new(settled.fresh);
+        if settled.is_kept {
             output.file = Some(kept.to_string_lossy().into_owned());
         }
         Ok(())
@@ -216,24 +216,42 @@ struct Settling {
 
 struct Settled {
     tail: Vec<u8>,
-    /// The slot's next file, if the present one has become the kept one.
-    fresh: Option<File>,
+    /// The slot's next file.
+    fresh: File,
+    /// Whether there is a kept file.
+    is_kept: bool,
 }
 
 impl Settling {
     fn run(&self, size: u64, limit: u64) -> io::Result<Settled> {
+        let settled = self.settle(size, limit);
+        if settled.is_err() {
+            // Half an output under the name of a whole one; that it is missing is told by the error.
+            let _ = remove_if_there(&self.kept);
+        }
+        settled
+    }
+
+    fn settle(&self, size: u64, limit: u64) -> io::Result<Settled> {
+        // The name first: who follows a running task believes what the named file says, and takes its bytes to be where
+        // the task wrote them.
+        let is_moved = self.take_name()?;
         let size = match size > limit {
             true => compact::compact(&self.reopen()?, size, limit)?,
             false => size,
         };
         let tail = read_end(&self.file, size)?;
-        if size <= OUTPUT_TAIL_BYTES as u64 {
-            self.file.set_len(0)?;
-            return Ok(Settled { tail, fresh: None });
+        let is_kept = size > OUTPUT_TAIL_BYTES as u64;
+        match (is_moved, is_kept) {
+            (true, false) => remove_if_there(&self.kept)?,
+            (false, true) => self.copy()?,
+            (true, true) | (false, false) => {}
         }
-        self.keep()?;
-        let fresh = Some(fresh(&self.path)?);
-        Ok(Settled { tail, fresh })
+        Ok(Settled {
+            tail,
+            fresh: fresh(&self.path)?,
+            is_kept,
+        })
     }
 
     /// The same file without append mode, whatever its name is by now.
@@ -242,7 +260,8 @@ impl Settling {
         OpenOptions::new().read(true).write(true).open(path)
     }
 
-    fn keep(&self) -> io::Result<()> {
+    /// Moves the file to where it is kept; false when it can only be copied there, and has no name any more.
+    fn take_name(&self) -> io::Result<bool> {
         let open = self.file.metadata()?;
         // The task can reach the slot: the name may be gone, or be another file's.
         let named = std::fs::symlink_metadata(&self.path);
@@ -250,9 +269,14 @@ impl Settling {
         if same {
             match std::fs::rename(&self.path, &self.kept) {
                 Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-                renamed => return renamed,
+                renamed => return renamed.map(|()| true),
             }
         }
+        remove_if_there(&self.path)?;
+        Ok(false)
+    }
+
+    fn copy(&self) -> io::Result<()> {
         // Never write through what already has the name.
         remove_if_there(&self.kept)?;
         let mut kept = private(&self.kept)?;

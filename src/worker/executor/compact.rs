@@ -18,6 +18,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use crate::protocol::output::{Split, dropped_line};
+
 /// Least length worth a system call; smaller pieces wait for the next look.
 const WORTH_PUNCHING: u64 = 64 << 10;
 const CHUNK: usize = 128 << 10;
@@ -34,7 +36,7 @@ pub(super) enum Punching {
 /// The part of a growing file of `size` bytes that is not needed any more, `punched` bytes of it being gone already.
 /// Empty when there is too little of it.
 pub(super) fn droppable(size: u64, punched: u64, limit: u64) -> Range<u64> {
-    let (head, tail) = (limit / 2, limit - limit / 2);
+    let Split { head, tail } = Split::of(limit);
     let range = punched.max(head)..size.saturating_sub(tail);
     if range.end < range.start + WORTH_PUNCHING {
         return range.start..range.start;
@@ -57,11 +59,11 @@ pub(super) fn punch(file: &File, range: &Range<u64>) -> io::Result<Punching> {
 /// A limit too small for the marker line still gets one, because a cut that is not seen is worse than some bytes
 /// more. The file must not be open in append mode here.
 pub(super) fn compact(file: &File, size: u64, limit: u64) -> io::Result<u64> {
-    let head = limit / 2;
+    let Split { head, tail } = Split::of(limit);
     // The number in the marker depends on the length of the tail, which depends on the length of the marker: room is
     // made for the longest it can be.
     let longest = marker(file, head, size)?.len() as u64;
-    let tail = (limit - head).saturating_sub(longest);
+    let tail = tail.saturating_sub(longest);
     let line = marker(file, head, size - head - tail)?;
     file.write_all_at(line.as_bytes(), head)?;
     let end = head + line.len() as u64;
@@ -76,7 +78,7 @@ fn marker(file: &File, head: u64, dropped: u64) -> io::Result<String> {
         file.read_exact_at(&mut last, at)?;
     }
     let lead = if last == *b"\n" { "" } else { "\n" };
-    Ok(format!("{lead}[mitosis: {dropped} bytes dropped]\n"))
+    Ok(format!("{lead}{}", dropped_line(dropped)))
 }
 
 /// Copies `len` bytes from `from` to `to`, which is not after `from`; the ranges may overlap.

@@ -61,6 +61,26 @@ impl<'s> Running<'s> {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
+    /// Where its standard output goes.
+    pub(crate) fn stdout_path(&self) -> PathBuf {
+        self.stdout.clone()
+    }
+
+    /// Waits until it has said something on standard error.
+    #[track_caller]
+    pub(crate) fn until_says(&mut self, words: &str) {
+        let stderr = self.stderr.clone();
+        self.until(&format!("`{words}` to be said"), || {
+            let said = fs::read(&stderr).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            if said.contains(words) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         processes::send(self.pid(), signal);
     }

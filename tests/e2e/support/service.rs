@@ -111,10 +111,16 @@ impl<'s> Service<'s> {
     /// Calls a client command that finds the service through its state directory.
     #[track_caller]
     pub(crate) fn client(&self, args: &[&str]) -> Finished {
+        self.begin(args).finish()
+    }
+
+    /// The same for a command that takes its time.
+    #[track_caller]
+    pub(crate) fn begin(&self, args: &[&str]) -> Running<'s> {
         let (command, rest) = args.split_first().expect("a sub-command");
         let mut call = vec![*command, "--state-dir", self.dir()];
         call.extend(rest);
-        self.sandbox.run(call)
+        self.sandbox.start(call)
     }
 
     fn dir(&self) -> &str {

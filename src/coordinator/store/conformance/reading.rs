@@ -1,7 +1,7 @@
 //! Lists and counts.
 
 use super::*;
-use crate::coordinator::store::TaskQuery;
+use crate::coordinator::store::{TaskQuery, Whereabouts};
 
 pub(in super::super) async fn lists_are_filtered_and_go_on_after_a_cursor(backend: &dyn Backend) {
     let bench = Bench::new(backend).await;
@@ -55,6 +55,27 @@ pub(in super::super) async fn lists_are_filtered_and_go_on_after_a_cursor(backen
         bench.store.tasks(unknown).await,
         Err(StoreError::NotFound { .. })
     ));
+}
+
+pub(in super::super) async fn a_task_is_where_it_is(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let task = bench.submit_n(1).await[0];
+    let at = async || bench.store.whereabouts(task.uuid).await.unwrap();
+    assert_eq!(at().await, Some(Whereabouts::Unheld));
+    let manager = bench.manager(1).await;
+    let claimed = bench.claim_one(manager).await;
+    let holder = manager_named(1);
+    let here = Some(Whereabouts::Held(holder, held(&claimed)));
+    assert_eq!(at().await, here);
+    bench.report(manager, &claimed, started()).await;
+    assert_eq!(at().await, here);
+    bench.report(manager, &claimed, released()).await;
+    assert_eq!(at().await, Some(Whereabouts::Unheld));
+    let again = bench.claim_one(manager).await;
+    assert_eq!(at().await, Some(Whereabouts::Held(holder, held(&again))));
+    bench.report(manager, &again, exited(7)).await;
+    assert_eq!(at().await, Some(Whereabouts::Ended));
+    assert_eq!(bench.store.whereabouts(Uuid::nil()).await.unwrap(), None);
 }
 
 pub(in super::super) async fn counts_follow_every_change(backend: &dyn Backend) {

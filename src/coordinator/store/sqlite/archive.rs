@@ -13,7 +13,7 @@ use super::db::Reader;
 use super::thread::StoreThread;
 use super::{FILE_NAME, levels, no_thread, query, schema};
 use crate::coordinator::store::{
-    ArtifactRecord, Counts, Levels, OpenError, StoreError, StoreReader, TaskQuery,
+    ArtifactRecord, Counts, Levels, OpenError, StoreError, StoreReader, TaskQuery, Whereabouts,
 };
 use crate::protocol::api::{SuiteSummary, TaskDetail, TaskSummary};
 
@@ -67,6 +67,11 @@ impl SqliteArchive {
 impl StoreReader for SqliteArchive {
     async fn task(&self, uuid: Uuid) -> Result<Option<TaskDetail>, StoreError> {
         self.read("show_task", move |conn| query::task(conn, uuid))
+            .await
+    }
+
+    async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError> {
+        self.read("whereabouts", move |conn| query::whereabouts(conn, uuid))
             .await
     }
 

@@ -12,12 +12,13 @@ use super::results;
 use super::rows::{from_json, outcome, reason, state, state_number, uuid};
 use crate::coordinator::store::{
     ArtifactRecord, Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, LiveHolder, StoreError, TaskQuery,
+    HolderSession, LiveHolder, StoreError, TaskQuery, Whereabouts,
 };
 use crate::protocol::api::{
     AttemptRecord, SuiteSummary, TaskDetail, TaskEnd, TaskSummary, UpstreamRecord,
 };
-use crate::protocol::ids::{Lease, Try};
+use crate::protocol::ids::{Lease, TaskRef, Try};
+use crate::protocol::session::HeldLease;
 use crate::protocol::{CancelOrder, TaskSpec, TaskState};
 
 /// Longest command shown in a list, in characters.
@@ -123,6 +124,32 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
         summary,
     };
     Ok(Some(detail))
+}
+
+pub(super) fn whereabouts(
+    conn: &Connection,
+    wanted: Uuid,
+) -> Result<Option<Whereabouts>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT t.id, t.state, t.lease, h.kind, h.uuid FROM tasks t LEFT JOIN holders h ON h.id = t.holder
+         WHERE t.uuid = ?1",
+    )?;
+    let mut rows = statement.query([wanted.into_bytes()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    if state(row, 1)?.is_terminal() {
+        return Ok(Some(Whereabouts::Ended));
+    }
+    let task = TaskRef {
+        id: row.get(0)?,
+        uuid: wanted,
+    };
+    let lease = lease(row, 2)?;
+    Ok(Some(match holder(row, 3)? {
+        Some(holder) => Whereabouts::Held(holder, HeldLease { task, lease }),
+        None => Whereabouts::Unheld,
+    }))
 }
 
 fn upstream(conn: &Connection, task: i64) -> Result<Vec<UpstreamRecord>, StoreError> {

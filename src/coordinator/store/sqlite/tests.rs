@@ -116,6 +116,7 @@ conformance_tests! {
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
         counts_follow_every_change,
+        a_task_is_where_it_is,
         a_task_shows_who_has_it_and_how_it_ended,
     },
 }

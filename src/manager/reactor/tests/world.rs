@@ -169,6 +169,14 @@ impl World {
         self.may_claim = false;
     }
 
+    /// The newest lease of a task.
+    pub(super) fn lease_of(&self, task: Task) -> LeaseKey {
+        LeaseKey {
+            task_id: task,
+            lease: self.tasks[&task].lease.unwrap(),
+        }
+    }
+
     pub(super) fn ends_of(&self, task: Task) -> Vec<Commit> {
         let ends = self.tasks[&task].ends.iter();
         ends.filter(|commit| commit.report.op.result().is_some())

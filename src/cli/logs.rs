@@ -1,0 +1,262 @@
+//! `logs`: what a task wrote, or writes.
+//!
+//! Arguments and exit code here; reading part by part is [`reader`]'s, writing [`printer`]'s. They are joined by one
+//! bounded channel, so that a reader of this command's output that stops holds up this command and nobody else.
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::failure::{Failure, OrFail};
+use super::global::GlobalArgs;
+use super::ids::TaskName;
+use super::output;
+use super::reach::{Act, Reach, ReachArgs};
+use super::show;
+use crate::exit_code::Exit;
+use crate::protocol::api::TaskDetail;
+use crate::protocol::{LogStream, TaskState};
+use crate::run::output::Stream;
+use printer::Printer;
+use reader::{Reader, Stop};
+
+mod printer;
+mod reader;
+
+/// Which streams to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Streams {
+    /// Standard output on stdout and standard error on stderr.
+    #[default]
+    Both,
+    /// Standard output alone, on stdout.
+    Stdout,
+    /// Standard error alone, on stdout.
+    Stderr,
+}
+
+impl Streams {
+    fn each(self) -> &'static [LogStream] {
+        match self {
+            Self::Both => &[LogStream::Stdout, LogStream::Stderr],
+            Self::Stdout => &[LogStream::Stdout],
+            Self::Stderr => &[LogStream::Stderr],
+        }
+    }
+}
+
+const LOGS_HELP: &str = "\
+The output is written as it is, byte by byte, whatever the machine the task runs on. Of a task that runs, without -f: what it
+has written so far. Where a task wrote more than its capture limit, a line says how many bytes were dropped.
+
+With -f: waits for the task if it has not begun, follows it through all its attempts and ends with it. Exit code: 0 when
+it completed, 1 when it failed or was cancelled, 130 after Ctrl-C, which does nothing to the task.
+
+Examples:
+  mitosis logs 42
+  mitosis logs -f 42
+  mitosis logs 42 --stream stderr | less";
+
+/// Write what a task wrote, byte by byte; with -f, what it writes.
+#[derive(Debug, Args)]
+#[command(after_help = LOGS_HELP)]
+pub(super) struct LogsArgs {
+    /// The task: its uuid, the beginning of it, or its number.
+    #[arg(value_name = "ID")]
+    task: TaskName,
+    /// Go on until the task has ended; the exit code says how.
+    #[arg(short, long)]
+    follow: bool,
+    /// Which streams.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+    stream: Streams,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+impl LogsArgs {
+    pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
+        let reach = Reach::to_read(&self.reach).await?;
+        let written = match &reach {
+            Reach::Service(service) => self.interruptible(service, global).await,
+            Reach::Store(_) => self.stored(&reach).await,
+        };
+        reach.close().await;
+        written
+    }
+
+    /// From a store that nobody serves, where nothing runs.
+    async fn stored(&self, reach: &Reach) -> Result<Exit, Failure> {
+        let task = reach.named_task(&self.task).await?;
+        let uuid = task.summary.uuid;
+        if task.result.is_none() && self.follow {
+            let state = task.summary.state;
+            return Err(Failure::usage(anyhow!(
+                "task {uuid} is {state} and no coordinator serves it; start one with `mitosis up` on its state directory"
+            )));
+        }
+        for stream in self.stream.each() {
+            let kept = match stream {
+                LogStream::Stdout => Stream::Out,
+                LogStream::Stderr => Stream::Err,
+            };
+            let bytes = reach.log(uuid, kept).await?;
+            if self.goes_to_stderr(*stream) {
+                output::stderr_bytes(&bytes);
+            } else {
+                output::bytes(&bytes)?;
+            }
+        }
+        Ok(self.exit(&task))
+    }
+
+    async fn interruptible(&self, service: &Act, global: &GlobalArgs) -> Result<Exit, Failure> {
+        tokio::select! {
+            biased;
+            interrupted = tokio::signal::ctrl_c() => interrupted.or_system().map(|()| Exit::Interrupted),
+            written = self.served(service, global) => written,
+        }
+    }
+
+    async fn served(&self, service: &Act, global: &GlobalArgs) -> Result<Exit, Failure> {
+        let uuid = service.resolve(&self.task).await?;
+        let (printer, said_tx) = Printer::start(self.stream == Streams::Stderr, global.quiet == 0)?;
+        let readers = self.stream.each().iter().map(|stream| {
+            let reader = Reader::new(service.client().clone(), uuid, *stream, said_tx.clone());
+            if self.follow {
+                reader.following()
+            } else {
+                reader
+            }
+        });
+        let read = if self.follow {
+            futures_util::future::try_join_all(readers.map(Reader::run))
+                .await
+                .map(drop)
+        } else {
+            one_after_the_other(readers).await
+        };
+        drop(said_tx);
+        match (printer.finish().await?, read) {
+            // Whoever read this output has seen enough of it.
+            (false, _) | (_, Err(Stop::NobodyReads)) => return Ok(Exit::Ok),
+            (true, Err(Stop::Failed(failure))) => return Err(failure),
+            (true, Ok(())) => {}
+        }
+        if !self.follow {
+            return Ok(Exit::Ok);
+        }
+        let task = service.task(uuid).await?;
+        if global.quiet == 0
+            && let Some(words) = end_in_words(&task)
+        {
+            output::note(&words);
+        }
+        Ok(self.exit(&task))
+    }
+
+    fn goes_to_stderr(&self, stream: LogStream) -> bool {
+        self.stream == Streams::Both && stream == LogStream::Stderr
+    }
+
+    /// Who only looks is done; who followed hears how it ended.
+    fn exit(&self, task: &TaskDetail) -> Exit {
+        if !self.follow || task.summary.state == TaskState::Completed {
+            Exit::Ok
+        } else {
+            Exit::TaskFailed
+        }
+    }
+}
+
+async fn one_after_the_other(readers: impl Iterator<Item = Reader>) -> Result<(), Stop> {
+    for reader in readers {
+        reader.run().await?;
+    }
+    Ok(())
+}
+
+/// Why a task that was followed did not complete.
+fn end_in_words(task: &TaskDetail) -> Option<String> {
+    let summary = &task.summary;
+    let result = task.result.as_ref()?;
+    if summary.state == TaskState::Completed {
+        return None;
+    }
+    let (uuid, state, end) = (summary.uuid, summary.state, show::end(result));
+    let begun = if result.started_at_us.is_none() && summary.attempts == 0 {
+        " without being run"
+    } else {
+        ""
+    };
+    let message = result
+        .message
+        .as_ref()
+        .map(|message| format!("; {message}"));
+    Some(format!(
+        "mitosis: task {uuid} {state}{begun} ({end}{})",
+        message.unwrap_or_default()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::api::TaskSummary;
+    use crate::protocol::report::Reason;
+    use crate::protocol::{TaskResult, TaskSpec};
+    use uuid::Uuid;
+
+    fn ended(state: TaskState, attempts: u32, result: TaskResult) -> TaskDetail {
+        TaskDetail {
+            summary: TaskSummary {
+                id: 7,
+                uuid: Uuid::nil(),
+                suite: Uuid::nil(),
+                state,
+                reason: None,
+                exit_code: None,
+                attempts,
+                priority: 0,
+                command: String::new(),
+                accepted_at_us: 0,
+                started_at_us: None,
+                finished_at_us: None,
+                waits_for: 0,
+                due_at_us: None,
+                retry_of: None,
+                follow_up_of: None,
+            },
+            spec: TaskSpec::argv(["x"]),
+            key: None,
+            lease: None,
+            holder: None,
+            claimed_at_us: None,
+            cancel_requested: false,
+            result: Some(result),
+            history: Vec::new(),
+            upstream: Vec::new(),
+            artifacts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_unless_it_is_the_good_one() {
+        let good = TaskResult {
+            exit_code: Some(0),
+            message: None,
+            started_at_us: Some(1),
+            ..TaskResult::not_started(Reason::Exit, "", 2)
+        };
+        let bad = TaskResult {
+            exit_code: Some(3),
+            ..good.clone()
+        };
+        assert_eq!(end_in_words(&ended(TaskState::Completed, 1, good)), None);
+        let words = end_in_words(&ended(TaskState::Failed, 1, bad)).unwrap();
+        assert!(words.ends_with("failed (exit, exit code 3)"), "{words}");
+        let never = TaskResult::not_started(Reason::UpstreamFailed, "task x failed", 2);
+        let words = end_in_words(&ended(TaskState::Failed, 0, never)).unwrap();
+        let expected = "failed without being run (upstream_failed; task x failed)";
+        assert!(words.ends_with(expected), "{words}");
+    }
+}
