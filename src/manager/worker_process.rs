@@ -23,6 +23,7 @@ use mitosis_bridge::status::StatusView;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::process::groups::GroupHome;
 use crate::process::{
     self, Child, ExitInfo, MARK, Pid, ProcessGroup, Signal, SpawnSpec, kill_adopted, kill_tree,
 };
@@ -86,6 +87,7 @@ struct Shared {
     exec: ExecDefaults,
     environment: Vec<CString>,
     program: Program,
+    groups: GroupHome,
 }
 
 impl Launcher {
@@ -96,7 +98,7 @@ impl Launcher {
     pub(super) fn new(
         config: &ManagerConfig,
         manager: Uuid,
-        instance: String,
+        (instance, groups): (String, GroupHome),
         server: ServerHandle,
         notes_tx: mpsc::Sender<WorkerNote>,
     ) -> Result<Self, ManagerError> {
@@ -111,6 +113,7 @@ impl Launcher {
                 output_dir: config.output_dir(),
                 exec: config.exec.clone(),
                 program,
+                groups,
             }),
             server,
             notes_tx,
@@ -132,6 +135,7 @@ impl Launcher {
             tracing::error!(worker = %local_id, %error, "a worker process cannot be watched; it is ended");
         }
         let exit = self.bury(&mut child, incarnation, &status).await;
+        self.shared.groups.clear(&local_id.to_string());
         self.note(WorkerNote::Gone {
             local_id,
             incarnation,
@@ -199,6 +203,7 @@ impl Launcher {
             env: shared.exec.env,
             cwd: shared.exec.cwd.clone(),
             kept_output: shared.exec.kept_output,
+            groups: shared.groups.places().clone(),
             control,
         };
         Bytes::from(encode(&setup))

@@ -15,6 +15,7 @@ mod ends;
 mod files;
 mod heavy;
 mod input;
+mod limits;
 mod matrix;
 mod metrics;
 mod packages;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::comm::link::Connector;
 use crate::process;
+use crate::process::groups::GroupHome;
 use crate::telemetry::exposition::{self, Source};
 use crate::telemetry::process::watch_storage;
 
@@ -39,7 +40,8 @@ pub(super) async fn start(
     config.validate()?;
     process::set_child_subreaper().map_err(ManagerError::Leftovers)?;
     watch_storage("manager", config.state_dir.clone());
-    let (config, identity, spool, recovered) = on_blocking_thread(move || prepare(config)).await?;
+    let (config, identity, groups, spool, recovered) =
+        on_blocking_thread(move || prepare(config)).await?;
     let admission = Admission::new(&config);
     let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
     let server_config = ServerConfig {
@@ -60,7 +62,7 @@ pub(super) async fn start(
     let launcher = Launcher::new(
         &config,
         identity.manager,
-        identity.instance(),
+        (identity.instance(), groups),
         handle.clone(),
         notes_tx,
     )?;
@@ -123,7 +125,7 @@ async fn on_blocking_thread<T: Send + 'static>(
 /// Locks, ends what an earlier life left running, and only then touches what that was writing.
 fn prepare(
     config: ManagerConfig,
-) -> Result<(ManagerConfig, Identity, Spool, Recovered), ManagerError> {
+) -> Result<(ManagerConfig, Identity, GroupHome, Spool, Recovered), ManagerError> {
     let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
     let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
     if killed > 0 {
@@ -132,6 +134,7 @@ fn prepare(
             "processes of an earlier life were still running and are killed"
         );
     }
+    let groups = GroupHome::claim(&config.state_dir, &identity.instance());
     mitosis_bridge::limits::ensure_limits(config.workers).map_err(bridge_error)?;
     wipe(&config.slots_dir())?;
     for dir in [config.slots_dir(), config.logs_dir(), config.output_dir()] {
@@ -144,7 +147,7 @@ fn prepare(
             "the end of the spool was torn by a crash and is dropped; its reports were never acknowledged"
         );
     }
-    Ok((config, identity, spool, recovered))
+    Ok((config, identity, groups, spool, recovered))
 }
 
 fn wipe(dir: &Path) -> Result<(), ManagerError> {

@@ -12,14 +12,18 @@ use super::capture::{Capture, Plan};
 use super::directories::Directories;
 use super::environment::Environment;
 use super::files::Files;
+use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
 use super::{ExecConfig, ExecError, now_us, stdin};
+use crate::process::groups::TaskGroup;
+use crate::process::limited::Entry;
 use crate::process::{
     self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, resolve_program, spawn,
 };
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::CwdPolicy;
+use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
 use crate::worker::files::Outgoing;
@@ -39,6 +43,7 @@ pub struct Executor {
     pub(super) capture: Capture,
     pub(super) directories: Directories,
     pub(super) files: Files,
+    group_place: GroupPlace,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
@@ -56,6 +61,7 @@ pub struct Prepared {
     stdin: Option<OwnedFd>,
     plan: Plan,
     limits: Limits,
+    usage: UsageLimits,
 }
 
 impl Executor {
@@ -77,6 +83,7 @@ impl Executor {
             capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
             environment: Environment::new(config, &directories, std::env::vars_os())?,
             files: Files::new(config, Outgoing::new(directories.outgoing())),
+            group_place: GroupPlace::new(config),
             directories,
             default_cwd,
             unfinished: false,
@@ -126,31 +133,42 @@ impl Executor {
                 time_limit: task.spec.timeout.map(|limit| limit.0),
                 grace: task.spec.grace(),
             },
+            usage: task.spec.limits.clone(),
         })
     }
 
-    /// Starts a prepared task. The calling thread is suspended until the program is executed.
+    /// Starts a prepared task. The calling thread is suspended until the program is executed; one with limits is waited
+    /// for without that.
     ///
     /// # Errors
     /// The result of a task that cannot be started, which says what to do about it.
     pub async fn start(&mut self, prepared: Prepared) -> Result<Running<'_>, Box<TaskResult>> {
         let (plan, limits) = (prepared.plan.clone(), prepared.limits);
-        let spawned = self.spawn(prepared).await;
+        let usage = prepared.usage.clone();
+        let group = self.group_place.group_for(&usage);
+        let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
+        let spawned = self.spawn(prepared, group.as_ref()).await;
         let child = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
         self.unfinished = true;
         Ok(Running {
             executor: self,
             child,
+            group,
             plan,
             limits,
+            usage,
             lifecycle: Lifecycle::new(started, limits),
             started,
             started_at_us,
         })
     }
 
-    async fn spawn(&mut self, prepared: Prepared) -> Result<Child, SpawnError> {
+    async fn spawn(
+        &mut self,
+        prepared: Prepared,
+        group: Option<&TaskGroup>,
+    ) -> Result<Child, SpawnError> {
         let (stdout, stderr) = self.capture.descriptors(prepared.plan.streams);
         let spec = SpawnSpec {
             program: prepared.program,
@@ -166,6 +184,7 @@ impl Executor {
             inherit: Vec::new(),
             process_group: ProcessGroup::New,
         };
+        let (mut spec, entry) = limits::apply(spec, &prepared.usage, group)?;
         let mut pauses = RETRY_PAUSES.into_iter();
         let spawned = loop {
             match (spawn(&spec), pauses.next()) {
@@ -176,8 +195,13 @@ impl Executor {
                 (spawned, _) => break spawned,
             }
         };
-        self.environment.give_back(spec.env);
-        spawned
+        self.environment.give_back(std::mem::take(&mut spec.env));
+        // Closes this side of what the wrapper answers through.
+        drop(spec);
+        match entry {
+            Some(entry) => enter(spawned?, entry).await,
+            None => spawned,
+        }
     }
 
     /// Brings the slot into the state in which a task may find it.
@@ -193,6 +217,16 @@ impl Executor {
         }
         self.directories.clean().await.map_err(failed)
     }
+}
+
+/// Waits for a wrapper to become its program.
+async fn enter(mut child: Child, entry: Entry) -> Result<Child, SpawnError> {
+    if let Err(error) = entry.entered().await {
+        // Nothing ran: there is no status that anybody would want.
+        let _ = child.wait().await;
+        return Err(error);
+    }
+    Ok(child)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ExecError> {

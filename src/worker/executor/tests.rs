@@ -44,6 +44,7 @@ impl Slot {
             worker_id: "manager/7".to_owned(),
             coordinator_url: None,
             kept_output: KeptOutput::Stays,
+            groups: TaskGroups::default(),
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();
