@@ -32,6 +32,7 @@ fn main() {
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
         groups: mitosis::protocol::limits::TaskGroups::default(),
+        begun: Some(dir.path().join("begun")),
     };
     let mut executor = Executor::new(&config).expect("an executor");
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

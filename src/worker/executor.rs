@@ -42,6 +42,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::comm::begun;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
 use crate::protocol::limits::TaskGroups;
 
@@ -70,6 +71,8 @@ pub struct ExecConfig {
     pub kept_output: KeptOutput,
     /// Where control groups of tasks are made.
     pub groups: TaskGroups,
+    /// Where executions are noted before they begin; `None` where their report is waited for.
+    pub begun: Option<PathBuf>,
 }
 
 impl ExecConfig {
@@ -87,6 +90,7 @@ impl ExecConfig {
             coordinator_url: None,
             kept_output: setup.kept_output,
             groups: setup.groups.clone(),
+            begun: Some(setup.slot_dir.join(begun::FILE)),
         }
     }
 }

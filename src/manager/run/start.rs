@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mitosis_bridge::{Gate, Server, ServerConfig, TransportRoot};
 use tokio::sync::{mpsc, watch};
 
+use crate::comm::begun::{self, Begun};
 use crate::comm::link::Connector;
 use crate::process;
 use crate::process::groups::GroupHome;
@@ -136,11 +137,13 @@ fn prepare(
     }
     let groups = GroupHome::claim(&config.state_dir, &identity.instance());
     mitosis_bridge::limits::ensure_limits(config.workers).map_err(bridge_error)?;
+    let begun = begun_in(&config.slots_dir());
+    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability, begun)?;
+    // Not before what lies in the slots is known to the spool.
     wipe(&config.slots_dir())?;
     for dir in [config.slots_dir(), config.logs_dir(), config.output_dir()] {
         create_private_dir(&dir).map_err(at("create", &dir))?;
     }
-    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability)?;
     if recovered.dropped_bytes > 0 {
         tracing::warn!(
             bytes = recovered.dropped_bytes,
@@ -148,6 +151,19 @@ fn prepare(
         );
     }
     Ok((config, identity, groups, spool, recovered))
+}
+
+/// What workers of an earlier life noted before each start; nothing when that life ended in order.
+fn begun_in(slots: &Path) -> Vec<Begun> {
+    let dirs = fs::read_dir(slots).into_iter().flatten().flatten();
+    let read = dirs.map(|dir| {
+        let path = dir.path().join(begun::FILE);
+        begun::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "what a worker had begun cannot be read");
+            Vec::new()
+        })
+    });
+    read.flatten().collect()
 }
 
 fn wipe(dir: &Path) -> Result<(), ManagerError> {

@@ -86,6 +86,7 @@ impl Slot {
             coordinator_url: Some(coordinator_url.to_owned()),
             kept_output: KeptOutput::Uploaded,
             groups: self.groups.places().clone(),
+            begun: None,
         }
     }
 }

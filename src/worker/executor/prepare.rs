@@ -16,6 +16,7 @@ use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
 use super::{ExecConfig, ExecError, now_us, stdin};
+use crate::comm::begun::{Begun, Notes};
 use crate::process::groups::TaskGroup;
 use crate::process::limited::Entry;
 use crate::process::{
@@ -44,6 +45,7 @@ pub struct Executor {
     pub(super) directories: Directories,
     pub(super) files: Files,
     group_place: GroupPlace,
+    notes: Option<Notes>,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
@@ -62,6 +64,7 @@ pub struct Prepared {
     plan: Plan,
     limits: Limits,
     usage: UsageLimits,
+    begun: Begun,
 }
 
 impl Executor {
@@ -79,7 +82,15 @@ impl Executor {
             CwdPolicy::Fixed(cwd) => absolute(cwd)?,
             CwdPolicy::TaskDir => directories.exec().to_owned(),
         };
+        let notes = config.begun.as_deref().map(|path| {
+            Notes::open(path).map_err(|source| ExecError::Path {
+                operation: "open",
+                path: path.to_owned(),
+                source,
+            })
+        });
         Ok(Self {
+            notes: notes.transpose()?,
             capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
             environment: Environment::new(config, &directories, std::env::vars_os())?,
             files: Files::new(config, Outgoing::new(directories.outgoing())),
@@ -134,6 +145,7 @@ impl Executor {
                 grace: task.spec.grace(),
             },
             usage: task.spec.limits.clone(),
+            begun: Begun::of(task, 0),
         })
     }
 
@@ -147,6 +159,7 @@ impl Executor {
         let usage = prepared.usage.clone();
         let group = self.group_place.group_for(&usage);
         let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
+        self.note(prepared.begun);
         let spawned = self.spawn(prepared, group.as_ref()).await;
         let child = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
@@ -162,6 +175,15 @@ impl Executor {
             started,
             started_at_us,
         })
+    }
+
+    /// From here on this counts as an execution, whoever dies.
+    fn note(&mut self, begun: Begun) {
+        let Some(notes) = &mut self.notes else { return };
+        let at_us = now_us();
+        if let Err(error) = notes.note(&Begun { at_us, ..begun }) {
+            tracing::warn!(%error, "the beginning of a task cannot be noted; a death now may hide it");
+        }
     }
 
     async fn spawn(

@@ -45,6 +45,7 @@ impl Slot {
             coordinator_url: None,
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
+            begun: None,
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();

@@ -26,6 +26,7 @@ fn environment(
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
         groups: TaskGroups::default(),
+        begun: None,
     };
     let directories = Directories::create(dir.path()).unwrap();
     let variables = variables

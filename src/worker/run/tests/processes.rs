@@ -23,6 +23,7 @@ fn runner(dir: &Path) -> ExecutorRunner {
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
         groups: TaskGroups::default(),
+        begun: None,
     };
     ExecutorRunner::new(Executor::new(&config).unwrap())
 }
