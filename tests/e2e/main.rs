@@ -6,10 +6,12 @@
 
 mod support;
 
+mod bad_tasks;
 mod bench;
 mod cancel;
 mod chains;
 mod crash;
+mod daemons;
 mod dashboards;
 mod ends;
 mod files;
