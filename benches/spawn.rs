@@ -31,6 +31,8 @@ fn main() {
         worker_id: "bench".to_owned(),
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
+        groups: mitosis::protocol::limits::TaskGroups::default(),
+        begun: Some(dir.path().join("begun")),
     };
     let mut executor = Executor::new(&config).expect("an executor");
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mitosis::cli::main().into()
+    let ended = mitosis::process::limited::become_if_asked(std::env::args_os());
+    ended.unwrap_or_else(|| mitosis::cli::main().into())
 }

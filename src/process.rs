@@ -16,6 +16,8 @@
 mod activity;
 mod child;
 mod error;
+pub mod groups;
+pub mod limited;
 mod marked;
 mod register;
 mod resolve;

@@ -11,6 +11,7 @@ pub mod control;
 pub mod frame;
 pub mod ids;
 pub mod input;
+pub mod limits;
 pub mod output;
 pub mod report;
 pub mod session;

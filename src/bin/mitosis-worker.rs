@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mitosis::worker::main(std::env::args_os()).into()
+    let ended = mitosis::process::limited::become_if_asked(std::env::args_os());
+    ended.unwrap_or_else(|| mitosis::worker::main(std::env::args_os()).into())
 }

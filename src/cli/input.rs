@@ -12,6 +12,7 @@ use super::failure::{Failure, OrFail};
 use super::output;
 use crate::exit_code::Exit;
 use crate::protocol::HumanDuration;
+use crate::protocol::limits::{ByteSize, Limits};
 use crate::run::arguments::CommandLine;
 use crate::run::array::Array;
 use crate::run::input::{Format, InputError, InputTask, Source, stdin_is_given};
@@ -163,6 +164,15 @@ pub(super) struct SpecArgs {
     /// Run a failed task up to N times more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     retries: Option<u32>,
+    /// Kill a task whose processes together need more memory, unless it says otherwise itself (e.g. 512MiB, 2GiB).
+    #[arg(long, value_name = "SIZE")]
+    limit_memory: Option<ByteSize>,
+    /// Longest file that a task may write, its captured output included, unless it says otherwise itself.
+    #[arg(long, value_name = "SIZE")]
+    limit_file_size: Option<ByteSize>,
+    /// Descriptors that each process of a task may have open, unless it says otherwise itself.
+    #[arg(long, value_name = "N")]
+    limit_open_files: Option<u64>,
 }
 
 impl SpecArgs {
@@ -172,6 +182,11 @@ impl SpecArgs {
             timeout: self.timeout,
             grace: self.grace,
             max_attempts: self.retries.map(|retries| retries + 1),
+            limits: Limits {
+                memory_bytes: self.limit_memory.map(|size| size.0),
+                file_size_bytes: self.limit_file_size.map(|size| size.0),
+                open_files: self.limit_open_files,
+            },
         }
     }
 }

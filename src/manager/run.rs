@@ -5,6 +5,7 @@
 //! recovery of the spool, the bridge), then hands all parts to the loop. The loop never waits for a part: orders to the
 //! bridge, the spool and the session are queued, their answers come back as events.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use mitosis_bridge::{Gate, ReplyToken, Server, ServerEvent, ServerEvents, ServerHandle};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::comm::begun;
 use crate::comm::link::Connector;
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
@@ -581,6 +583,11 @@ impl Run {
     async fn leave(self) {
         self.server.close(BRIDGE_CLOSE).await;
         self.spool.close().await;
+        if self.reactor.is_empty() {
+            let slots = self.config.slots_dir();
+            // Only a panic could be told, and the next start does without these files being gone.
+            let _ = tokio::task::spawn_blocking(move || forget_notes(&slots)).await;
+        }
         self.gauges.set_connected(false);
     }
 
@@ -607,6 +614,14 @@ impl Run {
             commit: counts.commit,
             poller: Some(self.handle.stats()),
         }
+    }
+}
+
+/// Every execution is in the spool by its end; notes of its beginning would only be asked about at the next start.
+fn forget_notes(slots: &Path) {
+    for slot in std::fs::read_dir(slots).into_iter().flatten().flatten() {
+        // A slot without notes is fine.
+        let _ = std::fs::remove_file(slot.path().join(begun::FILE));
     }
 }
 

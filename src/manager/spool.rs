@@ -18,6 +18,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use crate::comm::begun::Begun;
+
 use super::config::Durability;
 use super::error::ManagerError;
 use super::identity::{at, create_private_dir};
@@ -27,6 +29,7 @@ mod record;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod unreported;
 
 pub(crate) use record::Record;
 pub(crate) use recovery::Recovered;
@@ -55,17 +58,19 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Recovers the log in `dir` and starts the thread.
+    /// Recovers the log in `dir` and starts the thread. What `notes` of workers tell beyond it is in the log afterwards, so
+    /// they may go.
     ///
     /// # Errors
     /// When the directory or the log cannot be used.
     pub(crate) fn open(
         dir: &Path,
         durability: Durability,
+        notes: Vec<Begun>,
     ) -> Result<(Self, Recovered), ManagerError> {
         create_private_dir(dir).map_err(at("create", dir))?;
         let (log, recovered) =
-            log::Log::open(dir, durability).map_err(at("read the spool in", dir))?;
+            log::Log::open(dir, durability, notes).map_err(at("read the spool in", dir))?;
         let progress = Progress {
             written: recovered.next_ticket - 1,
             bytes: log.bytes(),

@@ -23,11 +23,13 @@ use mitosis_bridge::status::StatusView;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::comm::begun;
+use crate::process::groups::GroupHome;
 use crate::process::{
     self, Child, ExitInfo, MARK, Pid, ProcessGroup, Signal, SpawnSpec, kill_adopted, kill_tree,
 };
 use crate::protocol::frame::{WorkerSetup, encode};
-use crate::protocol::{ControlState, Incarnation, Lease, LocalId, Try};
+use crate::protocol::{ControlState, Incarnation, LocalId, Try};
 
 use super::config::{ExecDefaults, ManagerConfig, WorkerProgram};
 use super::error::ManagerError;
@@ -62,7 +64,8 @@ pub(super) enum WorkerNote {
         incarnation: Incarnation,
         /// `None` when the kernel would not say.
         exit: Option<ExitInfo>,
-        begun: Option<(LeaseKey, Try)>,
+        /// Hand-overs that its slot's workers began to execute, as they noted before each start.
+        begun: Vec<(LeaseKey, Try)>,
         log_tail: String,
     },
 }
@@ -86,6 +89,7 @@ struct Shared {
     exec: ExecDefaults,
     environment: Vec<CString>,
     program: Program,
+    groups: GroupHome,
 }
 
 impl Launcher {
@@ -96,7 +100,7 @@ impl Launcher {
     pub(super) fn new(
         config: &ManagerConfig,
         manager: Uuid,
-        instance: String,
+        (instance, groups): (String, GroupHome),
         server: ServerHandle,
         notes_tx: mpsc::Sender<WorkerNote>,
     ) -> Result<Self, ManagerError> {
@@ -111,6 +115,7 @@ impl Launcher {
                 output_dir: config.output_dir(),
                 exec: config.exec.clone(),
                 program,
+                groups,
             }),
             server,
             notes_tx,
@@ -132,11 +137,12 @@ impl Launcher {
             tracing::error!(worker = %local_id, %error, "a worker process cannot be watched; it is ended");
         }
         let exit = self.bury(&mut child, incarnation, &status).await;
+        self.shared.groups.clear(&local_id.to_string());
         self.note(WorkerNote::Gone {
             local_id,
             incarnation,
             exit,
-            begun: begun(&status),
+            begun: self.shared.begun(local_id),
             log_tail: log.tail(),
         })
         .await;
@@ -199,6 +205,7 @@ impl Launcher {
             env: shared.exec.env,
             cwd: shared.exec.cwd.clone(),
             kept_output: shared.exec.kept_output,
+            groups: shared.groups.places().clone(),
             control,
         };
         Bytes::from(encode(&setup))
@@ -244,17 +251,23 @@ fn task_group(status: &StatusView) -> Option<Pid> {
     Pid::from_raw(i32::try_from(task.pgid).ok()?)
 }
 
-/// The hand-over whose process the status block names.
-fn begun(status: &StatusView) -> Option<(LeaseKey, Try)> {
-    let task = status.snapshot().task.filter(|task| task.pgid != 0)?;
-    let lease = LeaseKey {
-        task_id: task.task_id,
-        lease: Lease(task.lease),
-    };
-    Some((lease, Try(task.attempt)))
-}
-
 impl Shared {
+    fn begun(&self, local_id: LocalId) -> Vec<(LeaseKey, Try)> {
+        let path = self.slots_dir.join(local_id.to_string()).join(begun::FILE);
+        let notes = begun::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(worker = %local_id, %error, "what a dead worker had begun cannot be read");
+            Vec::new()
+        });
+        let hand_over = |begun: &begun::Begun| {
+            let lease = LeaseKey {
+                task_id: begun.task_id,
+                lease: begun.lease,
+            };
+            (lease, begun.try_no)
+        };
+        notes.iter().map(hand_over).collect()
+    }
+
     fn spawn(&self, local_id: LocalId, fds: InheritedFds, log: &Log) -> io::Result<Child> {
         create_private_dir(&self.slots_dir.join(local_id.to_string()))?;
         let output = log.open()?;

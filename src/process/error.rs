@@ -89,6 +89,29 @@ pub enum SpawnError {
         /// The number given.
         found: i32,
     },
+    /// A limit that this process may not give.
+    #[error(
+        "`{limit}` of {asked} cannot be set here{}; ask for less, or leave it out",
+        most.map_or_else(String::new, |most| format!(", where {most} is the most"))
+    )]
+    Limit {
+        /// The field that asks for it.
+        limit: &'static str,
+        /// What it asks for.
+        asked: u64,
+        /// What may be had.
+        most: Option<u64>,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The control group is not to be entered.
+    #[error(
+        "the task cannot be put into its control group; leave `limits.memory_bytes` out, or start its worker where it may"
+    )]
+    Group {
+        /// The cause.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("`{operation}` failed for `{}`", program.display())]
     Os {
@@ -106,27 +129,35 @@ impl SpawnError {
     /// open for writing somewhere.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        let Self::Os { source, .. } = self else {
-            return false;
-        };
-        matches!(
-            source.raw_os_error(),
-            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ETXTBSY)
-        )
+        matches!(self, Self::Os { source, .. } if is_passing(source))
     }
 
     /// The error that `errno` of the operation means for `spec`.
     pub(super) fn diagnose(spec: &SpawnSpec<'_>, operation: &'static str, errno: i32) -> Self {
+        let texts = [&spec.argv, &spec.env].into_iter().flatten();
+        let bytes = texts.map(|text| text.as_bytes_with_nul().len()).sum();
+        let failure = (operation, errno);
+        Self::of_errno(spec.cwd.as_deref(), &spec.program, bytes, failure)
+    }
+
+    /// The error that a failed operation means for a program, a directory to run in, and that many bytes of arguments
+    /// and environment.
+    pub(super) fn of_errno(
+        cwd: Option<&Path>,
+        program: &Path,
+        bytes: usize,
+        (operation, errno): (&'static str, i32),
+    ) -> Self {
         let source = io::Error::from_raw_os_error(errno);
-        if let Some(path) = &spec.cwd
+        if let Some(path) = cwd
             && let Err(source) = enterable(path)
         {
-            let path = path.clone();
+            let path = path.to_owned();
             return Self::Cwd { path, source };
         }
-        let path = match &spec.cwd {
-            Some(cwd) => cwd.join(&spec.program),
-            None => spec.program.clone(),
+        let path = match cwd {
+            Some(cwd) => cwd.join(program),
+            None => program.to_owned(),
         };
         match errno {
             libc::ENOENT if path.exists() => Self::Interpreter { path },
@@ -134,13 +165,7 @@ impl SpawnError {
             libc::EACCES if path.is_dir() => Self::IsDirectory { path },
             libc::EACCES => Self::NotExecutable { path },
             libc::ENOEXEC => Self::Format { path },
-            libc::E2BIG => Self::TooLong {
-                bytes: [&spec.argv, &spec.env]
-                    .into_iter()
-                    .flatten()
-                    .map(|text| text.as_bytes_with_nul().len())
-                    .sum(),
-            },
+            libc::E2BIG => Self::TooLong { bytes },
             _ => Self::Os {
                 operation,
                 program: path,
@@ -148,6 +173,14 @@ impl SpawnError {
             },
         }
     }
+}
+
+/// True for errors of a start that a moment later may not come again.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ETXTBSY)
+    )
 }
 
 fn enterable(path: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 
 use super::child::Child;
 use super::error::SpawnError;
-use super::register;
 use super::spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec};
+use super::{limited, register};
 
 const FIRST_INHERITED: RawFd = 3;
 
@@ -314,6 +314,37 @@ pub(crate) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, 
     // SAFETY: an `OwnedFd` is open until it is dropped and its number never changes; nobody here exchanges it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(AsyncFdRegisterError::into_parts)
+}
+
+/// Becomes another program: same process, same descriptors but those that close on exec. Returns only when that fails.
+///
+/// The runtime of the language ignores `SIGPIPE`, which the program would inherit; its default comes back first.
+pub(super) fn exec(program: &CStr, argv: &[CString]) -> io::Error {
+    let argv = pointers(argv);
+    // SAFETY: `program` and the strings of `argv` outlive the call and the array ends with null; neither disposition runs
+    // code of this process.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execv(program.as_ptr(), argv.as_ptr().cast());
+        let error = io::Error::last_os_error();
+        // Whoever is to be told may be gone by now, which must not end this process.
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        error
+    }
+}
+
+/// The descriptor that [`limited::wrap`] gave this process, if it was started by it; closed on exec from here on.
+pub(super) fn inherited() -> Option<OwnedFd> {
+    // SAFETY: the number is open, as the first call says, and nobody else owns it: this is called once, first thing in a
+    // process whose parent closed every number above it.
+    let channel = unsafe {
+        if libc::fcntl(FIRST_INHERITED, libc::F_GETFD) == -1 {
+            return None;
+        }
+        OwnedFd::from_raw_fd(FIRST_INHERITED)
+    };
+    limited::keep_from_program(&channel).ok()?;
+    Some(channel)
 }
 
 /// Restores the default disposition of `SIGCHLD` where it was inherited as "ignore", which loses the exit of every

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::control::ControlState;
+use super::limits::TaskGroups;
 use super::task::WorkerTaskResp;
 
 /// The answer to a fetch.
@@ -45,6 +46,9 @@ pub struct WorkerSetup {
     /// What becomes of kept output.
     #[serde(default)]
     pub kept_output: KeptOutput,
+    /// Where control groups of tasks are made.
+    #[serde(default)]
+    pub groups: TaskGroups,
     /// The control state at the time of the invitation.
     pub control: ControlState,
 }
@@ -181,6 +185,7 @@ mod tests {
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
             kept_output: KeptOutput::Stays,
+            groups: TaskGroups::default(),
             control: ControlState::default(),
         };
         vec![

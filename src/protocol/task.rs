@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::ids::{Lease, TaskRef, Try};
 use super::input::{Input, InputError, validate_all};
+use super::limits::Limits;
 use super::report::Reason;
 use super::span::HumanDuration;
 use super::upstream::{Upstream, UpstreamForm, uuid_in};
@@ -64,6 +65,9 @@ pub struct TaskSpec {
     /// Amounts the task occupies while it runs.
     #[serde(skip_serializing_if = "is_default")]
     pub resources: Resources,
+    /// What it may use at most.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: Limits,
     /// Higher runs first; equal priorities run in order of submission.
     #[serde(skip_serializing_if = "is_default")]
     pub priority: i32,
@@ -302,6 +306,7 @@ impl TaskSpec {
         {
             return Err(range("resources.cpus", cpus, "above 0 up to 65536"));
         }
+        self.limits.validate()?;
         if self.max_attempts == Some(0) {
             return Err(range("max_attempts", 0, "1 or more"));
         }
@@ -536,6 +541,20 @@ mod tests {
             },
             "`strikes`",
         );
+        for (limits, part) in [
+            (r#"{"memory_bytes": 4096}"#, "1 MiB"),
+            (r#"{"file_size_bytes": 0}"#, "limits.file_size_bytes"),
+            (r#"{"open_files": 3}"#, "4 or more"),
+        ] {
+            let limits = serde_json::from_str(limits).unwrap();
+            refused(
+                &TaskSpec {
+                    limits,
+                    ..TaskSpec::argv(["a"])
+                },
+                part,
+            );
+        }
         let env = BTreeMap::from([("A=B".to_owned(), String::new())]);
         refused(
             &TaskSpec {

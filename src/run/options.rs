@@ -11,6 +11,7 @@ use super::input::InputTask;
 use super::printer::Destination;
 use super::progress::ProgressMode;
 use crate::coordinator::Durability;
+use crate::protocol::limits::Limits;
 use crate::protocol::task::DEFAULT_GRACE;
 use crate::protocol::{HumanDuration, TaskSpec};
 
@@ -72,6 +73,8 @@ pub struct SpecDefaults {
     pub grace: Option<HumanDuration>,
     /// Attempts that may fail.
     pub max_attempts: Option<u32>,
+    /// What a task may use at most.
+    pub limits: Limits,
 }
 
 impl SpecDefaults {
@@ -82,6 +85,7 @@ impl SpecDefaults {
             timeout: spec.timeout.or(self.timeout),
             grace: spec.grace.or(self.grace),
             max_attempts: spec.max_attempts.or(self.max_attempts),
+            limits: spec.limits.or(&self.limits),
             ..spec
         }
     }
@@ -120,9 +124,18 @@ mod tests {
             timeout: Some(second),
             grace: Some(second),
             max_attempts: Some(3),
+            limits: Limits {
+                open_files: Some(7),
+                memory_bytes: Some(8),
+                ..Limits::default()
+            },
         };
         let spec = TaskSpec {
             timeout: Some(minute),
+            limits: Limits {
+                open_files: Some(9),
+                ..Limits::default()
+            },
             ..TaskSpec::argv(["a"])
         };
         let applied = defaults.applied(spec);
@@ -131,6 +144,8 @@ mod tests {
             (Some(minute), Some(second))
         );
         assert_eq!(applied.max_attempts(), 3);
+        let limits = (applied.limits.open_files, applied.limits.memory_bytes);
+        assert_eq!(limits, (Some(9), Some(8)));
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl Printer {
             destination: destination.clone(),
             progress: Progress::new(mode, standing),
             stdout_closed: false,
+            stderr_closed: false,
             report: Report::default(),
         };
         let thread = std::thread::Builder::new()
@@ -149,6 +150,7 @@ struct Writer {
     destination: Destination,
     progress: Progress,
     stdout_closed: bool,
+    stderr_closed: bool,
     report: Report,
 }
 
@@ -203,11 +205,17 @@ impl Writer {
                 written => self.check(written, || "standard output".to_owned()),
             }
         }
-        if output.stderr.bytes > 0 {
+        if output.stderr.bytes > 0 && !self.stderr_closed {
             let written = self
                 .progress
                 .aside(|| output::print(&output.stderr, &mut io::stderr().lock()));
-            self.check(written, || "standard error".to_owned());
+            match written {
+                // `mitosis run … 2>&1 | head`: the same, and nowhere to say so.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.stderr_closed = true;
+                }
+                written => self.check(written, || "standard error".to_owned()),
+            }
         }
     }
 

@@ -17,6 +17,7 @@
 //! | `capture`, `compact` | output files and their limit |
 //! | `stdin` | what descriptor 0 reads |
 //! | `files` | inputs before the start, what was left after the end |
+//! | `limits` | what a task may use at most: control group, wrapper, words |
 //! | `follow_ups` | what the task wrote to `MITO_NEW_TASK` |
 //!
 //! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
@@ -29,6 +30,7 @@ mod directories;
 mod environment;
 mod files;
 mod follow_ups;
+mod limits;
 mod prepare;
 mod running;
 mod stdin;
@@ -40,7 +42,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::comm::begun;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
+use crate::protocol::limits::TaskGroups;
 
 pub use prepare::{Executor, Prepared};
 pub use running::{Running, Started};
@@ -65,6 +69,10 @@ pub struct ExecConfig {
     pub coordinator_url: Option<String>,
     /// What becomes of kept output.
     pub kept_output: KeptOutput,
+    /// Where control groups of tasks are made.
+    pub groups: TaskGroups,
+    /// Where executions are noted before they begin; `None` where their report is waited for.
+    pub begun: Option<PathBuf>,
 }
 
 impl ExecConfig {
@@ -81,6 +89,8 @@ impl ExecConfig {
             // A manager makes every address whole.
             coordinator_url: None,
             kept_output: setup.kept_output,
+            groups: setup.groups.clone(),
+            begun: Some(setup.slot_dir.join(begun::FILE)),
         }
     }
 }

@@ -184,6 +184,55 @@ fn a_killed_manager_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_execution_that_its_killed_manager_had_not_noted_is_counted_all_the_same() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let line = "echo $MITO_ATTEMPT >> tries; [ $MITO_ATTEMPT -gt 1 ] || sleep 1003";
+    let line = format!("cd {}; {line}", sandbox.path("").display());
+    // The worker may hear of its manager's death before it has begun; then nothing was executed.
+    let mut lost = 0;
+    for _ in 0..10 {
+        let _ = std::fs::remove_file(sandbox.path("tries"));
+        let manager = service.manager(1, &[]);
+        let warm = service.submit("true");
+        service.until_state(&warm, "completed");
+        // From here on the kernel kills it at the first byte that it writes to a file: the news of a beginning.
+        let most = rustix::process::Rlimit {
+            current: Some(1),
+            maximum: Some(1),
+        };
+        let pid = rustix::process::Pid::from_raw(i32::try_from(manager.pid()).unwrap());
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, most).unwrap();
+        let uuid = service.submit(&line);
+        let status = manager.finish().status;
+        assert!(!status.success(), "{status}");
+        let manager = service.manager(1, &[]);
+        let task = service.until_state(&uuid, "completed");
+        let tries = sandbox.lines("tries");
+        assert!(
+            tries.len() as u64 <= task.attempts(),
+            "{tries:?}: {:#}",
+            task.0
+        );
+        assert_eq!(
+            tries.last(),
+            Some(&task.attempts().to_string()),
+            "{tries:?}"
+        );
+        if task.attempts() > 1 {
+            tasks::show(&sandbox, &service.state_dir, &uuid).assert_repeated_with_cause();
+        }
+        manager.stop().code(0);
+        lost += tries.len() - 1;
+        if lost > 0 {
+            break;
+        }
+    }
+    assert!(lost > 0, "no execution was lost: nothing was tested");
+    service.stop().code(0);
+}
+
+#[test]
 fn a_killed_coordinator_loses_nothing_and_its_manager_returns() {
     let sandbox = Sandbox::new();
     let count = size(300, 2000);

@@ -6,7 +6,7 @@ use crate::support::{Sandbox, Task, tasks};
 
 /// Runs a task between two that complete, and returns what is known about it.
 #[track_caller]
-fn ended(sandbox: &Sandbox, spec: &Value) -> Task {
+pub(crate) fn ended(sandbox: &Sandbox, spec: &Value) -> Task {
     let before = json!({"args": ["echo", "before"]});
     let after = json!({"args": ["echo", "after"]});
     let list = [&before, spec, &after].map(Value::to_string).join("\n");
@@ -32,7 +32,7 @@ fn ended(sandbox: &Sandbox, spec: &Value) -> Task {
 }
 
 #[track_caller]
-fn check(task: &Task, state: &str, reason: &str) {
+pub(crate) fn check(task: &Task, state: &str, reason: &str) {
     let found = (task.state(), task.reason());
     assert_eq!(found, (state.to_owned(), reason.to_owned()), "{:#}", task.0);
     assert_eq!(task.text("/result/reason"), reason, "{:#}", task.0);

@@ -7,16 +7,19 @@
 mod support;
 
 mod arguments;
+mod bad_tasks;
 mod bench;
 mod cancel;
 mod chains;
 mod crash;
+mod daemons;
 mod dashboards;
 mod ends;
 mod files;
 mod follow;
 mod heavy;
 mod input;
+mod limits;
 mod matrix;
 mod metrics;
 mod one_liners;

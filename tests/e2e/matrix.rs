@@ -278,7 +278,7 @@ impl<'s> World<'s> {
             let uuid = task.uuid();
             let executions = executed.get(uuid.as_str()).copied().unwrap_or(0);
             assert!(
-                executions <= task.attempts() + self.unknown(),
+                executions <= task.attempts(),
                 "{executions} executions: {:#}",
                 task.0
             );
@@ -293,13 +293,6 @@ impl<'s> World<'s> {
         }
         self.service.stop().code(0);
         self.sandbox.assert_nothing_left();
-    }
-
-    /// Executions of a task that nobody may know of: a managed worker begins before its report of it is in the spool,
-    /// and the kill of the manager takes that report along; the kill of a worker between the spawn call and its next
-    /// instruction does the same.
-    fn unknown(&self) -> u64 {
-        u64::from(matches!(self.case.victim, Victim::Manager | Victim::Worker))
     }
 
     /// P6: with the path up, everything that was cancelled has ended within its grace and two seconds.

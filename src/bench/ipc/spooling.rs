@@ -33,7 +33,11 @@ pub(super) struct Spooling {
 impl Spooling {
     pub(super) fn start(events: ServerEvents) -> Result<Self, BenchError> {
         let scratch = Scratch::new()?;
-        let opened = Spool::open(&scratch.path().join("spool"), Durability::Process);
+        let opened = Spool::open(
+            &scratch.path().join("spool"),
+            Durability::Process,
+            Vec::new(),
+        );
         let (spool, recovered) = opened.map_err(part("open a spool"))?;
         let answerer = Answerer {
             events,

@@ -23,8 +23,8 @@ pub(crate) struct Ended {
     pub(crate) incarnation: Incarnation,
     pub(crate) local_id: LocalId,
     pub(crate) how: WorkerEnd,
-    /// The hand-over whose process its status block names: an execution that had begun, reported or not.
-    pub(crate) begun: Option<(LeaseKey, Try)>,
+    /// Hand-overs that were begun in its slot, as noted there before each start: reported or not.
+    pub(crate) begun: Vec<(LeaseKey, Try)>,
 }
 
 impl Reactor {
@@ -122,7 +122,7 @@ impl Reactor {
                 started_at_us,
             } => (hand.key, Some(started_at_us)),
             Stage::Handed { hand, .. } => {
-                let begun = ended.begun == Some((lease, hand.try_no));
+                let begun = ended.begun.contains(&(lease, hand.try_no));
                 if begun {
                     self.counts.executed();
                 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use mitosis_bridge::{Gate, Server, ServerConfig, TransportRoot};
 use tokio::sync::{mpsc, watch};
 
+use crate::comm::begun::{self, Begun};
 use crate::comm::link::Connector;
 use crate::process;
+use crate::process::groups::GroupHome;
 use crate::telemetry::exposition::{self, Source};
 use crate::telemetry::process::watch_storage;
 
@@ -40,7 +42,8 @@ pub(super) async fn start(
     config.validate()?;
     process::set_child_subreaper().map_err(ManagerError::Leftovers)?;
     watch_storage("manager", config.state_dir.clone());
-    let (config, identity, spool, recovered) = on_blocking_thread(move || prepare(config)).await?;
+    let (config, identity, groups, spool, recovered) =
+        on_blocking_thread(move || prepare(config)).await?;
     let admission = Admission::new(&config);
     let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
     let server_config = ServerConfig {
@@ -61,7 +64,7 @@ pub(super) async fn start(
     let launcher = Launcher::new(
         &config,
         identity.manager,
-        identity.instance(),
+        (identity.instance(), groups),
         handle.clone(),
         notes_tx,
     )?;
@@ -125,7 +128,7 @@ async fn on_blocking_thread<T: Send + 'static>(
 /// Locks, ends what an earlier life left running, and only then touches what that was writing.
 fn prepare(
     config: ManagerConfig,
-) -> Result<(ManagerConfig, Identity, Spool, Recovered), ManagerError> {
+) -> Result<(ManagerConfig, Identity, GroupHome, Spool, Recovered), ManagerError> {
     let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
     let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
     if killed > 0 {
@@ -134,19 +137,35 @@ fn prepare(
             "processes of an earlier life were still running and are killed"
         );
     }
+    let groups = GroupHome::claim(&config.state_dir, &identity.instance());
     mitosis_bridge::limits::ensure_limits(config.workers).map_err(bridge_error)?;
+    let begun = begun_in(&config.slots_dir());
+    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability, begun)?;
+    // Not before what lies in the slots is known to the spool.
     wipe(&config.slots_dir())?;
     for dir in [config.slots_dir(), config.logs_dir(), config.output_dir()] {
         create_private_dir(&dir).map_err(at("create", &dir))?;
     }
-    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability)?;
     if recovered.dropped_bytes > 0 {
         tracing::warn!(
             bytes = recovered.dropped_bytes,
             "the end of the spool was torn by a crash and is dropped; its reports were never acknowledged"
         );
     }
-    Ok((config, identity, spool, recovered))
+    Ok((config, identity, groups, spool, recovered))
+}
+
+/// What workers of an earlier life noted before each start; nothing when that life ended in order.
+fn begun_in(slots: &Path) -> Vec<Begun> {
+    let dirs = fs::read_dir(slots).into_iter().flatten().flatten();
+    let read = dirs.map(|dir| {
+        let path = dir.path().join(begun::FILE);
+        begun::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "what a worker had begun cannot be read");
+            Vec::new()
+        })
+    });
+    read.flatten().collect()
 }
 
 fn wipe(dir: &Path) -> Result<(), ManagerError> {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::comm::begun::Begun;
+
 use super::super::config::Durability;
 use super::record::{MAGIC, Record};
 use super::recovery::{Open, Recovered, read};
@@ -38,7 +40,11 @@ pub(super) struct Log {
 
 impl Log {
     /// Opens or creates the log of `dir`, drops what is no record, and keeps the open reports alone.
-    pub(super) fn open(dir: &Path, durability: Durability) -> io::Result<(Self, Recovered)> {
+    pub(super) fn open(
+        dir: &Path,
+        durability: Durability,
+        notes: Vec<Begun>,
+    ) -> io::Result<(Self, Recovered)> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -50,7 +56,8 @@ impl Log {
                 "it is not a log of this version; finish it with the version that wrote it, or move it away",
             ));
         }
-        let recovered = read(&bytes);
+        let mut recovered = read(&bytes);
+        recovered.add_unreported(notes);
         let mut open = Open::default();
         for commit in recovered.finals.iter().chain(&recovered.lost) {
             open.apply(Record::Report(commit.clone()));

@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::process::groups::GroupHome;
 use crate::process::kill_marked;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::worker::executor::ExecConfig;
@@ -29,6 +30,8 @@ use super::StartError;
 pub(super) struct Slot {
     dir: PathBuf,
     worker: Uuid,
+    /// Before the lock: what it holds is removed while the directory is still ours.
+    groups: GroupHome,
     _lock: File,
 }
 
@@ -63,6 +66,7 @@ impl Slot {
             );
         }
         Ok(Self {
+            groups: GroupHome::claim(&dir, &worker.to_string()),
             dir,
             worker,
             _lock: lock,
@@ -81,6 +85,8 @@ impl Slot {
             worker_id: worker,
             coordinator_url: Some(coordinator_url.to_owned()),
             kept_output: KeptOutput::Uploaded,
+            groups: self.groups.places().clone(),
+            begun: None,
         }
     }
 }

@@ -12,14 +12,19 @@ use super::capture::{Capture, Plan};
 use super::directories::Directories;
 use super::environment::Environment;
 use super::files::Files;
+use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
 use super::{ExecConfig, ExecError, now_us, stdin};
+use crate::comm::begun::{Begun, Notes};
+use crate::process::groups::TaskGroup;
+use crate::process::limited::Entry;
 use crate::process::{
     self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, resolve_program, spawn,
 };
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::CwdPolicy;
+use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
 use crate::worker::files::Outgoing;
@@ -39,6 +44,8 @@ pub struct Executor {
     pub(super) capture: Capture,
     pub(super) directories: Directories,
     pub(super) files: Files,
+    group_place: GroupPlace,
+    notes: Option<Notes>,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
@@ -56,6 +63,8 @@ pub struct Prepared {
     stdin: Option<OwnedFd>,
     plan: Plan,
     limits: Limits,
+    usage: UsageLimits,
+    begun: Begun,
 }
 
 impl Executor {
@@ -73,10 +82,19 @@ impl Executor {
             CwdPolicy::Fixed(cwd) => absolute(cwd)?,
             CwdPolicy::TaskDir => directories.exec().to_owned(),
         };
+        let notes = config.begun.as_deref().map(|path| {
+            Notes::open(path).map_err(|source| ExecError::Path {
+                operation: "open",
+                path: path.to_owned(),
+                source,
+            })
+        });
         Ok(Self {
+            notes: notes.transpose()?,
             capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
             environment: Environment::new(config, &directories, std::env::vars_os())?,
             files: Files::new(config, Outgoing::new(directories.outgoing())),
+            group_place: GroupPlace::new(config),
             directories,
             default_cwd,
             unfinished: false,
@@ -126,31 +144,53 @@ impl Executor {
                 time_limit: task.spec.timeout.map(|limit| limit.0),
                 grace: task.spec.grace(),
             },
+            usage: task.spec.limits.clone(),
+            begun: Begun::of(task, 0),
         })
     }
 
-    /// Starts a prepared task. The calling thread is suspended until the program is executed.
+    /// Starts a prepared task. The calling thread is suspended until the program is executed; one with limits is waited
+    /// for without that.
     ///
     /// # Errors
     /// The result of a task that cannot be started, which says what to do about it.
     pub async fn start(&mut self, prepared: Prepared) -> Result<Running<'_>, Box<TaskResult>> {
         let (plan, limits) = (prepared.plan.clone(), prepared.limits);
-        let spawned = self.spawn(prepared).await;
+        let usage = prepared.usage.clone();
+        let group = self.group_place.group_for(&usage);
+        let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
+        self.note(prepared.begun);
+        let spawned = self.spawn(prepared, group.as_ref()).await;
         let child = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
         self.unfinished = true;
         Ok(Running {
             executor: self,
             child,
+            group,
             plan,
             limits,
+            usage,
             lifecycle: Lifecycle::new(started, limits),
             started,
             started_at_us,
         })
     }
 
-    async fn spawn(&mut self, prepared: Prepared) -> Result<Child, SpawnError> {
+    /// From here on this counts as an execution, whoever dies.
+    fn note(&mut self, begun: Begun) {
+        let Some(notes) = &mut self.notes else { return };
+        let at_us = now_us();
+        if let Err(error) = notes.note(&Begun { at_us, ..begun }) {
+            tracing::warn!(%error, "the beginning of a task cannot be noted; a death now may hide it");
+        }
+    }
+
+    async fn spawn(
+        &mut self,
+        prepared: Prepared,
+        group: Option<&TaskGroup>,
+    ) -> Result<Child, SpawnError> {
         let (stdout, stderr) = self.capture.descriptors(prepared.plan.streams);
         let spec = SpawnSpec {
             program: prepared.program,
@@ -166,6 +206,7 @@ impl Executor {
             inherit: Vec::new(),
             process_group: ProcessGroup::New,
         };
+        let (mut spec, entry) = limits::apply(spec, &prepared.usage, group)?;
         let mut pauses = RETRY_PAUSES.into_iter();
         let spawned = loop {
             match (spawn(&spec), pauses.next()) {
@@ -176,8 +217,13 @@ impl Executor {
                 (spawned, _) => break spawned,
             }
         };
-        self.environment.give_back(spec.env);
-        spawned
+        self.environment.give_back(std::mem::take(&mut spec.env));
+        // Closes this side of what the wrapper answers through.
+        drop(spec);
+        match entry {
+            Some(entry) => enter(spawned?, entry).await,
+            None => spawned,
+        }
     }
 
     /// Brings the slot into the state in which a task may find it.
@@ -193,6 +239,16 @@ impl Executor {
         }
         self.directories.clean().await.map_err(failed)
     }
+}
+
+/// Waits for a wrapper to become its program.
+async fn enter(mut child: Child, entry: Entry) -> Result<Child, SpawnError> {
+    if let Err(error) = entry.entered().await {
+        // Nothing ran: there is no status that anybody would want.
+        let _ = child.wait().await;
+        return Err(error);
+    }
+    Ok(child)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ExecError> {

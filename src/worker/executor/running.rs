@@ -10,10 +10,13 @@ use tokio::sync::watch;
 
 use super::capture::{Captured, Plan};
 use super::follow_ups;
+use super::limits as usage_limits;
 use super::prepare::Executor;
 use super::stop::{Action, End, Event, Lifecycle, Limits, StopOrder};
+use crate::process::groups::TaskGroup;
 use crate::process::{self, Child, ExitInfo, ExitStatus, Pid, Signal};
 use crate::protocol::WorkerTaskResp;
+use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
 
 /// How long descendants that were killed are waited for.
@@ -32,8 +35,11 @@ const UNWATCHED_PAUSE: Duration = Duration::from_millis(10);
 pub struct Running<'exec> {
     pub(super) executor: &'exec mut Executor,
     pub(super) child: Child,
+    /// Of a task with a memory limit.
+    pub(super) group: Option<TaskGroup>,
     pub(super) plan: Plan,
     pub(super) limits: Limits,
+    pub(super) usage: UsageLimits,
     pub(super) lifecycle: Lifecycle,
     pub(super) started: Instant,
     pub(super) started_at_us: i64,
@@ -115,14 +121,28 @@ impl Running<'_> {
             let now = Instant::now();
             match self.lifecycle.handle(now, event) {
                 Some(Action::Terminate) => self.terminate(),
-                Some(Action::Kill) => self.signal(Signal::KILL),
+                Some(Action::Kill) => self.kill(),
                 Some(Action::Finish(end)) => return self.conclude(end, None).await,
                 None => {}
             }
             if now >= look_at {
+                if self.ran_out_of_memory()
+                    && self.lifecycle.handle(now, Event::OutOfMemory).is_some()
+                {
+                    // The kernel may have killed one process only; the task is over all the same.
+                    self.kill();
+                }
                 self.look_after().await;
                 look_at = Instant::now() + LOOK_PAUSE;
             }
+        }
+    }
+
+    /// The whole tree where the task has a control group, else the process group; the rest is swept afterwards.
+    fn kill(&self) {
+        self.signal(Signal::KILL);
+        if let Some(group) = &self.group {
+            group.kill();
         }
     }
 
@@ -138,6 +158,11 @@ impl Running<'_> {
         }
     }
 
+    fn ran_out_of_memory(&self) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(TaskGroup::ran_out_of_memory)
+    }
+
     /// What a long-running task needs from time to time: its output kept within the limit, its dead orphans reaped.
     async fn look_after(&mut self) {
         process::reap_adopted();
@@ -147,8 +172,12 @@ impl Running<'_> {
     }
 
     async fn exited(mut self) -> TaskResult {
+        if self.ran_out_of_memory() {
+            // The end of the leader is its consequence.
+            self.lifecycle.handle(Instant::now(), Event::OutOfMemory);
+        }
         // The leader is a zombie: its group number is still its own.
-        self.signal(Signal::KILL);
+        self.kill();
         let reaped = self.child.reap();
         let info = reaped.unwrap_or_else(|error| {
             tracing::error!(pid = %self.child.pid(), %error, "the task's exit status is lost");
@@ -173,8 +202,10 @@ impl Running<'_> {
         let Self {
             executor,
             child,
+            group,
             plan,
             limits,
+            usage,
             started_at_us,
             ..
         } = self;
@@ -183,6 +214,11 @@ impl Running<'_> {
         drop(child);
         let mut left = process::kill_adopted(SWEEP_LIMIT).await.left;
         left.extend(leader.filter(|pid| !left.contains(pid)));
+        if let Some(group) = group
+            && let Err(error) = group.remove().await
+        {
+            tracing::warn!(%error, "the task's control group cannot be removed now");
+        }
         let mut captured = executor.capture.finish(&plan).await;
         if !left.is_empty() {
             tracing::warn!(processes = ?left, "processes of the task cannot be killed");
@@ -194,7 +230,8 @@ impl Running<'_> {
             captured.trouble = captured.trouble.or(trouble);
         }
         executor.unfinished = false;
-        let message = message(end, limits, &left, captured.trouble.take());
+        let trouble = captured.trouble.take();
+        let message = message(end, (limits, &usage), &left, trouble);
         // Wall time comes from the monotonic clock, so a clock that is set meanwhile does not distort it.
         let ended_at_us = started_at_us.saturating_add(wall_us);
         let result = result(end, info, message, captured, (started_at_us, ended_at_us));
@@ -218,8 +255,13 @@ async fn exited(child: &mut Child) {
 }
 
 /// What the reason alone does not say.
-fn message(end: End, limits: Limits, left: &[Pid], trouble: Option<String>) -> Option<String> {
-    let mut parts = Vec::new();
+fn message(
+    end: End,
+    (limits, usage): (Limits, &UsageLimits),
+    left: &[Pid],
+    trouble: Option<String>,
+) -> Option<String> {
+    let mut parts: Vec<String> = usage_limits::words(end, usage).into_iter().collect();
     match (end.reason, end.status) {
         (Reason::Timeout, _) => {
             let limit = limits.time_limit.unwrap_or_default();

@@ -53,6 +53,8 @@ pub(super) enum Event {
     Exited(ExitStatus),
     /// The newest order.
     Order(StopOrder),
+    /// The kernel has killed a process of the task for its memory limit.
+    OutOfMemory,
     /// Nothing but time.
     Time,
 }
@@ -82,6 +84,7 @@ pub(super) struct End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Timeout,
+    OutOfMemory,
     Stop(StopReason),
 }
 
@@ -89,6 +92,7 @@ impl Cause {
     fn reason(self) -> Reason {
         match self {
             Self::Timeout => Reason::Timeout,
+            Self::OutOfMemory => Reason::Oom,
             Self::Stop(StopReason::Cancelled) => Reason::Cancelled,
             Self::Stop(StopReason::HandBack) => Reason::Preempted,
         }
@@ -165,6 +169,7 @@ impl Lifecycle {
             Event::Order(StopOrder::None) => None,
             Event::Order(StopOrder::Graceful(reason)) => self.terminate(now, Cause::Stop(reason)),
             Event::Order(StopOrder::Immediate(reason)) => self.kill(now, Cause::Stop(reason)),
+            Event::OutOfMemory => self.kill(now, Cause::OutOfMemory),
             Event::Time => self.time_passed(now),
         }
     }
@@ -284,6 +289,19 @@ mod tests {
                 other => panic!("no end but {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_memory_limit_names_the_end_unless_something_else_came_first() {
+        let mut task = Scene::new(None);
+        assert_eq!(task.at(1, Event::OutOfMemory), Some(Action::Kill));
+        assert_eq!(task.at(1, Event::OutOfMemory), None);
+        assert_eq!(task.ends_as(1, ExitStatus::Code(0)), (Reason::Oom, false));
+        let mut task = Scene::new(Some(1));
+        assert_eq!(task.at(1, Event::Time), Some(Action::Terminate));
+        assert_eq!(task.at(2, Event::OutOfMemory), Some(Action::Kill));
+        let end = task.ends_as(2, ExitStatus::Signal(9));
+        assert_eq!(end, (Reason::Timeout, false));
     }
 
     #[test]

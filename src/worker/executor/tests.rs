@@ -44,6 +44,8 @@ impl Slot {
             worker_id: "manager/7".to_owned(),
             coordinator_url: None,
             kept_output: KeptOutput::Stays,
+            groups: TaskGroups::default(),
+            begun: None,
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();

@@ -629,7 +629,10 @@ impl World {
                 incarnation: dead.incarnation,
                 local_id: LocalId(u8::try_from(index).unwrap()),
                 how: dead.end,
-                begun: begun.map(|(_, task)| (LeaseKey::of_task(&task), task.try_no)),
+                begun: begun
+                    .map(|(_, task)| (LeaseKey::of_task(&task), task.try_no))
+                    .into_iter()
+                    .collect(),
             };
             self.reactor.worker_ended(&ended, self.now);
         }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::*;
 use crate::exit_code::Exit;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, FetchTaskResponse, KeptOutput};
+use crate::protocol::limits::TaskGroups;
 use crate::protocol::{
     CancelOrder, ControlState, Lease, Mode, ReportTaskOp, ReportTaskResp, TaskReport, TaskSpec,
     Try, Verdict, WorkerTaskResp,
@@ -59,6 +60,7 @@ impl Manager {
             env: EnvPolicy::AllowList,
             cwd: CwdPolicy::TaskDir,
             kept_output: KeptOutput::Stays,
+            groups: TaskGroups::default(),
             control: first.clone(),
         };
         let invitation = handle

@@ -25,6 +25,8 @@ fn environment(
         worker_id: "w".to_owned(),
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
+        groups: TaskGroups::default(),
+        begun: None,
     };
     let directories = Directories::create(dir.path()).unwrap();
     let variables = variables

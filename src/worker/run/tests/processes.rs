@@ -6,6 +6,7 @@ use super::super::*;
 use super::fake::{Stage, cancel, shutdown, task};
 use crate::exit_code::Exit;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
+use crate::protocol::limits::TaskGroups;
 use crate::protocol::report::Reason;
 use crate::protocol::{HumanDuration, Mode, TaskSpec};
 use crate::worker::executor::{ExecConfig, Executor};
@@ -21,6 +22,8 @@ fn runner(dir: &Path) -> ExecutorRunner {
         worker_id: "7".into(),
         coordinator_url: None,
         kept_output: KeptOutput::Stays,
+        groups: TaskGroups::default(),
+        begun: None,
     };
     ExecutorRunner::new(Executor::new(&config).unwrap())
 }
