@@ -73,7 +73,9 @@ impl ManArgs {
             chosen = chosen.find_subcommand(name).ok_or_else(|| {
                 Failure::usage(anyhow!(
                     "`{}` has no command `{name}`; `mitosis help` lists them",
-                    chosen.get_display_name().unwrap_or(chosen.get_name())
+                    chosen
+                        .get_display_name()
+                        .unwrap_or_else(|| chosen.get_name())
                 ))
             })?;
         }
