@@ -106,7 +106,7 @@ fn assert_units_fit(sandbox: &Sandbox, root: &Path) {
         ("user", "mitosis-up.service", "up"),
     ] {
         let unit = root.join("usr/lib/systemd").join(place).join(name);
-        let text = fs::read_to_string(&unit).unwrap();
+        let text = fs::read_to_string(&unit).expect("an installed unit");
         let started = format!("ExecStart=/usr/bin/mitosis {role}\n");
         assert!(text.contains(&started), "{name}: {text}");
         let help = sandbox.command_of(&root.join("usr/bin/mitosis"), [role, "--help"]);
@@ -131,7 +131,7 @@ fn has_systemd() -> bool {
 fn verify(sandbox: &Sandbox, root: &Path, place: &str, name: &str, unit: &str) {
     // The unit names the program where the package puts it, which is not where this test put it.
     let program = root.join("usr/bin/mitosis");
-    let unit = unit.replace("/usr/bin/mitosis", program.to_str().unwrap());
+    let unit = unit.replace("/usr/bin/mitosis", program.to_str().expect("a UTF-8 path"));
     let mut verify = call(
         "systemd-analyze",
         &["verify", "--man=no", "--recursive-errors=no"],
@@ -147,7 +147,8 @@ fn settings(root: &Path, unit: &str) -> Vec<String> {
     let file = unit
         .lines()
         .find_map(|line| line.strip_prefix("EnvironmentFile=-/etc/"));
-    let file = file.map(|path| fs::read_to_string(root.join("etc").join(path)).unwrap());
+    let file = file
+        .map(|path| fs::read_to_string(root.join("etc").join(path)).expect("an installed file"));
     let texts = [unit.to_owned(), file.unwrap_or_default()];
     let words = texts
         .iter()
