@@ -56,6 +56,7 @@ impl Reactor {
             key,
             incarnation,
             try_no: Try(held.tries),
+            at_us: now.wall_at(at),
         };
         held.stage = Stage::Handed {
             hand,
