@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use mitosis::telemetry::labels;
 use mitosis::telemetry::names::{ALL, BUCKETS_SECONDS, Kind, Metric};
 
@@ -206,6 +208,58 @@ fn a_prometheus_that_scraped_a_run_answers_every_query() {
         }
     });
     prometheus.stop();
+    service.stop().code(0);
+}
+
+#[test]
+fn the_scrape_configuration_finds_coordinators_in_files_and_managers_over_http() {
+    let sandbox = Sandbox::new();
+    let service = Service::coordinator(&sandbox);
+    let address = service.url.trim_start_matches("http://");
+    let address = address.trim_end_matches('/');
+    let manager = service.manager(2, &["--metrics-listen", "127.0.0.1:0"]);
+    // As it is in the repository, with other addresses and less patience.
+    let copied = |name: &str| {
+        let text = std::fs::read_to_string(dir().join("prometheus").join(name));
+        let text = text.expect("a file of the repository");
+        let text = text.replace("host.docker.internal:7300", address);
+        let text = text.replace("interval: 15s", "interval: 1s");
+        sandbox.file(
+            name,
+            text.replace("refresh_interval: 30s", "refresh_interval: 1s"),
+        )
+    };
+    std::fs::create_dir(sandbox.path("targets")).expect("a directory");
+    copied("alerts.yml");
+    copied("targets/coordinators.json");
+    copied("targets/others.json");
+    sandbox.file("token", service.token("user"));
+    let config = copied("prometheus.yml");
+    passes(
+        Command::new("promtool")
+            .args(["check", "config"])
+            .arg(&config),
+    );
+    let prometheus = Prometheus::with_config(&sandbox, &config);
+    let workers = wait::until("both to be scraped", wait::LONG, || {
+        let coordinators = prometheus.labels("mitosis_coordinator_sessions == 1");
+        let workers = prometheus
+            .labels("sum by (job, mitosis_manager, mitosis_host) (mitosis_manager_workers) == 2");
+        match (&coordinators[..], &workers[..]) {
+            ([coordinator], [workers]) if coordinator["job"] == "mitosis" => Ok(workers.clone()),
+            _ => Err(format!("{coordinators:?}, {workers:?}")),
+        }
+    });
+    let listed: Value =
+        serde_json::from_str(&service.client(&["managers", "--json"]).code(0).out()).expect("JSON");
+    let listed = &listed["managers"][0];
+    assert_eq!(
+        workers["mitosis_manager"], listed["uuid"],
+        "{workers} {listed}"
+    );
+    assert_eq!(workers["mitosis_host"], listed["host"]);
+    prometheus.stop();
+    manager.stop().code(0);
     service.stop().code(0);
 }
 

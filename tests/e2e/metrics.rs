@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, Sandbox, Service, processes, wait};
+use crate::support::{Running, Sandbox, Service, processes, size, wait};
 
 /// The sum of all series of a counter.
 fn sum(text: &str, name: &str) -> f64 {
@@ -150,20 +150,25 @@ fn a_reader_that_does_not_read_holds_nobody_up() {
 }
 
 #[test]
-fn suites_add_no_series() {
+fn thousands_of_suites_add_no_series() {
     let sandbox = Sandbox::new();
     let service = Service::up(&sandbox, 1);
     // Every submit makes a suite. The first ones bring the series of what is used for the first time.
+    let body = r#"{"tasks": [{"args": ["true"]}]}"#;
     for _ in 0..2 {
-        let uuid = service.submit("true");
-        service.until_state(&uuid, "completed");
+        service.submit_often(body, 1);
+        service.until_all_ended();
         service.metrics();
     }
     let few = series(&service.metrics());
-    for _ in 0..10 {
-        let uuid = service.submit("true");
-        service.until_state(&uuid, "completed");
-    }
+    let count = size(2_000, 10_000);
+    service.submit_often(body, count);
+    let suites = service
+        .client(&["suites", "--json", "--limit", "1000"])
+        .code(0)
+        .json();
+    assert_eq!(suites["suites"].as_array().map(Vec::len), Some(1000));
+    service.until_all_ended();
     assert_eq!(series(&service.metrics()), few);
     service.stop().code(0);
 }
