@@ -49,7 +49,7 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
                        "tooltip": {"mode": "multi", "sort": "desc"}},
         "heatmap": {"calculate": False, "yAxis": {"unit": unit, "axisPlacement": "left"},
                     "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5},
-                    "cellGap": 1, "legend": {"show": True}, "tooltip": {"mode": "single", "yHistogram": False}},
+                    "cellGap": 1, "legend": {"show": True}, "tooltip": {"show": True, "yHistogram": False}},
     }[kind]
     targets = [
         {"refId": chr(ord("A") + at), "datasource": DATASOURCE, "expr": expand(expr), "legendFormat": legend,
@@ -97,21 +97,23 @@ OVERVIEW = [
              "Tasks accepted less finished less in flight, from one transaction of the store. Anything but 0 means that a "
              "task was lost or counted twice.", steps=[(None, BAD), (0, GOOD), (1, BAD)], w=3, runbook="accounting-gap"),
         stat("Ready tasks", "short", [('sum(mitosis_coordinator_tasks{state="ready"})', "ready")],
-             "Tasks that wait for a free slot.", w=3),
+             "Tasks that wait for a free slot.", w=2),
         stat("Oldest ready", "s", [("max(mitosis_coordinator_oldest_ready_seconds)", "age")],
              "How long the oldest task that could be claimed has waited. Grows while nobody claims.",
              steps=[(None, GOOD), (300, WARN), (1800, BAD)], w=3, runbook="stuck-queue"),
         stat("Start latency p99", "s", [(quantile(0.99, "mitosis_task_start_seconds"), "p99")],
              "From the hand-over to a worker until the spawn call returned. The objective is 10 ms.",
              steps=[(None, GOOD), (0.01, WARN), (0.1, BAD)], w=3, runbook="start-latency"),
+        stat("Failures in 1 h, by reason", "short",
+             [('topk(3, sum by (reason) '
+               '(increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h])))', "{{reason}}")],
+             "Tasks that failed, for the three most frequent reasons.", w=4, steps=[(None, GOOD), (1, WARN)]),
         stat("Busy slots", "percentunit", [("avg(mitosis_worker_busy)", "busy")],
              "Share of worker slots that execute a task at this moment.", w=3, most=1),
         stat("Time to finish", "s",
              [("sum(mitosis_coordinator_tasks) / sum(rate(mitosis_coordinator_tasks_finished_total[R]))", "left")],
              "Tasks in flight divided by the present rate of ends.", w=3),
-        stat("Managers connected", "short", [("sum(mitosis_coordinator_sessions)", "managers")],
-             "Open sessions of managers.", steps=[(None, BAD), (1, GOOD)], w=3, runbook="lost-managers"),
-        stat("Sessions lost in 1 h", "short",
+        stat("Managers lost in 1 h", "short",
              [('sum(increase(mitosis_coordinator_sessions_ended_total{reason="lost"}[1h]))', "lost")],
              "Sessions of managers that broke off without a goodbye.", steps=[(None, GOOD), (1, WARN), (10, BAD)], w=3,
              runbook="lost-managers"),
@@ -324,7 +326,7 @@ COORDINATOR = [
 
 
 def variable(name, label, query, datasource=DATASOURCE):
-    return {"name": name, "label": label, "type": "query", "datasource": datasource, "query": query, "definition": query,
+    return {"name": name, "label": label, "type": "query", "datasource": datasource, "query": query,
             "refresh": 2, "multi": True, "includeAll": True, "allValue": ".+", "sort": 3, "hide": 0,
             "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": [], "regex": ""}
 
@@ -351,11 +353,11 @@ def dashboard(name, rows):
     links.append({"type": "link", "title": "Guide", "url": RUNBOOK, "keepTime": False, "includeVars": False,
                   "asDropdown": False, "targetBlank": True, "icon": "doc", "tags": [], "tooltip": ""})
     variables = [
-        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "hide": 0,
+        {"name": "datasource", "label": "Data Source", "type": "datasource", "query": "prometheus", "hide": 0,
          "refresh": 1, "regex": "", "multi": False, "includeAll": False, "options": [],
          "current": {"selected": False, "text": "default", "value": "default"}},
         variable("job", "Job", "label_values(mitosis_build_info, job)"),
-        variable("instance", "Manager or coordinator", 'label_values(mitosis_build_info{job=~"$job"}, instance)'),
+        variable("instance", "Instance", 'label_values(mitosis_build_info{job=~"$job"}, instance)'),
         variable("worker", "Worker",
                  'label_values(mitosis_worker_busy{job=~"$job", instance=~"$instance"}, worker)'),
     ]

@@ -3,6 +3,7 @@
 
 mod boards;
 mod prometheus;
+mod published;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
