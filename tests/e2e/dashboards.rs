@@ -5,6 +5,7 @@ mod boards;
 mod prometheus;
 mod published;
 mod queries;
+mod runbooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
