@@ -30,8 +30,8 @@ def expand(expr):
     return expr.replace("[R]", "[$__rate_interval]")
 
 
-def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=None, stacked=False, most=None):
-    """One panel; `queries` are (expression, legend), `steps` thresholds as (from, color)."""
+def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=None, stacked=False, most=None, colors=None):
+    """One panel; `queries` are (expression, legend), `steps` thresholds as (from, color), `colors` by legend."""
     steps = [{"value": value, "color": color} for value, color in steps or [(None, GOOD)]]
     custom = {"fillOpacity": 10, "showPoints": "never"} if kind == "timeseries" else {}
     if stacked:
@@ -41,6 +41,12 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
     defaults = {"unit": unit, "custom": custom, "thresholds": {"mode": "absolute", "steps": steps}, "min": 0}
     if most is not None:
         defaults["max"] = most
+    if kind == "stat" and unit == "short":
+        # Prometheus extrapolates an increase, and 6.07 deaths are 6.
+        defaults["decimals"] = 0
+    overrides = [{"matcher": {"id": "byName", "options": name},
+                  "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]}
+                 for name, color in (colors or {}).items()]
     options = {
         "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
                  "colorMode": "background", "graphMode": "area", "textMode": "auto", "justifyMode": "auto",
@@ -58,7 +64,7 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
     ]
     links = [{"title": "What to do", "url": f"{RUNBOOK}#{runbook}", "targetBlank": True}] if runbook else []
     return {"title": title, "type": kind, "description": text, "datasource": DATASOURCE, "targets": targets,
-            "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options, "links": links,
+            "fieldConfig": {"defaults": defaults, "overrides": overrides}, "options": options, "links": links,
             "gridPos": {"w": w, "h": h}}
 
 
@@ -105,9 +111,10 @@ OVERVIEW = [
              "From the hand-over to a worker until the spawn call returned. The objective is 10 ms.",
              steps=[(None, GOOD), (0.01, WARN), (0.1, BAD)], w=3, runbook="start-latency"),
         stat("Failures in 1 h, by reason", "short",
-             [('topk(3, sum by (reason) '
-               '(increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h])))', "{{reason}}")],
-             "Tasks that failed, for the three most frequent reasons.", w=4, steps=[(None, GOOD), (1, WARN)]),
+             [('sum(increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h]))', "all"),
+              ('sum by (reason) (increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h])) > 0',
+               "{{reason}}")],
+             "Tasks that failed, all and by reason.", w=4, steps=[(None, GOOD), (1, WARN)]),
         stat("Busy slots", "percentunit", [("avg(mitosis_worker_busy)", "busy")],
              "Share of worker slots that execute a task at this moment.", w=3, most=1),
         stat("Time to finish", "s",
@@ -126,7 +133,7 @@ OVERVIEW = [
             ("clamp_min(count(mitosis_worker_busy) - (%s) - (%s) - (%s), 0)" % tuple(
                 mean_busy(f"mitosis_task_{phase}_seconds") for phase in ("start", "run", "report")), "idle"),
         ], "How many slots were in each phase on average. A task counts when its phase ends, so long tasks appear late.",
-            stacked=True),
+            stacked=True, colors={"idle": "#b0b0b0"}),
         graph("Spins that found work", "percentunit", [
             ("sum by (role) (rate(mitosis_ipc_spin_hits_total[R])) / "
              "clamp_min(sum by (role) (rate(mitosis_ipc_spins_total[R])), 1e-9)", "{{role}}"),

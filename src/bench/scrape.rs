@@ -19,8 +19,8 @@ use crate::coordinator::auth::Scope;
 use crate::run::summary::{Spread, median};
 use crate::telemetry::metrics;
 
-/// Time to calm down between the last task and the first window.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Time to calm down between the last task and the first window: an idle worker waits up to 5 s at a time.
+const SETTLE: Duration = Duration::from_secs(6);
 /// Tasks before the first window, for each worker: series that appear with their first event are there then.
 const TASKS_PER_WORKER: u32 = 4;
 

@@ -34,7 +34,15 @@ mod tests {
         let status = "Name:\ta\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
         assert_eq!(voluntary(status), Some(12));
         let before = of_process(std::process::id()).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        assert!(of_process(std::process::id()).unwrap() > before);
+        let (answer, question) = std::sync::mpsc::sync_channel::<()>(1);
+        let waiting = std::thread::Builder::new()
+            .name("waiting".to_owned())
+            .spawn(move || {
+                // Nobody sends: the wait itself is a sleep, counted for as long as its thread lives.
+                let _ = question.recv_timeout(std::time::Duration::from_millis(5));
+                of_process(std::process::id()).unwrap()
+            });
+        assert!(waiting.unwrap().join().unwrap() > before);
+        drop(answer);
     }
 }
