@@ -192,3 +192,58 @@ fn the_log_level_follows_signals_while_a_service_runs() {
     until_said("log level changed level=info");
     service.stop().code(0);
 }
+
+#[test]
+fn one_task_can_be_followed_through_all_processes_by_its_id() {
+    let sandbox = Sandbox::new();
+    let service = Service::up(&sandbox, 1);
+    let worker = service.program.workers(1)[0];
+    let log = service.state_dir.join("manager/logs/worker-0.log");
+    let text = || service.program.stderr() + &fs::read_to_string(&log).unwrap_or_default();
+    let until_said = |words: &[&str]| {
+        wait::until("every step to be told", wait::LONG, || {
+            let text = text();
+            let said = |words: &&str| text.contains(words);
+            words.iter().all(said).then_some(()).ok_or(text)
+        });
+    };
+    // A managed worker starts at warnings and is two steps away, its manager one.
+    processes::send(worker, Signal::USR1);
+    until_said(&["log level changed level=info"]);
+    processes::send(worker, Signal::USR1);
+    until_said(&["log level changed level=debug"]);
+    service.program.signal(Signal::USR1);
+    wait::until("both levels to be changed", wait::LONG, || {
+        let text = text();
+        let changes = text.matches("log level changed level=debug").count();
+        (changes == 2).then_some(()).ok_or(text)
+    });
+    let uuid = service.submit("true");
+    let steps = [
+        ("coordinator::core::submit", "task accepted"),
+        ("manager::reactor::leases", "task claimed"),
+        ("manager::reactor::holders", "task handed over"),
+        ("worker::runner::executing", "task started"),
+        ("worker::runner::executing", "task exited"),
+        ("coordinator::core::publish", "task committed"),
+    ];
+    wait::until("every step to be told", wait::LONG, || {
+        let text = text();
+        let missing: Vec<_> = steps
+            .iter()
+            .filter(|(part, step)| {
+                let told = |line: &str| {
+                    [*part, *step, uuid.as_str()]
+                        .iter()
+                        .all(|word| line.contains(word))
+                };
+                !text.lines().any(told)
+            })
+            .collect();
+        missing
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{missing:?} in\n{text}"))
+    });
+    service.stop().code(0);
+}

@@ -63,6 +63,13 @@ impl Reactor {
             at,
             confirmed: false,
         };
+        tracing::debug!(
+            task = held.task.id,
+            uuid = %held.task.uuid,
+            %incarnation,
+            try_no = held.tries,
+            "task handed over"
+        );
         self.counts
             .waited(at.saturating_duration_since(held.received_at));
         // A wish that came while the task lay at the bridge is now the holder's affair.
