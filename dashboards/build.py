@@ -30,8 +30,8 @@ def expand(expr):
     return expr.replace("[R]", "[$__rate_interval]")
 
 
-def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=None, stacked=False, most=None):
-    """One panel; `queries` are (expression, legend), `steps` thresholds as (from, color)."""
+def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=None, stacked=False, most=None, colors=None):
+    """One panel; `queries` are (expression, legend), `steps` thresholds as (from, color), `colors` by legend."""
     steps = [{"value": value, "color": color} for value, color in steps or [(None, GOOD)]]
     custom = {"fillOpacity": 10, "showPoints": "never"} if kind == "timeseries" else {}
     if stacked:
@@ -41,6 +41,12 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
     defaults = {"unit": unit, "custom": custom, "thresholds": {"mode": "absolute", "steps": steps}, "min": 0}
     if most is not None:
         defaults["max"] = most
+    if kind == "stat" and unit == "short":
+        # Prometheus extrapolates an increase, and 6.07 deaths are 6.
+        defaults["decimals"] = 0
+    overrides = [{"matcher": {"id": "byName", "options": name},
+                  "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]}
+                 for name, color in (colors or {}).items()]
     options = {
         "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
                  "colorMode": "background", "graphMode": "area", "textMode": "auto", "justifyMode": "auto",
@@ -49,7 +55,7 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
                        "tooltip": {"mode": "multi", "sort": "desc"}},
         "heatmap": {"calculate": False, "yAxis": {"unit": unit, "axisPlacement": "left"},
                     "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5},
-                    "cellGap": 1, "legend": {"show": True}, "tooltip": {"mode": "single", "yHistogram": False}},
+                    "cellGap": 1, "legend": {"show": True}, "tooltip": {"show": True, "yHistogram": False}},
     }[kind]
     targets = [
         {"refId": chr(ord("A") + at), "datasource": DATASOURCE, "expr": expand(expr), "legendFormat": legend,
@@ -58,7 +64,7 @@ def panel(title, kind, unit, queries, text, *, w=6, h=7, steps=None, runbook=Non
     ]
     links = [{"title": "What to do", "url": f"{RUNBOOK}#{runbook}", "targetBlank": True}] if runbook else []
     return {"title": title, "type": kind, "description": text, "datasource": DATASOURCE, "targets": targets,
-            "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options, "links": links,
+            "fieldConfig": {"defaults": defaults, "overrides": overrides}, "options": options, "links": links,
             "gridPos": {"w": w, "h": h}}
 
 
@@ -97,21 +103,24 @@ OVERVIEW = [
              "Tasks accepted less finished less in flight, from one transaction of the store. Anything but 0 means that a "
              "task was lost or counted twice.", steps=[(None, BAD), (0, GOOD), (1, BAD)], w=3, runbook="accounting-gap"),
         stat("Ready tasks", "short", [('sum(mitosis_coordinator_tasks{state="ready"})', "ready")],
-             "Tasks that wait for a free slot.", w=3),
+             "Tasks that wait for a free slot.", w=2),
         stat("Oldest ready", "s", [("max(mitosis_coordinator_oldest_ready_seconds)", "age")],
              "How long the oldest task that could be claimed has waited. Grows while nobody claims.",
              steps=[(None, GOOD), (300, WARN), (1800, BAD)], w=3, runbook="stuck-queue"),
         stat("Start latency p99", "s", [(quantile(0.99, "mitosis_task_start_seconds"), "p99")],
              "From the hand-over to a worker until the spawn call returned. The objective is 10 ms.",
              steps=[(None, GOOD), (0.01, WARN), (0.1, BAD)], w=3, runbook="start-latency"),
+        stat("Failures in 1 h, by reason", "short",
+             [('sum(increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h]))', "all"),
+              ('sum by (reason) (increase(mitosis_coordinator_tasks_finished_total{outcome="failed"}[1h])) > 0',
+               "{{reason}}")],
+             "Tasks that failed, all and by reason.", w=4, steps=[(None, GOOD), (1, WARN)]),
         stat("Busy slots", "percentunit", [("avg(mitosis_worker_busy)", "busy")],
              "Share of worker slots that execute a task at this moment.", w=3, most=1),
         stat("Time to finish", "s",
              [("sum(mitosis_coordinator_tasks) / sum(rate(mitosis_coordinator_tasks_finished_total[R]))", "left")],
              "Tasks in flight divided by the present rate of ends.", w=3),
-        stat("Managers connected", "short", [("sum(mitosis_coordinator_sessions)", "managers")],
-             "Open sessions of managers.", steps=[(None, BAD), (1, GOOD)], w=3, runbook="lost-managers"),
-        stat("Sessions lost in 1 h", "short",
+        stat("Managers lost in 1 h", "short",
              [('sum(increase(mitosis_coordinator_sessions_ended_total{reason="lost"}[1h]))', "lost")],
              "Sessions of managers that broke off without a goodbye.", steps=[(None, GOOD), (1, WARN), (10, BAD)], w=3,
              runbook="lost-managers"),
@@ -124,7 +133,7 @@ OVERVIEW = [
             ("clamp_min(count(mitosis_worker_busy) - (%s) - (%s) - (%s), 0)" % tuple(
                 mean_busy(f"mitosis_task_{phase}_seconds") for phase in ("start", "run", "report")), "idle"),
         ], "How many slots were in each phase on average. A task counts when its phase ends, so long tasks appear late.",
-            stacked=True),
+            stacked=True, colors={"idle": "#b0b0b0"}),
         graph("Spins that found work", "percentunit", [
             ("sum by (role) (rate(mitosis_ipc_spin_hits_total[R])) / "
              "clamp_min(sum by (role) (rate(mitosis_ipc_spins_total[R])), 1e-9)", "{{role}}"),
@@ -324,7 +333,7 @@ COORDINATOR = [
 
 
 def variable(name, label, query, datasource=DATASOURCE):
-    return {"name": name, "label": label, "type": "query", "datasource": datasource, "query": query, "definition": query,
+    return {"name": name, "label": label, "type": "query", "datasource": datasource, "query": query,
             "refresh": 2, "multi": True, "includeAll": True, "allValue": ".+", "sort": 3, "hide": 0,
             "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": [], "regex": ""}
 
@@ -351,11 +360,11 @@ def dashboard(name, rows):
     links.append({"type": "link", "title": "Guide", "url": RUNBOOK, "keepTime": False, "includeVars": False,
                   "asDropdown": False, "targetBlank": True, "icon": "doc", "tags": [], "tooltip": ""})
     variables = [
-        {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "hide": 0,
+        {"name": "datasource", "label": "Data Source", "type": "datasource", "query": "prometheus", "hide": 0,
          "refresh": 1, "regex": "", "multi": False, "includeAll": False, "options": [],
          "current": {"selected": False, "text": "default", "value": "default"}},
         variable("job", "Job", "label_values(mitosis_build_info, job)"),
-        variable("instance", "Manager or coordinator", 'label_values(mitosis_build_info{job=~"$job"}, instance)'),
+        variable("instance", "Instance", 'label_values(mitosis_build_info{job=~"$job"}, instance)'),
         variable("worker", "Worker",
                  'label_values(mitosis_worker_busy{job=~"$job", instance=~"$instance"}, worker)'),
     ]

@@ -25,9 +25,11 @@ SI = [(1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")]
 TIME = [(3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "us"), (0, "ns")]
 
 
-def words(value, unit):
+def words(value, unit, decimals=None):
     if value is None or math.isnan(value):
         return "-"
+    if decimals == 0:
+        return f"{value:.0f}"
     if unit == "s" and value:
         step, name = next(one for one in TIME if abs(value) >= one[0])
         return f"{value / (step or 1e-9):.3g} {name}"
@@ -68,7 +70,8 @@ def draw_stat(axes, panel, fetch):
         if found and (step["value"] is None or found[0][1] >= step["value"]):
             color = step["color"]
     axes.set_facecolor({"green": "#cfe8cf", "orange": "#fbe0b5", "red": "#f5c2c2"}.get(color, color))
-    text = "\n".join(words(value, unit) + (f"  {name}" if len(found) > 1 else "") for name, value in found) or "no data"
+    decimals = panel["fieldConfig"]["defaults"].get("decimals")
+    text = "\n".join(words(value, unit, decimals) + (f"  {name}" if len(found) > 1 else "") for name, value in found) or "no data"
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=15 if len(found) < 2 else 10, transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -77,11 +80,14 @@ def draw_stat(axes, panel, fetch):
 def draw_curves(axes, panel, fetch, start):
     unit = panel["fieldConfig"]["defaults"]["unit"]
     stacked = "stacking" in panel["fieldConfig"]["defaults"]["custom"]
+    colors = {one["matcher"]["options"]: one["properties"][0]["value"]["fixedColor"]
+              for one in panel["fieldConfig"]["overrides"]}
     found = list(curves(panel, fetch))
     if stacked and found:
         times = sorted({at for _, points in found for at, _ in points})
         rows = [[dict(points).get(at, 0) for at in times] for _, points in found]
-        axes.stackplot([at - start for at in times], rows, labels=[name for name, _ in found], alpha=0.7)
+        axes.stackplot([at - start for at in times], rows, labels=[name for name, _ in found], alpha=0.7,
+                       colors=[colors.get(name, f"C{at}") for at, (name, _) in enumerate(found)])
     else:
         for name, points in found:
             axes.plot([at - start for at, _ in points], [value for _, value in points], label=name, linewidth=1)
@@ -94,9 +100,25 @@ def draw_curves(axes, panel, fetch, start):
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
     if found:
-        axes.legend(fontsize=5.5, loc="upper left", ncol=2, framealpha=0.6)
+        explain(axes, found)
     else:
         axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
+
+
+def explain(axes, found):
+    """A legend below the curves; of many curves, those that are not 0 all the time."""
+    named = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    moving = [name for name, points in found if any(value for _, value in points if math.isfinite(value))]
+    shown = list(named) if len(named) <= 4 else [name for name in named if name in moving]
+    columns = max(1, int(axes.get_position().width * 24 * CELL_W / (0.35 + 0.045 * max(map(len, shown), default=1))))
+    shown = shown[:3 * columns]
+    labels, hidden = list(shown), len(named) - len(shown)
+    handles = [named[name] for name in shown]
+    if hidden:
+        handles.append(plt.Line2D([], [], linewidth=0))
+        labels.append(f"{hidden} more")
+    axes.legend(handles, labels, fontsize=5.5, loc="upper left", bbox_to_anchor=(-0.02, -0.07), ncol=columns,
+                frameon=False, columnspacing=1, handlelength=1.2, labelspacing=0.2)
 
 
 def draw_heatmap(axes, panel, fetch, start):
@@ -135,8 +157,9 @@ def draw(url, name, start, end):
             continue
         wide, high = grid["w"] / 24, grid["h"] * CELL_H / size[1]
         small = panel["type"] == "stat"
-        box = [left + (0.004 if small else 0.042), 1 - top - high + (0.1 if small else 0.3) / size[1],
-               wide - (0.008 if small else 0.05), high - (0.4 if small else 0.62) / size[1]]
+        below = {"stat": 0.1, "heatmap": 0.3}.get(panel["type"], 0.62)
+        box = [left + (0.004 if small else 0.042), 1 - top - high + below / size[1],
+               wide - (0.008 if small else 0.05), high - (below + 0.32) / size[1]]
         axes = figure.add_axes(box)
         axes.set_title(panel["title"], fontsize=7.5, pad=3)
         axes.tick_params(labelsize=6)
@@ -146,6 +169,9 @@ def draw(url, name, start, end):
             draw_heatmap(axes, panel, fetch, start)
         else:
             draw_curves(axes, panel, fetch, start)
+        if not small:
+            axes.set_xlim(0, end - start)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} s")
     picture = HERE / f"{name}.png"
     figure.savefig(picture)
     # A palette makes it a third of the size.

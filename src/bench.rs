@@ -9,8 +9,13 @@ mod host;
 mod interrupt;
 pub mod ipc;
 mod memory;
+pub mod overhead;
+pub mod ratio;
+pub mod scrape;
 mod scratch;
+mod switches;
 pub mod tasks;
+mod up;
 pub mod workers;
 
 pub use error::BenchError;

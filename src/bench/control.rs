@@ -24,18 +24,14 @@ use uuid::Uuid;
 use super::error::{BenchError, io, part};
 use super::host::Host;
 use super::interrupt::Interrupt;
-use super::scratch::Scratch;
+use super::up::Up;
 use super::workers::all_ready;
 use crate::client::ApiClient;
 use crate::coordinator::auth::Scope;
-use crate::coordinator::{Coordinator, CoordinatorConfig};
-use crate::manager::{Manager, ManagerConfig, ManagerHandle};
 use crate::process::{Child, ProcessGroup, SpawnSpec, spawn, watch_readable};
 use crate::protocol::TaskSpec;
 use crate::protocol::api::{CancelRequest, SubmitRequest, SubmitTask, TaskEnd};
 use crate::run::summary::Spread;
-use crate::service::{Service, ServiceOptions};
-use crate::shutdown::ShutdownRequest;
 
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -147,16 +143,11 @@ impl Figures {
 
 /// Everything that runs meanwhile.
 struct Stage {
-    coordinator: Coordinator,
-    manager: ManagerHandle,
-    service: Service,
+    up: Up,
     client: ApiClient,
     ends: flume::Receiver<TaskEnd>,
     /// Tasks tell of themselves here.
     pipe: PathBuf,
-    state_dir: PathBuf,
-    /// Last: goes when nobody uses it any more.
-    _scratch: Scratch,
 }
 
 /// A task whose tree is up.
@@ -170,42 +161,22 @@ type Lines = tokio::io::Lines<BufReader<pipe::Receiver>>;
 
 impl Stage {
     async fn open(plan: &Plan) -> Result<Self, BenchError> {
-        let scratch = Scratch::new()?;
-        let state_dir = scratch.path().join("state");
-        let coordinator = Coordinator::open(CoordinatorConfig::new(state_dir.clone())).await;
-        let coordinator = coordinator.map_err(part("open a coordinator"))?;
-        let port = Service::listen(&coordinator, "127.0.0.1:0").await;
-        let port = port.map_err(part("listen"))?;
-        let config = ManagerConfig::new(scratch.path().join("manager"), plan.workers);
-        let manager = Manager::start(config, coordinator.local_connector()).await;
-        let manager = manager.map_err(part("start a manager"))?;
-        let options = ServiceOptions {
-            state_dir: state_dir.clone(),
-            output_dir: None,
-        };
-        let service = Service::start(&coordinator, port, options).await;
-        let service = service.map_err(part("serve the coordinator"))?;
-        let token = coordinator.issue_token(Scope::Admin, "bench");
-        let client = ApiClient::new(service.url(), token).map_err(part("make a client"))?;
-        let pipe = scratch.path().join("pipe");
+        let up = Up::open(plan.workers).await?;
+        let token = up.coordinator.issue_token(Scope::Admin, "bench");
+        let client = ApiClient::new(up.service.url(), token).map_err(part("make a client"))?;
+        let pipe = up.scratch.path().join("pipe");
         rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .map_err(|errno| io("make a pipe")(errno.into()))?;
         Ok(Self {
-            ends: coordinator.ends(),
-            coordinator,
-            manager,
-            service,
+            ends: up.coordinator.ends(),
+            up,
             client,
             pipe,
-            state_dir,
-            _scratch: scratch,
         })
     }
 
     async fn close(self) {
-        self.service.stop().await;
-        self.manager.shutdown(ShutdownRequest::Immediate).await;
-        self.coordinator.close().await;
+        self.up.close().await;
     }
 
     /// One sample of each kind.
@@ -247,7 +218,7 @@ impl Stage {
         plan: &Plan,
         lines: &mut Lines,
     ) -> Result<Duration, BenchError> {
-        all_ready(&self.manager, plan.workers).await?;
+        all_ready(&self.up.manager, plan.workers).await?;
         let mut tree = self.plant(lines).await?;
         let began = Instant::now();
         let took = match kind {
@@ -284,7 +255,7 @@ impl Stage {
         let spec = TaskSpec::argv(["sh", "-c", TREE, &pipe]);
         let tasks = vec![SubmitTask { key: None, spec }];
         let request = SubmitRequest { suite: None, tasks };
-        let accepted = self.coordinator.submit(request).await;
+        let accepted = self.up.coordinator.submit(request).await;
         let accepted = accepted.map_err(part("submit a task"))?;
         Tree::read(accepted.tasks[0].uuid, 1, lines).await
     }
@@ -305,7 +276,7 @@ impl Stage {
             "cancel".as_ref(),
             uuid.as_ref(),
             "--state-dir".as_ref(),
-            self.state_dir.as_os_str(),
+            self.up.state_dir.as_os_str(),
         ];
         let argv = words.map(|word| CString::new(word.as_bytes()));
         let argv: Result<_, _> = argv.into_iter().collect();

@@ -286,7 +286,10 @@ fn has_xargs() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn succeeded(what: &'static str, output: &std::process::Output) -> Result<(), BenchError> {
+pub(super) fn succeeded(
+    what: &'static str,
+    output: &std::process::Output,
+) -> Result<(), BenchError> {
     if output.status.success() {
         return Ok(());
     }

@@ -236,14 +236,14 @@ impl Idle {
     }
 }
 
-fn all_cpu(pids: &[u32]) -> Result<Duration, BenchError> {
+pub(super) fn all_cpu(pids: &[u32]) -> Result<Duration, BenchError> {
     let each = pids.iter().map(|pid| cpu::of_process(*pid));
     each.sum::<std::io::Result<Duration>>()
         .map_err(io("read the CPU time of a worker"))
 }
 
 /// Children of every thread of this process: the workers, for nothing else is started here meanwhile.
-fn children() -> std::io::Result<Vec<u32>> {
+pub(super) fn children() -> std::io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for thread in std::fs::read_dir("/proc/self/task")? {
         let list = std::fs::read_to_string(thread?.path().join("children"))?;

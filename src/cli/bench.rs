@@ -2,6 +2,8 @@
 
 mod control;
 mod ipc;
+mod overhead;
+mod scrape;
 mod workers;
 
 use std::fmt::Write as _;
@@ -26,7 +28,9 @@ Examples:
   mitosis bench ipc --sweep --svg p.svg    poll strategies: latency against CPU
   mitosis bench workers                    256 idle workers
   mitosis bench tasks                      no-op tasks per second
-  mitosis bench control                    cancels and deaths of workers";
+  mitosis bench control                    cancels and deaths of workers
+  mitosis bench scrape                     /metrics of 256 workers
+  mitosis bench overhead                   tasks with and without recorded metrics";
 
 /// Measure this machine and this program.
 #[derive(Debug, Subcommand)]
@@ -36,9 +40,13 @@ pub(super) enum BenchCommand {
     Ipc(Box<ipc::IpcArgs>),
     Workers(workers::WorkersArgs),
     Control(control::ControlArgs),
+    Scrape(scrape::ScrapeArgs),
+    Overhead(overhead::OverheadArgs),
     /// Be a client process of a measurement; started by `bench ipc` and `bench workers`.
     #[command(hide = true)]
     Client,
+    #[command(hide = true)]
+    Carry(overhead::CarryArgs),
 }
 
 const TASKS_HELP: &str = "\
@@ -86,6 +94,9 @@ impl BenchCommand {
             Self::Ipc(args) => args.run(),
             Self::Workers(args) => args.run(),
             Self::Control(args) => args.run(),
+            Self::Scrape(args) => args.run(),
+            Self::Overhead(args) => args.run(),
+            Self::Carry(args) => args.run(),
             Self::Client => client::serve().or_system().map(|()| Exit::Ok),
         }
     }

@@ -71,10 +71,11 @@ impl ManagerArgs {
         // The coordinator may be on another machine, and does not look into this directory anyway.
         config.exec.kept_output = KeptOutput::Uploaded;
         let connector = self.connector()?;
-        let _metrics = match self.metrics_listen {
+        let metrics = match self.metrics_listen {
             Some(address) => Some(serve_metrics(address).await?),
             None => None,
         };
+        config.metrics = metrics.as_ref().map(|port| port.address().to_owned());
         let manager = Manager::start(config, connector).await.or_system()?;
         until_stopped(&manager, &mut signals).await
     }

@@ -1,5 +1,7 @@
 //! Tasks, suites, managers and workers as text for people. Pure: what the API answers in, text out.
 
+mod chain;
+
 use std::time::Duration;
 
 use super::table::{ago, fields, moment, size, table};
@@ -116,7 +118,7 @@ pub(super) fn task(task: &TaskDetail) -> String {
         ("held by", task.holder.clone()),
         ("executions", Some(summary.attempts.to_string())),
         ("run time", result.and_then(run_time)),
-        ("latency", latency(task)),
+        ("latency", chain::latency(task)),
         ("cpu time", result.map(cpu_time)),
         (
             "peak memory",
@@ -185,26 +187,6 @@ fn run_time(result: &TaskResult) -> Option<String> {
     result.started_at_us?;
     let wall = u64::try_from(result.wall_us()).ok()?;
     Some(span(Duration::from_micros(wall)))
-}
-
-/// The steps of the last execution, each counted from the one before.
-fn latency(task: &TaskDetail) -> Option<String> {
-    let result = task.result.as_ref()?;
-    let steps = [
-        ("claimed", task.claimed_at_us),
-        ("started", result.started_at_us),
-        ("exited", Some(result.ended_at_us)),
-        ("committed", task.summary.finished_at_us),
-    ];
-    result.started_at_us?;
-    let mut before = task.summary.accepted_at_us;
-    let mut words = Vec::with_capacity(steps.len());
-    for (name, at) in steps {
-        let Some(at) = at else { continue };
-        words.push(format!("{name} +{}", span(until(at, before))));
-        before = at;
-    }
-    Some(words.join(", "))
 }
 
 fn cpu_time(result: &TaskResult) -> String {
@@ -322,18 +304,22 @@ mod tests {
     #[test]
     fn a_task_shows_what_is_known_and_nothing_else() {
         let detail = TaskDetail {
-            summary: summary(),
+            summary: TaskSummary {
+                finished_at_us: Some(2_603_000),
+                ..summary()
+            },
             spec: TaskSpec::shell_line("echo one; exit 3"),
             key: None,
             lease: None,
             holder: None,
-            claimed_at_us: Some(800_000),
+            claimed_at_us: Some(1_100_000),
             cancel_requested: false,
             result: Some(TaskResult {
                 exit_code: Some(3),
                 message: None,
-                started_at_us: Some(1_000_000),
-                ..TaskResult::not_started(Reason::Exit, "", 2_500_000)
+                handed_over_at_us: Some(1_100_250),
+                started_at_us: Some(1_101_000),
+                ..TaskResult::not_started(Reason::Exit, "", 2_601_000)
             }),
             history: Vec::new(),
             upstream: Vec::new(),
@@ -342,7 +328,9 @@ mod tests {
         let text = task(&detail);
         assert!(text.contains("end         exit, exit code 3\n"), "{text}");
         assert!(text.contains("run time    1.50 s\n"), "{text}");
-        assert!(text.contains("started +200 ms, exited +1.50 s"), "{text}");
+        let chain =
+            "latency     queue 100 ms, buffer 250 us, start 750 us, run 1.50 s, commit 2.00 ms\n";
+        assert!(text.contains(chain), "{text}");
         assert!(
             !text.contains("repeats") && !text.contains("held by"),
             "{text}"

@@ -30,6 +30,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use observe::group;
 pub use serve::DRAIN;
 pub use state::{ApiOptions, MetricsText};
 

@@ -32,8 +32,9 @@ pub use error::{OpenError, StoreError};
 pub use model::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
     ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, Levels, LiveHolder, NewTask, NewTasks, ReclaimCause, Reclaimed, Registered,
-    Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
+    HolderSession, Levels, LiveHolder, METRICS_LABEL, NewTask, NewTasks, ReclaimCause, Reclaimed,
+    Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence,
+    Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.

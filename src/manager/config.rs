@@ -36,6 +36,8 @@ pub struct ManagerConfig {
     pub gpus: u32,
     /// Tags that tasks may require.
     pub tags: Vec<String>,
+    /// Where others find this process's `/metrics`, `host:port`; told to the coordinator, which tells Prometheus.
+    pub metrics: Option<String>,
     /// How the manager's poller waits. Its workers get the same.
     pub poll: PollConfig,
     /// Tasks held unstarted; `None` is twice the workers or what ends in 200 ms, whichever is more.
@@ -64,6 +66,7 @@ impl ManagerConfig {
             mem_bytes: None,
             gpus: 0,
             tags: Vec::new(),
+            metrics: None,
             poll: PollConfig::default(),
             prefetch: None,
             exec: ExecDefaults {

@@ -488,6 +488,7 @@ impl Run {
             workers: u32::from(self.config.workers),
             milli_cpus: u64::from(self.config.milli_cpus()),
             tags: self.config.tags.clone(),
+            metrics: self.config.metrics.clone(),
             inventory: self.reactor.inventory(),
         }
     }

@@ -71,6 +71,13 @@ impl Now {
             wall_us: i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX),
         }
     }
+
+    /// The wall clock at an earlier moment.
+    pub(crate) fn wall_at(self, earlier: Instant) -> i64 {
+        let ago = self.mono.saturating_duration_since(earlier);
+        self.wall_us
+            .saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))
+    }
 }
 
 /// One lease.
@@ -149,6 +156,8 @@ pub(crate) struct Hand {
     pub(crate) key: Key,
     pub(crate) incarnation: Incarnation,
     pub(crate) try_no: Try,
+    /// When, in microseconds since the Unix epoch.
+    pub(crate) at_us: i64,
 }
 
 /// What shall become of a lease.

@@ -448,12 +448,27 @@ pub struct ManagerSummary {
     pub host: String,
     /// True while its session is open.
     pub connected: bool,
+    /// False once it left or its leases ran out.
+    #[serde(default)]
+    pub live: bool,
+    /// Where its `/metrics` are served, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Worker slots.
     pub workers: u32,
     /// Leases it holds.
     pub leases: u64,
     /// When it was last heard.
     pub last_seen_us: i64,
+}
+
+/// An entry of what Prometheus reads as a list of targets (`http_sd_configs`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScrapeTarget {
+    /// `host:port` of one manager's `/metrics`.
+    pub targets: Vec<String>,
+    /// `mitosis_manager` (its uuid) and `mitosis_host` (its machine).
+    pub labels: BTreeMap<String, String>,
 }
 
 /// An independent worker as operators see it.

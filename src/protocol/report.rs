@@ -82,6 +82,13 @@ impl ReportTaskOp {
         }
     }
 
+    /// Notes when the task was handed to the worker that ended it.
+    pub fn set_handed_over(&mut self, at_us: i64) {
+        if let Self::Completed(result) | Self::Failed(result) | Self::Cancelled(result) = self {
+            result.handed_over_at_us = Some(at_us);
+        }
+    }
+
     /// True when the holder is through with the task.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -217,6 +224,10 @@ pub struct TaskResult {
     /// A sentence for people, where the reason alone does not say enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When its manager handed it to the worker, in microseconds since the Unix epoch; absent without a manager, and
+    /// where nobody got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over_at_us: Option<i64>,
     /// When the spawn call returned, in microseconds since the Unix epoch; absent when nothing was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at_us: Option<i64>,
@@ -302,6 +313,7 @@ impl TaskResult {
             exit_code: None,
             signal: None,
             message: Some(message.into()),
+            handed_over_at_us: None,
             started_at_us: None,
             ended_at_us,
             cpu_user_us: 0,

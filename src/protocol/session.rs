@@ -148,6 +148,9 @@ pub struct Hello {
     pub milli_cpus: u64,
     /// Tags that tasks may require.
     pub tags: Vec<String>,
+    /// Where others find its `/metrics`, `host:port`, if it serves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Every lease the manager believes it holds, reports not yet committed included.
     pub inventory: Vec<HeldLease>,
 }

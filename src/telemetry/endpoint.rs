@@ -14,6 +14,8 @@ use super::metrics;
 /// An open port; closed when dropped.
 #[derive(Debug)]
 pub struct MetricsPort {
+    /// What others reach it by.
+    address: String,
     serving: JoinHandle<()>,
     upkeep: JoinHandle<()>,
 }
@@ -40,15 +42,48 @@ impl MetricsPort {
             }
         });
         Ok(Self {
+            address: reachable(bound),
             serving,
             upkeep: tokio::spawn(metrics::keep_up()),
         })
     }
 }
 
+impl MetricsPort {
+    /// `host:port` by which others reach it: the bound address, or this machine's name where every address is bound.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+fn reachable(bound: SocketAddr) -> String {
+    if !bound.ip().is_unspecified() {
+        return bound.to_string();
+    }
+    let uname = rustix::system::uname();
+    format!("{}:{}", uname.nodename().to_string_lossy(), bound.port())
+}
+
 impl Drop for MetricsPort {
     fn drop(&mut self) {
         self.serving.abort();
         self.upkeep.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_address_is_told_as_it_is_and_all_addresses_by_the_machines_name() {
+        assert_eq!(reachable("10.0.0.7:9400".parse().unwrap()), "10.0.0.7:9400");
+        assert_eq!(reachable("[::1]:9400".parse().unwrap()), "[::1]:9400");
+        let all = reachable("0.0.0.0:9400".parse().unwrap());
+        assert!(
+            all.ends_with(":9400") && !all.starts_with("0.0.0.0"),
+            "{all}"
+        );
     }
 }

@@ -86,7 +86,7 @@ fn describe(metric: &Metric) {
         Kind::Gauge => metrics::describe_gauge!(metric.name, unit, help),
         Kind::Histogram => metrics::describe_histogram!(metric.name, unit, help),
     }
-    for row in labels::combinations(metric).unwrap_or_default() {
+    for row in labels::registered(metric) {
         register(metric, &row);
     }
 }

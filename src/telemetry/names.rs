@@ -143,7 +143,7 @@ metrics! {
     COORDINATOR_LEASES_RECLAIMED = Counter "mitosis_coordinator_leases_reclaimed_total" ["cause"];
     /// Reports refused because a newer lease or a terminal state exists.
     COORDINATOR_STALE_REPORTS = Counter "mitosis_coordinator_stale_reports_total" [];
-    /// Time of a store transaction, by operation.
+    /// Time of a store transaction, by operation; `other` are those that no task waits for.
     COORDINATOR_STORE = Histogram "mitosis_coordinator_store_seconds" ["operation"];
     /// Manager sessions that are open.
     COORDINATOR_SESSIONS = Gauge "mitosis_coordinator_sessions" [];

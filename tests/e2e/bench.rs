@@ -196,3 +196,33 @@ fn control_is_measured_in_every_kind_and_leaves_nothing() {
     }
     sandbox.assert_nothing_left();
 }
+
+#[test]
+fn scrapes_are_measured_in_windows_and_wake_no_worker() {
+    let sandbox = Sandbox::new();
+    let call = "bench scrape --json --workers 3 --rounds 1 --window 1 --scrapes 50";
+    let measured = sandbox.run(call.split(' ')).code(0).json();
+    for key in ["scrape_p50_ns", "cpu_seconds_per_scrape", "series", "bytes"] {
+        assert!(measured[key].as_f64() > Some(0.0), "{key}: {measured:#}");
+    }
+    // One wake-up by every scrape would make it 3; timers of their own wake workers once in some seconds.
+    let woken = measured["wakeups_per_scrape"].as_f64();
+    assert!(woken < Some(1.0), "{measured:#}");
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn the_overhead_of_metrics_is_measured_in_pairs() {
+    let sandbox = Sandbox::new();
+    let call = "bench overhead --json --pairs 4 --tasks 200 --workers 2";
+    let measured = sandbox.run(call.split(' ')).code(0).json();
+    assert_eq!(measured["pairs"].as_array().map(Vec::len), Some(4));
+    for half in ["installed", "absent"] {
+        let cost = &measured[half];
+        assert!(cost["fetch_p50_ns"].as_u64() > Some(0), "{measured:#}");
+        let cpu = cost["cpu_seconds_per_10000_tasks"].as_f64();
+        assert!(cpu > Some(0.0), "{measured:#}");
+    }
+    assert!(measured["cpu"]["upper_95"].is_f64(), "{measured:#}");
+    sandbox.assert_nothing_left();
+}

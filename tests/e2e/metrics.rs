@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, Sandbox, Service, processes, wait};
+use crate::support::{Running, Sandbox, Service, processes, size, wait};
 
 /// The sum of all series of a counter.
 fn sum(text: &str, name: &str) -> f64 {
@@ -150,20 +150,25 @@ fn a_reader_that_does_not_read_holds_nobody_up() {
 }
 
 #[test]
-fn suites_add_no_series() {
+fn thousands_of_suites_add_no_series() {
     let sandbox = Sandbox::new();
     let service = Service::up(&sandbox, 1);
     // Every submit makes a suite. The first ones bring the series of what is used for the first time.
+    let body = r#"{"tasks": [{"args": ["true"]}]}"#;
     for _ in 0..2 {
-        let uuid = service.submit("true");
-        service.until_state(&uuid, "completed");
+        service.submit_often(body, 1);
+        service.until_all_ended();
         service.metrics();
     }
     let few = series(&service.metrics());
-    for _ in 0..10 {
-        let uuid = service.submit("true");
-        service.until_state(&uuid, "completed");
-    }
+    let count = size(2_000, 10_000);
+    service.submit_often(body, count);
+    let suites = service
+        .client(&["suites", "--json", "--limit", "1000"])
+        .code(0)
+        .json();
+    assert_eq!(suites["suites"].as_array().map(Vec::len), Some(1000));
+    service.until_all_ended();
     assert_eq!(series(&service.metrics()), few);
     service.stop().code(0);
 }
@@ -185,5 +190,60 @@ fn the_log_level_follows_signals_while_a_service_runs() {
     until_said("DEBUG");
     service.program.signal(Signal::USR2);
     until_said("log level changed level=info");
+    service.stop().code(0);
+}
+
+#[test]
+fn one_task_can_be_followed_through_all_processes_by_its_id() {
+    let sandbox = Sandbox::new();
+    let service = Service::up(&sandbox, 1);
+    let worker = service.program.workers(1)[0];
+    let log = service.state_dir.join("manager/logs/worker-0.log");
+    let text = || service.program.stderr() + &fs::read_to_string(&log).unwrap_or_default();
+    let until_said = |words: &[&str]| {
+        wait::until("every step to be told", wait::LONG, || {
+            let text = text();
+            let said = |words: &&str| text.contains(words);
+            words.iter().all(said).then_some(()).ok_or(text)
+        });
+    };
+    // A managed worker starts at warnings and is two steps away, its manager one.
+    processes::send(worker, Signal::USR1);
+    until_said(&["log level changed level=info"]);
+    processes::send(worker, Signal::USR1);
+    until_said(&["log level changed level=debug"]);
+    service.program.signal(Signal::USR1);
+    wait::until("both levels to be changed", wait::LONG, || {
+        let text = text();
+        let changes = text.matches("log level changed level=debug").count();
+        (changes == 2).then_some(()).ok_or(text)
+    });
+    let uuid = service.submit("true");
+    let steps = [
+        ("coordinator::core::submit", "task accepted"),
+        ("manager::reactor::leases", "task claimed"),
+        ("manager::reactor::holders", "task handed over"),
+        ("worker::runner::executing", "task started"),
+        ("worker::runner::executing", "task exited"),
+        ("coordinator::core::publish", "task committed"),
+    ];
+    wait::until("every step to be told", wait::LONG, || {
+        let text = text();
+        let missing: Vec<_> = steps
+            .iter()
+            .filter(|(part, step)| {
+                let told = |line: &str| {
+                    [*part, *step, uuid.as_str()]
+                        .iter()
+                        .all(|word| line.contains(word))
+                };
+                !text.lines().any(told)
+            })
+            .collect();
+        missing
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{missing:?} in\n{text}"))
+    });
     service.stop().code(0);
 }

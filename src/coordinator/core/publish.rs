@@ -70,6 +70,7 @@ fn count(changes: &Changes) {
 fn count_end(ended: &Ended) {
     let outcome = ended.end.outcome.as_str();
     let reason = ended.end.result.reason.as_str();
+    tracing::debug!(task = ended.end.id, uuid = %ended.end.uuid, outcome, reason, "task committed");
     counter!(names::COORDINATOR_TASKS_FINISHED, "outcome" => outcome, "reason" => reason)
         .increment(1);
 }

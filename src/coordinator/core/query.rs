@@ -10,7 +10,8 @@ use super::Coordinator;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::sqlite::SqliteArchive;
 use crate::coordinator::store::{
-    Audit, Counts, HolderId, HolderKind, HolderRecord, StoreError, StoreReader, TaskQuery,
+    Audit, Counts, HolderId, HolderKind, HolderRecord, METRICS_LABEL, StoreError, StoreReader,
+    TaskQuery,
 };
 use crate::protocol::TaskState;
 use crate::protocol::api::{
@@ -161,8 +162,10 @@ impl Coordinator {
             .store
             .holders(HolderKind::Manager, LISTED_AFTER_LAST_SEEN)
             .await?;
-        let summary = |record: HolderRecord| ManagerSummary {
+        let summary = |mut record: HolderRecord| ManagerSummary {
             uuid: record.holder.uuid,
+            live: record.live,
+            metrics: record.labels.remove(METRICS_LABEL),
             connected: self.is_connected(record.id),
             host: record.host,
             workers: record.slots,

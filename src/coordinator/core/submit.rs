@@ -37,6 +37,14 @@ impl Coordinator {
         let accepted = self.shared.complete(|shared| async move {
             let submitted = shared.store.submit(batch).await?;
             shared.publish(submitted.changes).await;
+            for task in submitted
+                .response
+                .tasks
+                .iter()
+                .filter(|task| !task.existing)
+            {
+                tracing::debug!(task = task.id, uuid = %task.uuid, "task accepted");
+            }
             Ok(submitted.response)
         });
         Ok(accepted.await?)

@@ -1,11 +1,12 @@
 //! Health, metrics, and the API's own description.
 //!
 //! `/healthz`, `/readyz` and the document need no token: they say nothing about what is stored. `/metrics` does, so
-//! it needs one, which a scraper gives as its bearer credentials.
+//! it needs one, which a scraper gives as its bearer credentials; so does the list of targets.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,7 @@ use utoipa_axum::routes;
 use super::access::ObserverCaller;
 use super::failure::Failure;
 use super::state::ApiState;
-use crate::protocol::api::ErrorBody;
+use crate::protocol::api::{ErrorBody, ManagerSummary, ScrapeTarget};
 
 /// How long the store may take to answer before it counts as not ready.
 const STORE_ANSWER: Duration = Duration::from_secs(2);
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(healthz))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
+        .routes(routes!(targets))
 }
 
 pub(super) fn api_routes() -> OpenApiRouter<ApiState> {
@@ -72,6 +74,36 @@ async fn metrics(_: ObserverCaller, State(state): State<ApiState>) -> Result<Res
     let text = text.map_err(|_| Failure::internal())?;
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, text).into_response())
+}
+
+/// Where Prometheus finds managers: those that serve `/metrics` and are connected, or were until their leases ran out.
+#[utoipa::path(
+    get, path = "/metrics/targets", tag = "operation", security(("bearer" = ["user", "manager"])),
+    responses(
+        (status = 200, description = "In the form of `http_sd_configs`", body = Vec<ScrapeTarget>),
+        (status = "default", description = "Refused", body = ErrorBody)
+    )
+)]
+async fn targets(
+    _: ObserverCaller,
+    State(state): State<ApiState>,
+) -> Result<Json<Vec<ScrapeTarget>>, Failure> {
+    let managers = state.coordinator().managers().await?;
+    let serving = managers
+        .into_iter()
+        .filter(|manager| manager.live || manager.connected);
+    Ok(Json(serving.filter_map(target).collect()))
+}
+
+fn target(manager: ManagerSummary) -> Option<ScrapeTarget> {
+    let labels = [
+        ("mitosis_manager", manager.uuid.to_string()),
+        ("mitosis_host", manager.host),
+    ];
+    Some(ScrapeTarget {
+        targets: vec![manager.metrics?],
+        labels: labels.map(|(name, value)| (name.to_owned(), value)).into(),
+    })
 }
 
 /// This document.

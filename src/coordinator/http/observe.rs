@@ -14,12 +14,11 @@ use metrics::{counter, histogram};
 use utoipa::openapi::OpenApi;
 
 use super::failure::Failure;
+use crate::telemetry::labels::STATUS_CLASSES;
 use crate::telemetry::names;
 
 /// The label of requests that match no route.
 const NO_ROUTE: &str = "none";
-/// Classes of status that a route can answer with.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Routes that park a request; their time is not how long an answer takes.
 const LONG_POLLS: [&str; 6] = [
     "/api/v1/workers/fetch-task",
@@ -45,7 +44,8 @@ pub(super) fn start_at_zero(document: &OpenApi) {
 }
 
 /// The first word of a route: few enough for a histogram each.
-fn group(route: &str) -> &str {
+#[must_use]
+pub fn group(route: &str) -> &str {
     let path = route.strip_prefix("/api/v1").unwrap_or(route);
     path.split('/')
         .find(|word| !word.is_empty())
@@ -71,7 +71,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         histogram!(names::COORDINATOR_HTTP, "group" => group(&route).to_owned())
             .record(elapsed.as_secs_f64());
     }
-    let class = CLASSES[usize::from(status.as_u16() / 100).clamp(1, 5) - 1];
+    let class = STATUS_CLASSES[usize::from(status.as_u16() / 100).clamp(1, 5) - 1];
     counter!(names::COORDINATOR_HTTP_REQUESTS, "route" => route, "status" => class).increment(1);
     response
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::SessionEnd;
 use crate::coordinator::core::workers::sorted;
 use crate::coordinator::core::{Post, Shared};
-use crate::coordinator::store::{Holder, HolderKind, HolderSession, Registration, StoreError};
+use crate::coordinator::store::{
+    Holder, HolderKind, HolderSession, METRICS_LABEL, Registration, StoreError,
+};
 use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::session::{Hello, ToManager, Welcome};
 
@@ -73,7 +75,11 @@ fn registration(hello: Hello) -> Registration {
         slots: hello.workers,
         milli_cpus: Some(hello.milli_cpus),
         tags: sorted(hello.tags),
-        labels: std::collections::BTreeMap::new(),
+        labels: hello
+            .metrics
+            .map(|address| (METRICS_LABEL.to_owned(), address))
+            .into_iter()
+            .collect(),
         inventory: hello.inventory,
     }
 }

@@ -127,6 +127,7 @@ fn hello(inventory: Vec<HeldLease>) -> Hello {
         workers: 2,
         milli_cpus: 2_000,
         tags: Vec::new(),
+        metrics: None,
         inventory,
     }
 }

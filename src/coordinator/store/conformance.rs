@@ -7,6 +7,7 @@ pub(super) mod artifacts;
 pub(super) mod chains;
 pub(super) mod fencing;
 pub(super) mod holders;
+pub(super) mod levels;
 pub(super) mod life;
 pub(super) mod model;
 pub(super) mod queue;

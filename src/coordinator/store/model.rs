@@ -100,6 +100,9 @@ pub struct Registration {
     pub inventory: Vec<HeldLease>,
 }
 
+/// The label of a manager that says where its `/metrics` are served, `host:port`.
+pub const METRICS_LABEL: &str = "metrics";
+
 /// The answer to a [`Registration`].
 #[derive(Debug)]
 pub struct Registered {
@@ -413,6 +416,8 @@ pub struct HolderRecord {
     pub slots: u32,
     /// What it said of itself with its last renewal.
     pub status: ManagerStatus,
+    /// Key-value pairs of its registration.
+    pub labels: BTreeMap<String, String>,
     /// Mode an operator set.
     pub mode: Mode,
     /// False once it left or its leases ran out.

@@ -56,12 +56,20 @@ impl Reactor {
             key,
             incarnation,
             try_no: Try(held.tries),
+            at_us: now.wall_at(at),
         };
         held.stage = Stage::Handed {
             hand,
             at,
             confirmed: false,
         };
+        tracing::debug!(
+            task = held.task.id,
+            uuid = %held.task.uuid,
+            %incarnation,
+            try_no = held.tries,
+            "task handed over"
+        );
         self.counts
             .waited(at.saturating_duration_since(held.received_at));
         // A wish that came while the task lay at the bridge is now the holder's affair.

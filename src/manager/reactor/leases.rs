@@ -47,6 +47,7 @@ impl Reactor {
         for mut task in tasks {
             self.complete_links(&mut task);
             let lease = LeaseKey::of_task(&task);
+            tracing::debug!(task = task.id, uuid = %task.uuid, lease = %task.lease, "task claimed");
             let refusal = match self.settings.admission.cost(&task.spec.resources) {
                 Ok(cost) => {
                     self.hold(task, cost, granted, now);

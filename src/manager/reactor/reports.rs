@@ -102,7 +102,8 @@ impl Reactor {
                 let ticket = self.returned(lease, &reason, now);
                 self.answer_when(ticket, source, seq, Verdict::Accepted);
             }
-            op => {
+            mut op => {
+                op.set_handed_over(hand.at_us);
                 let started_at_us = op.result().and_then(|(_, result)| result.started_at_us);
                 let started = started_at_us.is_some();
                 if let Some(at_us) = started_at_us

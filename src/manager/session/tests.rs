@@ -41,6 +41,7 @@ fn hello() -> Hello {
         workers: 1,
         milli_cpus: 1000,
         tags: Vec::new(),
+        metrics: None,
         inventory: Vec::new(),
     }
 }

@@ -309,6 +309,7 @@ fn result(
         exit_code,
         signal,
         message,
+        handed_over_at_us: None,
         started_at_us: Some(span_us.0),
         ended_at_us: span_us.1,
         cpu_user_us: info.map_or(0, |info| micros(info.user)),

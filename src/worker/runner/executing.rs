@@ -73,9 +73,12 @@ impl TaskRunner for ExecutorRunner {
         let on_started = |started: crate::worker::executor::Started| {
             let leader = started.pid.as_raw_nonzero().get();
             status.process_group(u32::try_from(leader).ok());
+            tracing::debug!(task = task.id, uuid = %task.uuid, pid = leader, "task started");
         };
         let result = executor.run(&task, orders, on_started).await;
         status.process_group(None);
+        let reason = result.reason.as_str();
+        tracing::debug!(task = task.id, uuid = %task.uuid, reason, "task exited");
         result
     }
 }

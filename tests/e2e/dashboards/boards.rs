@@ -1,6 +1,7 @@
 //! Dashboards as files: their panels' queries, and what Grafana and the rules of the public dashboard linter ask of them.
 //!
-//! A check of the fields that this project uses, written by hand; not Grafana's own schema.
+//! The rules of the linter are written by hand for what this project uses; Grafana's own schema is asked in
+//! [`super::published`].
 
 use serde_json::Value;
 
@@ -92,7 +93,26 @@ pub(super) fn problems(board: &Value) -> Vec<String> {
         variables == ["datasource", "job", "instance", "worker"],
         format!("variables {variables:?}"),
     );
+    let labels = [
+        ("datasource", "Data Source"),
+        ("job", "Job"),
+        ("instance", "Instance"),
+    ];
+    for (variable, (name, label)) in list(board, "/templating/list").iter().zip(labels) {
+        hold(
+            text(variable, "/label") == label,
+            format!("label of {name}"),
+        );
+    }
     for variable in list(board, "/templating/list").iter().skip(1) {
+        hold(
+            variable["multi"] == true && text(variable, "/allValue") == ".+",
+            format!("{} is for one value", variable["name"]),
+        );
+        hold(
+            text(variable, "/datasource/uid") == "${datasource}",
+            format!("data source of {}", variable["name"]),
+        );
         hold(
             variable["refresh"] == 2,
             format!("{} is not refreshed", variable["name"]),

@@ -35,6 +35,12 @@ impl<'s> Prometheus<'s> {
             service.token("user"),
         );
         let config = sandbox.file("prometheus.yml", config);
+        Self::with_config(sandbox, &config)
+    }
+
+    /// Starts it with a configuration, and waits until it has scraped.
+    #[track_caller]
+    pub(super) fn with_config(sandbox: &'s Sandbox, config: &Path) -> Self {
         let address = free_address();
         let mut command = Command::new("prometheus");
         command
@@ -57,6 +63,18 @@ impl<'s> Prometheus<'s> {
             found.map(drop).ok_or_else(|| format!("{answer:?}"))
         });
         started
+    }
+
+    /// The labels of the series that a query has now.
+    #[track_caller]
+    pub(super) fn labels(&self, query: &str) -> Vec<Value> {
+        let answer = ask(&self.url, "query", &[("query", query)]).expect("an answer of Prometheus");
+        let series = answer.pointer("/data/result").and_then(Value::as_array);
+        series
+            .into_iter()
+            .flatten()
+            .map(|one| one["metric"].clone())
+            .collect()
     }
 
     /// Whether a query has had a finite value in the last minute.

@@ -225,6 +225,22 @@ impl<'s> Service<'s> {
         }
     }
 
+    /// Submits one and the same body of the API again and again; without a suite in it, every call makes one.
+    #[track_caller]
+    pub(crate) fn submit_often(&self, body: &str, times: usize) {
+        let url = format!("{}/api/v1/tasks", self.url.trim_end_matches('/'));
+        let token = self.token("user");
+        in_client(async |client| {
+            for _ in 0..times {
+                let request = client.post(&url).bearer_auth(&token);
+                let request = request.header("content-type", "application/json");
+                let answer = request.body(body.to_owned()).send().await;
+                let answer = answer.expect("an answer");
+                assert!(answer.status().is_success(), "{answer:?}");
+            }
+        });
+    }
+
     /// Asks for the same without a token, which is refused.
     #[track_caller]
     pub(crate) fn metrics_without_token(&self) {
@@ -244,6 +260,14 @@ impl<'s> Service<'s> {
 /// One GET with a token; `None` when nobody answers.
 #[track_caller]
 pub(crate) fn get(url: &str, token: &str) -> Option<String> {
+    in_client(async |client| {
+        let answer = client.get(url).bearer_auth(token).send().await;
+        answer.ok()?.text().await.ok()
+    })
+}
+
+/// Does something with an HTTP client.
+fn in_client<T>(work: impl AsyncFnOnce(reqwest::Client) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -251,9 +275,7 @@ pub(crate) fn get(url: &str, token: &str) -> Option<String> {
     runtime.block_on(async {
         // Fails when it is there already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().build().expect("a client");
-        let answer = client.get(url).bearer_auth(token).send().await;
-        answer.ok()?.text().await.ok()
+        work(reqwest::Client::builder().build().expect("a client")).await
     })
 }
 

@@ -15,7 +15,7 @@ use crate::protocol::api::{
 use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 35] = [
+const CALLS: [(&str, &str); 36] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/managers/{uuid}/tuning"),
@@ -34,6 +34,7 @@ const CALLS: [(&str, &str); 35] = [
     ("GET", "/api/v1/workers/fetch-task"),
     ("GET", "/healthz"),
     ("GET", "/metrics"),
+    ("GET", "/metrics/targets"),
     ("GET", "/readyz"),
     ("POST", "/api/v1/managers/{uuid}/mode"),
     ("POST", "/api/v1/managers/{uuid}/tuning"),

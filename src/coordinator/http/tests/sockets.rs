@@ -24,6 +24,7 @@ fn hello(host: String) -> ToCoordinator {
         workers: 1,
         milli_cpus: 1000,
         tags: Vec::new(),
+        metrics: None,
         inventory: Vec::new(),
     })
 }

@@ -272,6 +272,10 @@ impl World<'_> {
             }
         }
         assert_eq!(self.bench.counts().await, counts);
+        let levels = self.bench.store.levels().await.unwrap();
+        let books = (levels.accepted, levels.ended, levels.gap());
+        let seen = (tasks.len() as u64, self.ended.len() as u64, 0);
+        assert_eq!((books, levels.counts), (seen, counts));
         assert_eq!(tasks.len(), self.tasks.len());
     }
 

@@ -409,7 +409,7 @@ pub(super) fn holders(
     let mut statement = conn.prepare_cached(
         "SELECT h.id, h.kind, h.uuid, h.session, h.host, h.slots, h.status, h.mode, h.presence = 1, h.last_seen_us,
                 (SELECT count(*) FROM tasks WHERE holder = h.id),
-                (SELECT uuid FROM tasks WHERE holder = h.id ORDER BY lease DESC LIMIT 1)
+                (SELECT uuid FROM tasks WHERE holder = h.id ORDER BY lease DESC LIMIT 1), h.labels
          FROM holders h WHERE h.kind = ?1 AND (h.presence = 1 OR h.last_seen_us >= ?2) ORDER BY h.uuid",
     )?;
     let rows = statement.query_map((kind_number(wanted), since_us), |row| {
@@ -432,6 +432,7 @@ pub(super) fn holders(
             last_seen_us: row.get(9)?,
             leases: number(row, 10)?,
             task: row.get::<_, Option<[u8; 16]>>(11)?.map(Uuid::from_bytes),
+            labels: from_json(row, 12)?.unwrap_or_default(),
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

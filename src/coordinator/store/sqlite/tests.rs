@@ -98,6 +98,11 @@ conformance_tests! {
         a_retry_is_a_new_task_that_names_the_old,
         everything_survives_a_restart,
     },
+    levels::{
+        the_books_of_the_levels_balance_in_every_state,
+        the_oldest_ready_task_is_found_behind_higher_priorities,
+        a_task_that_is_ready_again_waits_from_then_on,
+    },
     chains::{
         a_task_waits_for_the_ends_it_names,
         a_failure_ends_all_that_can_no_longer_be_run,
@@ -215,6 +220,20 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let task = store.task(uuid::Uuid::nil()).await.unwrap().unwrap();
     assert_eq!(task.spec, TaskSpec::argv(["true"]));
     assert_eq!((task.summary.waits_for, task.upstream.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn books_that_do_not_add_up_are_a_gap_of_the_levels() {
+    let files = Files::new();
+    let store = files.try_open().await.unwrap();
+    submit(&store, 3).await;
+    assert_eq!(store.levels().await.unwrap().gap(), 0);
+    store.close().await;
+    let conn = Connection::open(files.dir.path().join("store.db")).unwrap();
+    conn.execute("UPDATE counts SET n = n - 1", []).unwrap();
+    drop(conn);
+    let store = files.try_open().await.unwrap();
+    assert_eq!(store.levels().await.unwrap().gap(), 1);
 }
 
 #[tokio::test]

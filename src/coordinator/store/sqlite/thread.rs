@@ -17,7 +17,7 @@ use metrics::histogram;
 use tokio::sync::oneshot;
 
 use crate::coordinator::store::StoreError;
-use crate::telemetry::names;
+use crate::telemetry::{labels, names};
 
 /// Jobs that may wait. A job takes some 50 us, so a full queue is a tenth of a second; callers then wait in turn.
 const QUEUE: usize = 1024;
@@ -127,7 +127,7 @@ impl<C: Context> StoreThread<C> {
         let sent = self.jobs_tx.send_async(job).await;
         sent.map_err(|_| StoreError::Closed)?;
         let answer = reply_rx.await.map_err(|_| StoreError::Closed)?;
-        histogram!(names::COORDINATOR_STORE, "operation" => operation)
+        histogram!(names::COORDINATOR_STORE, "operation" => labels::store_operation(operation))
             .record(asked.elapsed().as_secs_f64());
         answer.map_err(|error| error.during(operation))
     }
