@@ -1,6 +1,6 @@
 //! Where the arguments of a command come from: values of the command line, files, standard input.
 //!
-//! [`split`] takes a command line apart at `:::`, `:::+`, `::::` and `::::+`; [`Origin::read`] turns a source into rows.
+//! [`split`] takes a command line apart at `:::`, `:::+`, `::::` and `::::+`; [`ArgumentSource::read`] turns one into rows.
 //! A source that is read has one argument per line (a CR before the LF and a byte order mark are no part of it, an empty
 //! line is an empty argument), or arguments that end with NUL, taken as they are. Every argument is UTF-8 text, because
 //! tasks are kept as text. What the arguments are put into is the affair of [`super::template`].

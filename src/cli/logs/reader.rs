@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use uuid::Uuid;
 
 use super::printer::Said;
@@ -134,10 +135,14 @@ impl Reader {
             }
             Progress::Away => {
                 let words = format!(
-                    "mitosis: the manager that has task {} cannot be reached now",
+                    "the manager that has task {} cannot be reached now",
                     self.task
                 );
-                self.say(Said::Note(words)).await?;
+                if !self.follows {
+                    let error = anyhow!("{words}; `mitosis managers` lists them");
+                    return Err(Stop::Failed(Failure::system(error)).into());
+                }
+                self.say(Said::Note(format!("mitosis: {words}"))).await?;
             }
             Progress::Waiting | Progress::Running => {}
         }
