@@ -8,7 +8,7 @@
 //! - the next life of the manager, before it empties the slots: what no report tells of becomes a lost execution.
 //!
 //! The note comes before the start, so no execution is without one; a start that was noted and then cut off by a death
-//! within microseconds counts as an execution. The file is a ring: a worker has few executions whose reports are not
+//! before its `exec` (one spawn, up to a millisecond) counts as an execution. The file is a ring: a worker has few executions whose reports are not
 //! acknowledged ([`crate::comm`] bounds its outbox), and older ones are known to the manager.
 
 use std::fs::{File, OpenOptions};
