@@ -80,9 +80,9 @@ fn beginning(words: &[OsString], root: &Command) -> Option<usize> {
 }
 
 fn takes_command(command: &Command) -> bool {
-    command
-        .get_arguments()
-        .any(|argument| argument.get_id() == TAKES_COMMAND)
+    // Only a command stands after `--`; another argument may have its name.
+    let takes = |argument: &Arg| argument.get_id() == TAKES_COMMAND && argument.is_last_set();
+    command.get_arguments().any(takes)
 }
 
 fn has_placeholder(word: &OsStr) -> bool {
