@@ -197,6 +197,9 @@ fn the_log_level_follows_signals_while_a_service_runs() {
 fn one_task_can_be_followed_through_all_processes_by_its_id() {
     let sandbox = Sandbox::new();
     let service = Service::up(&sandbox, 1);
+    // A worker that has run something heeds signals; one that is only starting is ended by them.
+    let first = service.submit("true");
+    service.until_state(&first, "completed");
     let worker = service.program.workers(1)[0];
     let log = service.state_dir.join("manager/logs/worker-0.log");
     let text = || service.program.stderr() + &fs::read_to_string(&log).unwrap_or_default();
