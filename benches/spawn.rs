@@ -73,6 +73,7 @@ async fn executor_round(executor: &mut Executor) {
     let (_orders, stop) = watch::channel(StopOrder::None);
     for id in 0..TASKS {
         let task = WorkerTaskResp {
+            ids: None,
             id: id.into(),
             uuid: Uuid::from_u128(id.into()),
             lease: Lease::new(1, id),

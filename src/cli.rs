@@ -4,11 +4,14 @@
 //! client, or `run`. stdout is data; progress, logs and errors go to stderr. What a failure means for the exit code is
 //! decided in [`failure`], the numbers stand in [`crate::exit_code`].
 
+mod allocation;
 mod artifacts;
 mod bench;
+mod capacity;
+mod explain;
 mod failure;
+mod format;
 mod global;
-mod ids;
 mod input;
 mod lists;
 mod logs;
@@ -20,6 +23,7 @@ mod poll;
 mod reach;
 mod roles;
 mod run;
+mod select;
 mod show;
 mod submit;
 mod table;

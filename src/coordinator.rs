@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod session;
 pub mod store;
 mod websocket;
+mod why;
 
 pub use artifacts::{ARTIFACTS_DIR, UploadError};
 pub use config::{CoordinatorConfig, Durability};

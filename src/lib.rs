@@ -1,5 +1,6 @@
 //! Mitosis: a durable task runner.
 
+pub mod allocation;
 pub mod bench;
 pub mod cli;
 pub mod client;
@@ -8,6 +9,7 @@ pub mod coordinator;
 pub mod endpoint;
 pub mod exit_code;
 mod file_stream;
+mod file_system;
 pub mod manager;
 pub mod private_file;
 pub mod process;

@@ -20,6 +20,7 @@ mod admission;
 mod backoff;
 mod closing;
 mod commander;
+mod id_pool;
 mod identity;
 mod intake;
 mod ledger;
@@ -35,7 +36,9 @@ mod supervisor;
 mod tuner;
 mod worker_process;
 
-pub use config::{Durability, Exclusivity, ExecDefaults, Limits, ManagerConfig, WorkerProgram};
+pub use config::{
+    Durability, Exclusivity, ExecDefaults, Limits, ManagerConfig, Totals, WorkerProgram,
+};
 pub use error::ManagerError;
 pub use handle::{ManagerExit, ManagerHandle};
 pub use run::Manager;

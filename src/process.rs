@@ -14,6 +14,7 @@
 //! kernel lists as a child of this process was adopted from a descendant that died ([`set_child_subreaper`]).
 
 mod activity;
+mod affinity;
 mod child;
 mod error;
 pub mod groups;
@@ -30,6 +31,7 @@ mod tests;
 mod tree;
 
 pub use activity::is_busy;
+pub use affinity::{on_cores, usable_cores};
 pub use child::Child;
 pub use error::SpawnError;
 pub use marked::{MARK, kill_marked};

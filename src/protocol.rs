@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod artifact;
+pub mod capacity;
 pub mod chain;
 pub mod control;
 pub mod frame;
@@ -14,6 +15,7 @@ pub mod input;
 pub mod limits;
 pub mod output;
 pub mod report;
+pub mod select;
 pub mod session;
 pub mod signed_url;
 pub mod span;
@@ -22,13 +24,16 @@ pub mod task;
 pub mod task_lines;
 pub mod tuning;
 pub mod upstream;
+pub mod why;
 
 pub use artifact::{Artifact, ArtifactKind};
+pub use capacity::Capacity;
 pub use control::{CancelOrder, ControlMessage, ControlState, Desired, Mode};
 pub use ids::{Boot, Lease, TaskRef, Try};
 pub use mitosis_bridge::ids::{Incarnation, LocalId};
 pub use output::LogStream;
 pub use report::{Outcome, ReportTaskOp, ReportTaskResp, TaskReport, TaskResult, Verdict};
+pub use select::Selector;
 pub use span::HumanDuration;
 pub use task::{TaskSpec, TaskState, WorkerTaskResp};
 

@@ -17,6 +17,7 @@ pub mod array;
 pub mod combine;
 pub mod engine;
 pub mod error;
+mod fit;
 pub mod input;
 pub mod jsonl;
 pub mod key;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::allocation::Stop;
+
 /// Signals this close together are one wish: `timeout` and some supervisors signal a process and then its group.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
@@ -20,6 +22,11 @@ const DEBOUNCE: Duration = Duration::from_millis(10);
 pub enum ShutdownRequest {
     /// Begin nothing new; what runs may end by itself within `deadline` and is then ended and handed back.
     Graceful {
+        /// Time that running tasks still have.
+        deadline: Duration,
+    },
+    /// The same, because the machine is taken away soon.
+    Preempted {
         /// Time that running tasks still have.
         deadline: Duration,
     },
@@ -57,6 +64,8 @@ pub struct ShutdownSignals {
     terminate: Option<Signal>,
     hang_up: Option<Signal>,
     escalation: Escalation,
+    /// When the machine is about to be taken away, and what running tasks get then.
+    preemption: Option<(tokio::time::Instant, Duration)>,
 }
 
 impl ShutdownSignals {
@@ -81,7 +90,23 @@ impl ShutdownSignals {
                 deadline,
                 first: None,
             },
+            preemption: None,
         })
+    }
+
+    /// Asks for an end by itself as well, once, where an allocation is going to end.
+    #[must_use]
+    pub fn ahead_of(self, end: Option<Stop>) -> Self {
+        let at = |stop: Stop| {
+            Some((
+                tokio::time::Instant::now().checked_add(stop.after)?,
+                stop.patience,
+            ))
+        };
+        Self {
+            preemption: end.and_then(at),
+            ..self
+        }
     }
 
     /// The next request. Safe to drop and call again: a signal is not lost between two calls.
@@ -91,6 +116,12 @@ impl ShutdownSignals {
                 () = received(&mut self.interrupt) => {}
                 () = received(&mut self.terminate) => {}
                 () = received(&mut self.hang_up) => {}
+                deadline = preempted(self.preemption) => {
+                    self.preemption = None;
+                    // Whoever signals after that does not want to wait.
+                    self.escalation.on_signal(Instant::now());
+                    return ShutdownRequest::Preempted { deadline };
+                }
             }
             if let Some(request) = self.escalation.on_signal(Instant::now()) {
                 return request;
@@ -106,6 +137,16 @@ async fn received(signal: &mut Option<Signal>) {
     };
     if !arrived {
         std::future::pending::<()>().await;
+    }
+}
+
+async fn preempted(preemption: Option<(tokio::time::Instant, Duration)>) -> Duration {
+    match preemption {
+        Some((at, patience)) => {
+            tokio::time::sleep_until(at).await;
+            patience
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -156,6 +197,25 @@ mod tests {
             escalation.on_signal(start + DEBOUNCE * 2),
             Some(ShutdownRequest::Immediate)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_allocation_that_ends_asks_once() {
+        let signals = ShutdownSignals::install(DEADLINE).unwrap();
+        let stop = Stop {
+            after: Duration::from_secs(3600),
+            patience: Duration::from_secs(40),
+        };
+        let mut signals = signals.ahead_of(Some(stop));
+        let began = tokio::time::Instant::now();
+        let deadline = stop.patience;
+        assert_eq!(
+            signals.next().await,
+            ShutdownRequest::Preempted { deadline }
+        );
+        assert!(began.elapsed() >= stop.after);
+        let again = tokio::time::timeout(Duration::from_secs(9999), signals.next());
+        assert!(again.await.is_err());
     }
 
     #[test]

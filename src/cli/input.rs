@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use regex_lite::Regex;
 
+use super::capacity::NeedsArgs;
 use super::failure::{Failure, OrFail};
 use super::output;
 use crate::exit_code::Exit;
@@ -173,6 +174,8 @@ pub(super) struct SpecArgs {
     /// Descriptors that each process of a task may have open, unless it says otherwise itself.
     #[arg(long, value_name = "N")]
     limit_open_files: Option<u64>,
+    #[command(flatten)]
+    needs: NeedsArgs,
 }
 
 impl SpecArgs {
@@ -187,6 +190,7 @@ impl SpecArgs {
                 file_size_bytes: self.limit_file_size.map(|size| size.0),
                 open_files: self.limit_open_files,
             },
+            resources: self.needs.resources(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::failure::Failure;
+use super::format::{FormatArgs, MANAGER_COLUMNS, SUITE_COLUMNS, WORKER_COLUMNS};
 use super::output;
 use super::reach::{Reach, ReachArgs, refused};
 use super::show;
@@ -19,9 +20,8 @@ pub(super) struct SuitesArgs {
     /// Go on where the last page ended.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// One JSON object with `suites` and, unless it is the last page, `next_cursor`.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -34,11 +34,9 @@ impl SuitesArgs {
             limit: Some(self.limit),
         };
         let page = service.client().suites(&query).await.map_err(refused)?;
-        if self.json {
-            output::json(&page)?;
-            return Ok(Exit::Ok);
-        }
-        output::text(&show::suites(&page.suites, now_us()))?;
+        self.format.write(&page, &page.suites, &SUITE_COLUMNS, || {
+            show::suites(&page.suites, now_us())
+        })?;
         if let Some(cursor) = page.next_cursor {
             output::note(&format!(
                 "there are more: add --cursor {cursor}, or a larger --limit"
@@ -51,9 +49,8 @@ impl SuitesArgs {
 /// List managers.
 #[derive(Debug, Args)]
 pub(super) struct ManagersArgs {
-    /// One JSON object with `managers`.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -62,11 +59,11 @@ impl ManagersArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let service = Reach::to_act(&self.reach).await?;
         let managers = service.client().managers().await.map_err(refused)?;
-        if self.json {
-            output::json(&ManagerList { managers })?;
-        } else {
-            output::text(&show::managers(&managers, now_us()))?;
-        }
+        let list = ManagerList { managers };
+        self.format
+            .write(&list, &list.managers, &MANAGER_COLUMNS, || {
+                show::managers(&list.managers, now_us())
+            })?;
         Ok(Exit::Ok)
     }
 }
@@ -74,9 +71,8 @@ impl ManagersArgs {
 /// List independent workers.
 #[derive(Debug, Args)]
 pub(super) struct WorkersArgs {
-    /// One JSON object with `workers`.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -85,11 +81,11 @@ impl WorkersArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let service = Reach::to_act(&self.reach).await?;
         let workers = service.client().workers().await.map_err(refused)?;
-        if self.json {
-            output::json(&WorkerList { workers })?;
-        } else {
-            output::text(&show::workers(&workers, now_us()))?;
-        }
+        let list = WorkerList { workers };
+        self.format
+            .write(&list, &list.workers, &WORKER_COLUMNS, || {
+                show::workers(&list.workers, now_us())
+            })?;
         Ok(Exit::Ok)
     }
 }

@@ -5,16 +5,17 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use uuid::Uuid;
 
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
-use super::ids::TaskName;
 use super::output;
 use super::reach::{Act, Reach, ReachArgs};
+use super::select;
 use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::api::TaskDetail;
-use crate::protocol::{LogStream, TaskState};
+use crate::protocol::{LogStream, Selector, TaskState};
 use crate::run::output::Stream;
 use printer::Printer;
 use reader::{Reader, Stop};
@@ -53,17 +54,18 @@ it completed, 1 when it failed or was cancelled, 130 after Ctrl-C, which does no
 
 Examples:
   mitosis logs 42
-  mitosis logs -f 42
+  mitosis logs -f last
+  mitosis logs failed --stream stderr
   mitosis logs 42 --stream stderr | less";
 
 /// Write what a task wrote, byte by byte; with -f, what it writes.
 #[derive(Debug, Args)]
 #[command(after_help = LOGS_HELP)]
 pub(super) struct LogsArgs {
-    /// The task: its uuid, the beginning of it, or its number.
-    #[arg(value_name = "ID")]
-    task: TaskName,
-    /// Go on until the task has ended; the exit code says how.
+    /// The tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR", required = true)]
+    tasks: Vec<Selector>,
+    /// Go on until the task, which has to be one, has ended; the exit code says how.
     #[arg(short, long)]
     follow: bool,
     /// Which streams.
@@ -86,8 +88,24 @@ impl LogsArgs {
 
     /// From a store that nobody serves, where nothing runs.
     async fn stored(&self, reach: &Reach) -> Result<Exit, Failure> {
-        let task = reach.named_task(&self.task).await?;
-        let uuid = task.summary.uuid;
+        let mut exit = Exit::Ok;
+        for uuid in self.uuids(reach).await? {
+            exit = self.stored_one(reach, uuid).await?;
+        }
+        Ok(exit)
+    }
+
+    /// The tasks that are named; one, where it is to be followed.
+    async fn uuids(&self, reach: &Reach) -> Result<Vec<Uuid>, Failure> {
+        match &self.tasks[..] {
+            [selector] if self.follow => Ok(vec![select::uuid(reach, selector).await?]),
+            _ if self.follow => Err(Failure::usage(anyhow!("-f follows one task; name one"))),
+            several => select::uuids(reach, several).await,
+        }
+    }
+
+    async fn stored_one(&self, reach: &Reach, uuid: Uuid) -> Result<Exit, Failure> {
+        let task = reach.task(uuid).await?;
         if task.result.is_none() && self.follow {
             let state = task.summary.state;
             return Err(Failure::usage(anyhow!(
@@ -118,10 +136,14 @@ impl LogsArgs {
     }
 
     async fn served(&self, service: &Act, global: &GlobalArgs) -> Result<Exit, Failure> {
-        let uuid = service.resolve(&self.task).await?;
+        let uuids = self.uuids(&service.reading()).await?;
         let (printer, said_tx) = Printer::start(self.stream == Streams::Stderr, global.quiet == 0)?;
-        let readers = self.stream.each().iter().map(|stream| {
-            let reader = Reader::new(service.client().clone(), uuid, *stream, said_tx.clone());
+        let parts = uuids.iter().flat_map(|uuid| {
+            let streams = self.stream.each().iter();
+            streams.map(move |stream| (*uuid, *stream))
+        });
+        let readers = parts.map(|(uuid, stream)| {
+            let reader = Reader::new(service.client().clone(), uuid, stream, said_tx.clone());
             if self.follow {
                 reader.following()
             } else {
@@ -142,10 +164,10 @@ impl LogsArgs {
             (true, Err(Stop::Failed(failure))) => return Err(failure),
             (true, Ok(())) => {}
         }
-        if !self.follow {
+        let ([uuid], true) = (&uuids[..], self.follow) else {
             return Ok(Exit::Ok);
-        }
-        let task = service.task(uuid).await?;
+        };
+        let task = service.task(*uuid).await?;
         if global.quiet == 0
             && let Some(words) = end_in_words(&task)
         {

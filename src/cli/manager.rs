@@ -18,7 +18,6 @@ use crate::endpoint::{Discovery, Found, default_state_dir};
 use crate::exit_code::Exit;
 use crate::manager::{Exclusivity, Manager};
 use crate::protocol::frame::KeptOutput;
-use crate::shutdown::ShutdownSignals;
 use crate::telemetry::endpoint::MetricsPort;
 use crate::telemetry::metrics;
 
@@ -57,8 +56,7 @@ pub(super) struct ManagerArgs {
 
 impl ManagerArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let mut signals =
-            ShutdownSignals::install(self.managing.shutdown_deadline()).or_system()?;
+        let mut signals = self.managing.signals()?;
         if self.metrics_listen.is_some() {
             metrics::install().or_system()?;
         }

@@ -5,12 +5,12 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::ids::TaskName;
 use super::output;
 use super::reach::{Reach, ReachArgs, refused};
+use super::select;
 use crate::exit_code::Exit;
 use crate::protocol::api::{CancelRequest, RetryRequest};
-use crate::protocol::{HumanDuration, Mode};
+use crate::protocol::{HumanDuration, Mode, Selector, TaskState};
 
 const CANCEL_HELP: &str = "\
 A queued task is cancelled at once. A running one gets TERM and, after its grace period, KILL; with --now KILL alone.
@@ -18,6 +18,7 @@ A task that has ended keeps its result. Each line of stdout is a uuid and the st
 
 Examples:
   mitosis cancel 42 43
+  mitosis cancel running label:sweep=a
   mitosis cancel --now 0199f3a2-7c11-7e4a-9d0e-3f6a5b1c2d4e
   mitosis cancel --suite 0199f3a2-7c11-7000-8000-0123456789ab";
 
@@ -25,9 +26,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = CANCEL_HELP)]
 pub(super) struct CancelArgs {
-    /// The tasks: uuids, beginnings of uuids, or numbers.
-    #[arg(value_name = "ID", required_unless_present = "suite")]
-    tasks: Vec<TaskName>,
+    /// The tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR", required_unless_present = "suite")]
+    tasks: Vec<Selector>,
     /// Every task of this suite that has not ended.
     #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
     suite: Option<Uuid>,
@@ -55,8 +56,7 @@ impl CancelArgs {
                 Ok(Exit::Ok)
             };
         }
-        for name in &self.tasks {
-            let uuid = client.resolve(name).await?;
+        for uuid in select::uuids(&client.reading(), &self.tasks).await? {
             let answer = client.cancel(uuid, request).await?;
             if self.json {
                 output::json(&serde_json::json!({"uuid": uuid, "state": answer.state}))?;
@@ -73,7 +73,7 @@ A retry is a new task that names the old one; the old one keeps its result. Seve
 those that wait for others among them wait for the new ones. Each line of stdout is a new uuid.
 
 Examples:
-  mitosis retry 42 43
+  mitosis retry 42 50-60
   mitosis retry --failed
   mitosis retry --suite 0199f3a2-7c11-7000-8000-0123456789ab";
 
@@ -81,9 +81,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = RETRY_HELP)]
 pub(super) struct RetryArgs {
-    /// The tasks: uuids, beginnings of uuids, or numbers.
-    #[arg(value_name = "ID", required_unless_present_any = ["suite", "failed"])]
-    tasks: Vec<TaskName>,
+    /// The tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR", required_unless_present_any = ["suite", "failed"])]
+    tasks: Vec<Selector>,
     /// Every failed or cancelled task of this suite that has not been repeated yet.
     #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
     suite: Option<Uuid>,
@@ -102,13 +102,10 @@ impl RetryArgs {
         let client = Reach::to_act(&self.reach).await?;
         let new = if let Some(suite) = self.suite {
             client.retry_suite(suite).await?
-        } else if self.failed {
+        } else if self.failed || self.tasks == [Selector::State(TaskState::Failed)] {
             client.retry(&RetryRequest::Failed).await?
         } else {
-            let mut uuids = Vec::new();
-            for name in &self.tasks {
-                uuids.push(client.resolve(name).await?);
-            }
+            let uuids = select::uuids(&client.reading(), &self.tasks).await?;
             client.retry(&RetryRequest::Tasks(uuids)).await?
         };
         for task in new {

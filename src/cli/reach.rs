@@ -14,7 +14,6 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::failure::{Failure, OrFail};
-use super::ids::TaskName;
 use crate::client::{ApiClient, ClientError};
 use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
@@ -24,6 +23,7 @@ use crate::protocol::api::{
     TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 use crate::protocol::artifact::StoredArtifact;
+use crate::protocol::why::TaskWhy;
 use crate::protocol::{ArtifactKind, LogStream};
 use crate::run::output::{self, Stream};
 
@@ -33,8 +33,6 @@ const COORDINATOR_URL: &str = "MITOSIS_COORDINATOR_URL";
 const TOKEN: &str = "MITOSIS_TOKEN";
 /// File of the store in a state directory.
 const STORE_FILE: &str = "store.db";
-/// Tasks read at once while a name is looked for.
-const PAGE: u32 = 1000;
 
 /// Where the service is.
 #[derive(Debug, Clone, Args)]
@@ -166,9 +164,11 @@ impl Reach {
         }
     }
 
-    pub(super) async fn named_task(&self, name: &TaskName) -> Result<TaskDetail, Failure> {
-        let uuid = self.resolve(name).await?;
-        self.task(uuid).await
+    pub(super) async fn why(&self, uuid: Uuid) -> Result<TaskWhy, Failure> {
+        match self {
+            Self::Service(service) => service.0.why(uuid).await.map_err(refused),
+            Self::Store(coordinator) => coordinator.why(uuid).await.map_err(refused_by_store),
+        }
     }
 
     /// The content of an artifact.
@@ -224,33 +224,6 @@ impl Reach {
         output::copy(&kept, &mut bytes).or_system()?;
         Ok(bytes)
     }
-
-    /// The uuid of a named task.
-    pub(super) async fn resolve(&self, name: &TaskName) -> Result<Uuid, Failure> {
-        if let TaskName::Uuid(uuid) = name {
-            return Ok(*uuid);
-        }
-        let mut found = Vec::new();
-        let mut filter = TaskFilter {
-            limit: Some(PAGE),
-            ..TaskFilter::default()
-        };
-        loop {
-            let page = self.tasks(&filter).await?;
-            found.extend(
-                page.tasks
-                    .iter()
-                    .filter(|task| name.names(task))
-                    .map(|task| task.uuid),
-            );
-            // Numbers are unique, and two candidates are as bad as many.
-            let enough = found.len() > 1 || (matches!(name, TaskName::Row(_)) && !found.is_empty());
-            match page.next_cursor {
-                Some(cursor) if !enough => filter.cursor = Some(cursor),
-                _ => return only(name, &found),
-            }
-        }
-    }
 }
 
 /// The artifact that is a stream's kept output, if there is one.
@@ -261,18 +234,6 @@ fn artifact_of(artifacts: &[StoredArtifact], stream: Stream) -> Option<ArtifactK
     };
     let mut kinds = artifacts.iter().map(|stored| stored.artifact.kind);
     kinds.find(|kind| *kind == wanted)
-}
-
-fn only(name: &TaskName, found: &[Uuid]) -> Result<Uuid, Failure> {
-    match found {
-        [] => Err(Failure::usage(anyhow!(
-            "there is no task {name}; `mitosis tasks` lists them"
-        ))),
-        [uuid] => Ok(*uuid),
-        [first, second, ..] => Err(Failure::usage(anyhow!(
-            "{name} names several tasks, among them {first} and {second}; give more digits"
-        ))),
-    }
 }
 
 impl Act {
@@ -332,9 +293,9 @@ impl Act {
         self.0.task(uuid).await.map_err(refused)
     }
 
-    /// The uuid of a named task.
-    pub(super) async fn resolve(&self, name: &TaskName) -> Result<Uuid, Failure> {
-        Reach::Service(Self(self.0.clone())).resolve(name).await
+    /// The same service, to look at tasks.
+    pub(super) fn reading(&self) -> Reach {
+        Reach::Service(Self(self.0.clone()))
     }
 }
 

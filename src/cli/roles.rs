@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 
+use super::allocation::AllocationArgs;
+use super::capacity::CapacityArgs;
 use super::failure::{Failure, OrFail};
 use super::output;
 use super::poll::PollArgs;
@@ -15,7 +17,7 @@ use crate::endpoint::default_state_dir;
 use crate::exit_code::Exit;
 use crate::manager::config::Durability as SpoolDurability;
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
-use crate::protocol::HumanDuration;
+use crate::protocol::{Capacity, HumanDuration};
 use crate::run::engine::MANAGER_DIR;
 use crate::run::options::default_workers;
 use crate::service::{Service, ServiceOptions};
@@ -95,8 +97,12 @@ impl ServingArgs {
         Ok(config)
     }
 
-    async fn open(&self) -> Result<Coordinator, Failure> {
-        let config = self.config(self.state_dir()?)?;
+    /// `capacity` is that of the manager in the same process, where there is one.
+    async fn open(&self, capacity: Option<Capacity>) -> Result<Coordinator, Failure> {
+        let config = CoordinatorConfig {
+            capacity,
+            ..self.config(self.state_dir()?)?
+        };
         Coordinator::open(config)
             .await
             .map_err(|error| match error {
@@ -120,7 +126,7 @@ impl CoordinatorArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let mut signals = ShutdownSignals::install(Duration::ZERO).or_system()?;
         metrics::install().or_system()?;
-        let coordinator = self.serving.open().await?;
+        let coordinator = self.serving.open(None).await?;
         let served = self.serve(&coordinator, &mut signals).await;
         coordinator.close().await;
         served
@@ -182,6 +188,10 @@ pub(super) struct ManagingArgs {
     #[arg(short, long, value_name = "N", env = "MITOSIS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
     #[command(flatten)]
+    capacity: CapacityArgs,
+    #[command(flatten)]
+    allocation: AllocationArgs,
+    #[command(flatten)]
     poll: PollArgs,
     /// Tasks held ready for workers [default: twice the workers, more where tasks are short].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -195,9 +205,10 @@ pub(super) struct ManagingArgs {
 }
 
 impl ManagingArgs {
-    /// How long running tasks may go on after a first stop signal.
-    pub(super) fn shutdown_deadline(&self) -> Duration {
-        self.shutdown_deadline.0
+    /// The stop signals of this role, and what ends it ahead of its allocation.
+    pub(super) fn signals(&self) -> Result<ShutdownSignals, Failure> {
+        let signals = ShutdownSignals::install(self.shutdown_deadline.0).or_system()?;
+        Ok(signals.ahead_of(self.allocation.stop()))
     }
 
     /// A manager's configuration on its own directory.
@@ -210,6 +221,7 @@ impl ManagingArgs {
             ManagerConfig::new(state_dir, self.workers.unwrap_or_else(default_workers));
         config.poll = self.poll.config()?;
         config.prefetch = self.prefetch;
+        config.totals = self.capacity.totals();
         config.tags.clone_from(&self.tags);
         config.durability = match durability {
             Durability::Process => SpoolDurability::Process,
@@ -221,12 +233,11 @@ impl ManagingArgs {
 
 impl UpArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let mut signals =
-            ShutdownSignals::install(self.managing.shutdown_deadline()).or_system()?;
+        let mut signals = self.managing.signals()?;
         metrics::install().or_system()?;
         let manager_dir = self.serving.state_dir()?.join(MANAGER_DIR);
         let config = self.managing.config(manager_dir, self.serving.durability)?;
-        let coordinator = self.serving.open().await?;
+        let coordinator = self.serving.open(Some(config.capacity())).await?;
         let ended = self.serve(config, &coordinator, &mut signals).await;
         coordinator.close().await;
         ended

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use mitosis_bridge::PollConfig;
 
+use super::allocation::AllocationArgs;
+use super::capacity::CapacityArgs;
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
 use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
@@ -64,6 +66,8 @@ pub(super) struct RunArgs {
     output_dir: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    capacity: CapacityArgs,
     /// After the first failed task cancel all others.
     #[arg(long)]
     fail_fast: bool,
@@ -82,6 +86,8 @@ pub(super) struct RunArgs {
     /// What an accepted task survives: the death of any process, or a power cut.
     #[arg(long, value_name = "process|power", default_value_t)]
     durability: Durability,
+    #[command(flatten)]
+    allocation: AllocationArgs,
     #[command(flatten)]
     poll: PollArgs,
 }
@@ -148,6 +154,7 @@ impl RunArgs {
         let again = self.words_to_repeat(poll);
         RunOptions {
             workers: self.limited_workers().unwrap_or_else(default_workers),
+            totals: self.capacity.totals(),
             state_dir: self.state_dir,
             keep_state: self.keep_state,
             output_dir: self.output_dir,
@@ -158,6 +165,7 @@ impl RunArgs {
             json: self.json,
             poll,
             durability: self.durability,
+            ends: self.allocation.stop(),
             quiet,
             again,
         }
@@ -195,6 +203,7 @@ impl RunArgs {
             "--poll",
             (poll != PollConfig::default()).then(|| poll.to_string()),
         );
+        words.extend(self.capacity.words());
         for (given, name) in [(self.fail_fast, "--fail-fast"), (self.json, "--json")] {
             if given {
                 words.push(name.to_owned());

@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::ids::TaskName;
 use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
 use super::output;
 use super::reach::{Act, Reach, ReachArgs};
+use super::select;
 use crate::exit_code::Exit;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, WaitResponse};
-use crate::protocol::{HumanDuration, TaskState};
+use crate::protocol::{HumanDuration, Selector, TaskState};
 use crate::run::input::Source;
 use crate::run::summary::plural;
 
@@ -125,16 +125,17 @@ const WAIT_HELP: &str = "\
 Exit code: 0 when all completed, 1 when some failed, were cancelled, or had not ended when --timeout was over.
 
 Examples:
-  mitosis wait 42 43
+  mitosis wait 42 50-60
+  mitosis wait label:sweep=a
   mitosis wait --suite 0199f3a2-7c11-7000-8000-0123456789ab --timeout 1h";
 
 /// Wait until tasks have ended.
 #[derive(Debug, Args)]
 #[command(after_help = WAIT_HELP)]
 pub(super) struct WaitArgs {
-    /// The tasks: uuids, beginnings of uuids, or numbers.
-    #[arg(value_name = "ID", required_unless_present = "suite")]
-    tasks: Vec<TaskName>,
+    /// The tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR", required_unless_present = "suite")]
+    tasks: Vec<Selector>,
     /// Every task of this suite.
     #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
     suite: Option<Uuid>,
@@ -155,10 +156,7 @@ impl WaitArgs {
         let waited = if let Some(suite) = self.suite {
             wait_for_suite(&service, suite, timeout).await?
         } else {
-            let mut uuids = Vec::new();
-            for name in &self.tasks {
-                uuids.push(service.resolve(name).await?);
-            }
+            let uuids = select::uuids(&service.reading(), &self.tasks).await?;
             wait_for_tasks(&service, &uuids, timeout).await?
         };
         if self.json {

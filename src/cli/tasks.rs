@@ -1,27 +1,35 @@
 //! `tasks`, `task`: looking at tasks, through a service or, with none running, in the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use clap::Args;
 use uuid::Uuid;
 
 use super::artifacts;
+use super::explain;
 use super::failure::Failure;
+use super::format::{FormatArgs, TASK_COLUMNS};
 use super::global::GlobalArgs;
-use super::ids::TaskName;
 use super::output;
 use super::reach::{Reach, ReachArgs};
+use super::select;
 use super::show;
 use crate::exit_code::Exit;
-use crate::protocol::TaskState;
 use crate::protocol::api::{TaskDetail, TaskFilter};
+use crate::protocol::{Selector, TaskState};
 use crate::run::plan::now_us;
 
 const TASKS_HELP: &str = "\
+Selectors, here and in task, logs, wait, cancel and retry: a uuid, at least six hex digits of its beginning, a number (NO),
+a range of numbers such as 3-7, last (the newest task), last:5, a state such as failed, label:key or label:key=value.
+Several together mean every task that one of them names.
+
 Examples:
   mitosis tasks
-  mitosis tasks --state failed,cancelled
+  mitosis tasks failed last:20
+  mitosis tasks label:sweep=a -o csv
   mitosis tasks --state-dir ~/sweep --json | jq '.tasks[] | select(.attempts > 1)'
 
 With --json one page is one object with `tasks` and, unless it is the last, `next_cursor` for --cursor.";
@@ -30,6 +38,9 @@ With --json one page is one object with `tasks` and, unless it is the last, `nex
 #[derive(Debug, Args)]
 #[command(after_help = TASKS_HELP)]
 pub(super) struct TasksArgs {
+    /// Only these tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR")]
+    tasks: Vec<Selector>,
     /// Only tasks of this suite.
     #[arg(long, value_name = "UUID")]
     suite: Option<Uuid>,
@@ -42,9 +53,8 @@ pub(super) struct TasksArgs {
     /// Go on where the last page ended.
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// One JSON object on stdout instead of a table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -62,18 +72,17 @@ impl TasksArgs {
         let filter = TaskFilter {
             suite: self.suite,
             state: (!states.is_empty()).then(|| states.join(",")),
+            select: None,
             cursor: self.cursor,
             limit: Some(self.limit),
         };
         let reach = Reach::to_read(&self.reach).await?;
-        let page = reach.tasks(&filter).await;
+        let page = select::page(&reach, &filter, &self.tasks).await;
         reach.close().await;
         let page = page?;
-        if self.json {
-            output::json(&page)?;
-            return Ok(Exit::Ok);
-        }
-        output::text(&show::tasks(&page.tasks, now_us()))?;
+        self.format.write(&page, &page.tasks, &TASK_COLUMNS, || {
+            show::tasks(&page.tasks, now_us())
+        })?;
         if let Some(cursor) = page.next_cursor
             && global.quiet == 0
         {
@@ -88,20 +97,25 @@ impl TasksArgs {
 const TASK_HELP: &str = "\
 Examples:
   mitosis task 42
-  mitosis task 42 --json | jq .artifacts
+  mitosis task last --why
+  mitosis task failed --json | jq .result.message
   mitosis task 42 --artifacts results/42
 
+--why says what the task waits for, or how its time was spent, phase by phase. Selectors are those of `mitosis tasks`.
 --artifacts makes DIR/result and DIR/exec (the files the task left in MITO_RESULT_DIR and MITO_EXEC_DIR) and DIR/stdout and
 DIR/stderr, as far as there is something, and prints what it made. Nothing is overwritten.";
 
-/// Show everything about one task, or fetch what it left.
+/// Show everything about tasks, why one is not running, or fetch what one left.
 #[derive(Debug, Args)]
 #[command(after_help = TASK_HELP)]
 pub(super) struct TaskArgs {
-    /// The task: its uuid, the beginning of it, or its number.
-    #[arg(value_name = "ID")]
-    task: TaskName,
-    /// One JSON object on stdout.
+    /// The tasks: uuids, beginnings of uuids, numbers, 3-7, last, last:5, states, label:key=value.
+    #[arg(value_name = "SELECTOR", required = true)]
+    tasks: Vec<Selector>,
+    /// What it waits for, or how its time was spent.
+    #[arg(long, conflicts_with = "artifacts")]
+    why: bool,
+    /// One JSON object per task on stdout.
     #[arg(long)]
     json: bool,
     /// Fetch the files the task left, and its output, into this directory.
@@ -116,28 +130,45 @@ impl TaskArgs {
         let reach = Reach::to_read(&self.reach).await?;
         let looked = self.look(&reach).await;
         reach.close().await;
-        let (task, made) = looked?;
-        if self.json {
-            output::json(&task)?;
-        } else if self.artifacts.is_none() {
-            output::text(&show::task(&task))?;
-        } else {
-            let lines = made.iter().map(|path| format!("{}\n", path.display()));
-            output::text(&lines.collect::<String>())?;
-        }
-        Ok(Exit::Ok)
+        looked.map(|()| Exit::Ok)
     }
 
-    async fn look(&self, reach: &Reach) -> Result<(TaskDetail, Vec<PathBuf>), Failure> {
-        let mut task = reach.named_task(&self.task).await?;
-        if self.artifacts.is_some() {
-            task = arrived(reach, task).await?;
+    async fn look(&self, reach: &Reach) -> Result<(), Failure> {
+        if let Some(dir) = &self.artifacts {
+            return self.fetch(reach, dir).await;
         }
-        let made = match &self.artifacts {
-            Some(dir) => artifacts::fetch(reach, &task, dir).await?,
-            None => Vec::new(),
+        for (place, uuid) in select::uuids(reach, &self.tasks)
+            .await?
+            .into_iter()
+            .enumerate()
+        {
+            if place > 0 && !self.json {
+                output::text("\n")?;
+            }
+            match (self.why, self.json) {
+                (true, true) => output::json(&reach.why(uuid).await?)?,
+                (true, false) => output::text(&explain::why(&reach.why(uuid).await?, now_us()))?,
+                (false, true) => output::json(&reach.task(uuid).await?)?,
+                (false, false) => output::text(&show::task(&reach.task(uuid).await?))?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, reach: &Reach, dir: &Path) -> Result<(), Failure> {
+        let [selector] = &self.tasks[..] else {
+            return Err(Failure::usage(anyhow!(
+                "--artifacts is for one task; name one, and a directory for each"
+            )));
         };
-        Ok((task, made))
+        let uuid = select::uuid(reach, selector).await?;
+        let task = arrived(reach, reach.task(uuid).await?).await?;
+        let made = artifacts::fetch(reach, &task, dir).await?;
+        if self.json {
+            return output::json(&task);
+        }
+        let lines = made.iter().map(|path| format!("{}\n", path.display()));
+        output::text(&lines.collect::<String>())
     }
 }
 

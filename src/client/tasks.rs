@@ -10,6 +10,7 @@ use crate::protocol::api::{
     CancelRequest, CancelResponse, RetryRequest, RetryResponse, SubmitRequest, SubmitResponse,
     SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
+use crate::protocol::why::TaskWhy;
 
 impl ApiClient {
     /// Submits tasks, all or none. With idempotency keys the same call may be repeated after a failure.
@@ -29,6 +30,7 @@ impl ApiClient {
         let call = Call::get(self.api("/tasks"))
             .with_some("suite", filter.suite)
             .with_some("state", filter.state.as_deref())
+            .with_some("select", filter.select.as_deref())
             .with_some("cursor", filter.cursor.as_deref())
             .with_some("limit", filter.limit);
         self.call(call).await
@@ -40,6 +42,15 @@ impl ApiClient {
     /// When refused or not answered.
     pub async fn task(&self, uuid: Uuid) -> Result<TaskDetail, ClientError> {
         self.call(Call::get(self.api(&format!("/tasks/{uuid}"))))
+            .await
+    }
+
+    /// Why a task is not running, or how its time was spent.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn why(&self, uuid: Uuid) -> Result<TaskWhy, ClientError> {
+        self.call(Call::get(self.api(&format!("/tasks/{uuid}/why"))))
             .await
     }
 

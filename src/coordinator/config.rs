@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::protocol::Capacity;
 use crate::protocol::artifact::MAX_ARTIFACT_BYTES;
 
 /// Settings of one coordinator.
@@ -20,6 +21,9 @@ pub struct CoordinatorConfig {
     pub renew: Duration,
     /// Largest artifact that is kept, in bytes.
     pub artifact_limit_bytes: u64,
+    /// What tasks may occupy at the manager in the same process, where there is one. What is more than that and more
+    /// than anybody connected has is refused at submission.
+    pub capacity: Option<Capacity>,
 }
 
 impl CoordinatorConfig {
@@ -32,6 +36,7 @@ impl CoordinatorConfig {
             lease: Duration::from_secs(120),
             renew: Duration::from_secs(10),
             artifact_limit_bytes: MAX_ARTIFACT_BYTES,
+            capacity: None,
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod artifacts;
 pub mod ends;
+mod fit;
 mod follow;
 mod follow_ups;
 mod manage;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::artifacts::UploadError;
 use super::store::{OpenError, StoreError};
+use crate::protocol::capacity::Lack;
 use crate::protocol::chain::ChainError;
 use crate::protocol::task::SpecError;
 
@@ -48,6 +49,17 @@ pub enum CoordinatorError {
         bytes: usize,
         /// The largest size accepted.
         limit: usize,
+    },
+    /// One task of a submit needs more than anybody has.
+    #[error(
+        "task {index} can never run: it needs {}, and the most that anybody connected has is {}; ask for less, or \
+         connect a larger machine first", .lack.wanted, .lack.there
+    )]
+    Unfit {
+        /// Its place in the submit, from 0.
+        index: usize,
+        /// What is missing.
+        lack: Lack,
     },
     /// The submit as a whole is too large for one transaction.
     #[error(
@@ -150,6 +162,7 @@ impl CoordinatorError {
             Self::Upload(UploadError::Files(_)) => "store",
             Self::NothingSubmitted | Self::BadTask { .. } | Self::BadChain(_) => "bad_task",
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
+            Self::Unfit { .. } => "unfit",
             Self::BadQuery { .. } => "bad_query",
             Self::WorkerGone(_) => "worker_gone",
             Self::NoSuchWorker { .. } => "no_such_worker",

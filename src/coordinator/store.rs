@@ -23,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::protocol::Capacity;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
 use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
@@ -32,9 +33,9 @@ pub use error::{OpenError, StoreError};
 pub use model::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
     ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, Levels, LiveHolder, METRICS_LABEL, NewTask, NewTasks, ReclaimCause, Reclaimed,
-    Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted, UploadFence,
-    Whereabouts,
+    HolderSession, Levels, LiveHolder, METRICS_LABEL, NewTask, NewTasks, QueuePlace, ReclaimCause,
+    Reclaimed, Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted,
+    UploadFence, Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -45,6 +46,13 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 
     /// Where a task is; `None` when there is none. Cheaper than [`StoreReader::task`].
     async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError>;
+
+    /// The first task that has not ended and wants more of something than there is, with what it wants.
+    async fn beyond(&self, capacity: Capacity) -> Result<Option<(i64, Capacity)>, StoreError>;
+
+    /// Where a task stands in the queue; `None` when there is no such task. Its cost grows with the number of ready
+    /// tasks.
+    async fn place(&self, uuid: Uuid) -> Result<Option<QueuePlace>, StoreError>;
 
     /// Tasks in order of their row ids.
     ///

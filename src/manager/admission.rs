@@ -6,26 +6,40 @@
 
 use mitosis_bridge::cost::Cost;
 
+use crate::protocol::Capacity;
+use crate::protocol::capacity::Lack;
 use crate::protocol::task::Resources;
 
 use super::config::ManagerConfig;
+use super::id_pool::IdPool;
+use crate::process::usable_cores;
 
 const MIB: u64 = 1 << 20;
 
 /// The capacity of this manager.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
+    whole: Capacity,
     capacity: Cost,
     share: u32,
+    ids: IdPool,
+    cores: usize,
 }
 
 impl Admission {
-    /// Takes the capacity from the configuration, and memory from the machine when none is configured.
+    /// Takes the capacity from the configuration.
     pub(crate) fn new(config: &ManagerConfig) -> Self {
-        let mem_bytes = config.mem_bytes.unwrap_or_else(machine_memory_bytes);
+        let whole = config.capacity();
         let milli_cpus = config.milli_cpus();
+        let gpus = u32::try_from(config.totals.gpus.len()).unwrap_or(u32::MAX);
+        let cores = usable_cores();
+        let ids = IdPool::new(milli_cpus / 1000, &cores, &config.totals.gpus);
+        let mem = whole.mem_bytes.map_or(u32::MAX, mebibytes);
         Self {
-            capacity: Cost([milli_cpus, mebibytes(mem_bytes), config.gpus, 0]),
+            whole,
+            ids,
+            cores: cores.len(),
+            capacity: Cost([milli_cpus, mem, gpus, 0]),
             // At least 1, so that a default task always costs something.
             share: (milli_cpus / u32::from(config.workers)).max(1),
         }
@@ -36,6 +50,11 @@ impl Admission {
         self.capacity
     }
 
+    /// Ids for tasks, none of them given away.
+    pub(crate) fn ids(&self) -> IdPool {
+        self.ids.clone()
+    }
+
     /// The vector of a task, or the sentence that says why it can never run here.
     pub(crate) fn cost(&self, wanted: &Resources) -> Result<Cost, String> {
         if let Some((name, amount)) = wanted.named.iter().find(|(_, amount)| **amount > 0) {
@@ -43,30 +62,25 @@ impl Admission {
                 "it needs {amount} of `{name}`, which this manager does not have"
             ));
         }
+        if let Some(Lack { wanted, there }) = self.whole.lacks(wanted) {
+            return Err(format!("it needs {wanted} and this manager has {there}"));
+        }
+        if wanted.pin && !self.ids.are_cores() {
+            let (cpus, cores) = (self.capacity.0[0] / 1000, self.cores);
+            return Err(format!(
+                "it asks for CPUs of its own, and this manager counts {cpus} CPUs on {cores} cores; give --total-cpus"
+            ));
+        }
+        let cpus = u32::try_from(wanted.milli_cpus()).unwrap_or(u32::MAX);
         let cost = Cost([
-            wanted.cpus.map_or(self.share, milli),
+            wanted.cpus.map_or(self.share, |_| cpus),
             wanted.mem_bytes.map_or(0, mebibytes),
             wanted.gpus,
             0,
         ]);
-        let [cpus, mem, gpus, _] = self.capacity.0;
-        let words = if cost.0[0] > cpus {
-            format!(
-                "it needs {} CPUs and this manager has {}",
-                cores(cost.0[0]),
-                cores(cpus)
-            )
-        } else if cost.0[1] > mem {
-            format!(
-                "it needs {} MiB of memory and this manager has {mem}",
-                cost.0[1]
-            )
-        } else if cost.0[2] > gpus {
-            format!("it needs {} GPUs and this manager has {gpus}", cost.0[2])
-        } else {
-            return Ok(cost);
-        };
-        Err(words)
+        // Parts of a mebibyte count as a whole one, which may be one more than there is.
+        let [cpus, mem, gpus, other] = cost.0;
+        Ok(Cost([cpus, mem.min(self.capacity.0[1]), gpus, other]))
     }
 
     /// True when a task takes more or less than a slot's share: then freeing it early matters to others.
@@ -75,42 +89,22 @@ impl Admission {
     }
 }
 
-fn cores(milli_cpus: u32) -> f64 {
-    f64::from(milli_cpus) / 1000.0
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float to integer cast saturates, and validation keeps the value between 0 and 65536 cores"
-)]
-fn milli(cpus: f64) -> u32 {
-    ((cpus * 1000.0).ceil() as u32).max(1)
-}
-
 fn mebibytes(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)
-}
-
-fn machine_memory_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    let unit = u64::from(info.mem_unit.max(1));
-    #[expect(
-        clippy::useless_conversion,
-        reason = "the field is as wide as a machine word, which differs by platform"
-    )]
-    u64::from(info.totalram).saturating_mul(unit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::Totals;
 
     fn admission(workers: u16, milli_cpus: Option<u32>) -> Admission {
         Admission::new(&ManagerConfig {
-            milli_cpus,
-            mem_bytes: Some(1 << 30),
-            gpus: 1,
+            totals: Totals {
+                milli_cpus,
+                mem_bytes: Some(1 << 30),
+                gpus: vec!["0".to_owned()],
+            },
             ..ManagerConfig::new("/s", workers)
         })
     }

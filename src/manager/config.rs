@@ -9,6 +9,7 @@ use std::time::Duration;
 use mitosis_bridge::config::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
 
+use crate::protocol::Capacity;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 
 use super::error::ManagerError;
@@ -27,13 +28,8 @@ pub struct ManagerConfig {
     pub exclusivity: Exclusivity,
     /// Worker slots, 1 to 256.
     pub workers: u16,
-    /// CPU capacity that tasks may occupy, in thousandths of a core; `None` is one core per slot, so that a task
-    /// without a wish takes one slot and a task with `cpus: 2` takes two.
-    pub milli_cpus: Option<u32>,
-    /// Memory that tasks may occupy, in bytes; `None` is the machine's.
-    pub mem_bytes: Option<u64>,
-    /// GPUs that tasks may occupy.
-    pub gpus: u32,
+    /// What tasks may occupy.
+    pub totals: Totals,
     /// Tags that tasks may require.
     pub tags: Vec<String>,
     /// Where others find this process's `/metrics`, `host:port`; told to the coordinator, which tells Prometheus.
@@ -62,9 +58,7 @@ impl ManagerConfig {
             state_dir: state_dir.into(),
             exclusivity: Exclusivity::StateDir,
             workers,
-            milli_cpus: None,
-            mem_bytes: None,
-            gpus: 0,
+            totals: Totals::default(),
             tags: Vec::new(),
             metrics: None,
             poll: PollConfig::default(),
@@ -84,8 +78,13 @@ impl ManagerConfig {
     /// CPU capacity in thousandths of a core.
     #[must_use]
     pub fn milli_cpus(&self) -> u32 {
-        self.milli_cpus
-            .unwrap_or_else(|| u32::from(self.workers) * MILLI_CPUS_PER_SLOT)
+        self.totals.milli_cpus(self.workers)
+    }
+
+    /// What tasks may occupy at once.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.totals.capacity(self.workers)
     }
 
     /// Where captured output is kept.
@@ -139,6 +138,45 @@ impl ManagerConfig {
         }
         Ok(())
     }
+}
+
+/// What tasks may occupy at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// CPUs in thousandths; `None` is one per slot, so that a task without a wish takes one slot and a task with
+    /// `cpus: 2` takes two.
+    pub milli_cpus: Option<u32>,
+    /// Memory in bytes; `None` is the machine's.
+    pub mem_bytes: Option<u64>,
+    /// Names of GPUs, as `CUDA_VISIBLE_DEVICES` has them.
+    pub gpus: Vec<String>,
+}
+
+impl Totals {
+    fn milli_cpus(&self, workers: u16) -> u32 {
+        self.milli_cpus
+            .unwrap_or_else(|| u32::from(workers) * MILLI_CPUS_PER_SLOT)
+    }
+
+    /// In numbers, for a manager with so many slots.
+    #[must_use]
+    pub fn capacity(&self, workers: u16) -> Capacity {
+        Capacity {
+            milli_cpus: Some(self.milli_cpus(workers).into()),
+            mem_bytes: Some(self.mem_bytes.unwrap_or_else(machine_memory_bytes)),
+            gpus: Some(self.gpus.len() as u64),
+        }
+    }
+}
+
+fn machine_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    #[expect(
+        clippy::useless_conversion,
+        reason = "the field is as wide as a machine word, which differs by platform"
+    )]
+    u64::from(info.totalram).saturating_mul(unit)
 }
 
 fn is_plain(path: &Path) -> bool {
@@ -244,7 +282,7 @@ mod tests {
     fn a_slot_is_one_core_unless_the_capacity_is_given() {
         let mut config = ManagerConfig::new("/s", 4);
         assert_eq!(config.milli_cpus(), 4000);
-        config.milli_cpus = Some(2000);
+        config.totals.milli_cpus = Some(2000);
         assert_eq!(config.milli_cpus(), 2000);
     }
 }

@@ -33,6 +33,7 @@ use crate::protocol::{
 
 use super::admission::Admission;
 use super::config::Limits;
+use super::id_pool::IdPool;
 use super::intake::Intake;
 use super::ledger::Ledger;
 use super::spool::Record;
@@ -176,6 +177,8 @@ pub(crate) struct Reactor {
     counts: Counts,
     /// Leases whose cost is not one slot's share.
     special: usize,
+    /// Ids that no task has.
+    ids: IdPool,
     next_key: Key,
     next_ticket: u64,
     durable: u64,
@@ -195,6 +198,16 @@ pub(crate) struct Reactor {
     watch_at: Option<Instant>,
     round_at: Option<Instant>,
     actions: Vec<Action>,
+}
+
+/// What came of an attempt to prepare a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prepared {
+    Yes,
+    /// The lease is too short to begin anything.
+    Tired,
+    /// Others hold the ids that it needs.
+    NoIds,
 }
 
 /// Who wants a pause.
@@ -227,6 +240,7 @@ impl Reactor {
             waiting: VecDeque::new(),
             counts: Counts::default(),
             special: 0,
+            ids: settings.admission.ids(),
             next_key: 1,
             next_ticket: settings.first_ticket,
             durable: settings.first_ticket.saturating_sub(1),
@@ -440,8 +454,14 @@ impl Reactor {
         while self.prepared < wanted
             && let Some(lease) = self.buffer.pop_front()
         {
-            if !self.prepare(lease, now) {
-                tired.push(lease);
+            match self.prepare(lease, now) {
+                Prepared::Yes => {}
+                Prepared::Tired => tired.push(lease),
+                // Those behind it wait too: a large task is not starved by small ones, here as at the bridge.
+                Prepared::NoIds => {
+                    self.buffer.push_front(lease);
+                    break;
+                }
             }
         }
         for lease in tired.into_iter().rev() {
@@ -449,16 +469,19 @@ impl Reactor {
         }
     }
 
-    /// False when the lease is too short to begin anything.
-    fn prepare(&mut self, lease: LeaseKey, now: Now) -> bool {
+    fn prepare(&mut self, lease: LeaseKey, now: Now) -> Prepared {
         let margin = self.margin();
         let held = self.held.get_mut(&lease).expect("a buffered lease is held");
         let Some(not_after) = held.expires.checked_sub(margin) else {
-            return false;
+            return Prepared::Tired;
         };
         if not_after <= now.mono {
-            return false;
+            return Prepared::Tired;
         }
+        let Some(ids) = self.ids.take(&held.task.spec.resources) else {
+            return Prepared::NoIds;
+        };
+        held.ids.clone_from(&ids);
         let key = self.next_key;
         self.next_key += 1;
         held.stage = Stage::Prepared {
@@ -469,6 +492,7 @@ impl Reactor {
         let mut task = Box::new(held.task.clone());
         task.try_no = Try(held.tries + 1);
         task.attempt = held.attempt();
+        task.ids = ids;
         self.keys.insert(key, lease);
         self.prepared += 1;
         self.actions.push(Action::Prepare(Preparation {
@@ -477,7 +501,15 @@ impl Reactor {
             not_after,
             task,
         }));
-        true
+        Prepared::Yes
+    }
+
+    /// Nobody has this lease any more: its ids are free.
+    fn free_ids(&mut self, lease: LeaseKey) {
+        let held = self.held.get_mut(&lease);
+        if let Some(ids) = held.and_then(|held| held.ids.take()) {
+            self.ids.give_back(ids);
+        }
     }
 
     /// The part of a lease in which nothing is started any more: the time until the coordinator may give the task to
@@ -526,6 +558,7 @@ impl Reactor {
 
     /// Removes a lease from every table but the ledger.
     fn forget(&mut self, lease: LeaseKey) {
+        self.free_ids(lease);
         let Some(held) = self.held.remove(&lease) else {
             return;
         };

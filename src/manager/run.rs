@@ -58,6 +58,8 @@ const LONGEST_GRACE: Duration = Duration::from_secs(60);
 const SLACK: Duration = Duration::from_secs(1);
 
 const LEAVING: &str = "the manager is shutting down";
+/// The same where the machine is about to be taken away; begins with the reason's word.
+const PREEMPTED: &str = "preempted: the allocation in which the manager runs is about to end";
 
 /// Starts managers.
 #[derive(Debug)]
@@ -486,7 +488,7 @@ impl Run {
             boot: self.identity.boot,
             host,
             workers: u32::from(self.config.workers),
-            milli_cpus: u64::from(self.config.milli_cpus()),
+            capacity: self.config.capacity(),
             tags: self.config.tags.clone(),
             metrics: self.config.metrics.clone(),
             inventory: self.reactor.inventory(),
@@ -539,10 +541,14 @@ impl Run {
     fn shut_down(&mut self, request: ShutdownRequest, exit: ManagerExit) {
         let now = Now::read();
         self.exit.get_or_insert(exit);
-        self.reactor.drain(LEAVING, now);
+        let reason = match request {
+            ShutdownRequest::Preempted { .. } => PREEMPTED,
+            ShutdownRequest::Graceful { .. } | ShutdownRequest::Immediate => LEAVING,
+        };
+        self.reactor.drain(reason, now);
         self.supervisor.close();
         match request {
-            ShutdownRequest::Graceful { deadline } => {
+            ShutdownRequest::Graceful { deadline } | ShutdownRequest::Preempted { deadline } => {
                 let grace = self.reactor.longest_grace().min(LONGEST_GRACE);
                 if self.closing.drain(deadline + grace + SLACK, now.mono) {
                     self.reactor.set_mode(Mode::Shutdown {

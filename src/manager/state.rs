@@ -16,6 +16,7 @@ use mitosis_bridge::cost::Cost;
 
 use crate::protocol::report::TaskReport;
 use crate::protocol::session::{HeldLease, LostTry};
+use crate::protocol::task::ResourceIds;
 use crate::protocol::{Incarnation, Lease, Try, WorkerTaskResp};
 
 /// Number of one hand-over at the bridge; never used twice in one life of the manager.
@@ -86,6 +87,8 @@ pub(crate) struct Held {
     /// As it was claimed.
     pub(crate) task: WorkerTaskResp,
     pub(crate) cost: Cost,
+    /// What it has of its own while it is prepared or in a worker's hands.
+    pub(crate) ids: Option<ResourceIds>,
     pub(crate) received_at: Instant,
     /// When the lease ends on the own clock, unless it is renewed.
     pub(crate) expires: Instant,

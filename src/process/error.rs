@@ -33,6 +33,11 @@ pub enum SpawnError {
         /// The file.
         path: PathBuf,
     },
+    /// The cores it is to stay on cannot be used.
+    #[error(
+        "the task cannot be kept on the CPUs it was given; are they offline or outside this machine's share?"
+    )]
+    Cores(#[source] io::Error),
     /// It is a directory.
     #[error("`{}` is a directory; name a program inside it", path.display())]
     IsDirectory {

@@ -263,6 +263,10 @@ pub struct TaskFilter {
     /// Only these states, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Only tasks that this selector names: a uuid, at least six hex digits of its beginning, a number, a range such
+    /// as `3-7`, `last`, `last:5`, a state, `label:key` or `label:key=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
     /// Where the last page ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,

@@ -121,6 +121,7 @@ mod tests {
     #[test]
     fn a_task_survives_the_wire() {
         let task = WorkerTaskResp {
+            ids: None,
             id: 7,
             uuid: Uuid::from_u128(9),
             lease: Lease::new(1, 2),
@@ -152,6 +153,7 @@ mod tests {
     /// One well-formed frame of each kind.
     fn frames() -> Vec<Vec<u8>> {
         let task = WorkerTaskResp {
+            ids: None,
             id: 7,
             uuid: Uuid::from_u128(9),
             lease: Lease::new(1, 2),

@@ -24,6 +24,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::capacity::Capacity;
 use super::control::ControlState;
 use super::ids::{Boot, Lease, TaskRef, Try};
 use super::output::{PartAnswer, PartRequest};
@@ -144,8 +145,9 @@ pub struct Hello {
     pub host: String,
     /// Worker slots.
     pub workers: u32,
-    /// CPU cores that tasks may occupy, in thousandths.
-    pub milli_cpus: u64,
+    /// What tasks may occupy.
+    #[serde(default)]
+    pub capacity: Capacity,
     /// Tags that tasks may require.
     pub tags: Vec<String>,
     /// Where others find its `/metrics`, `host:port`, if it serves them.

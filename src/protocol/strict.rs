@@ -283,7 +283,7 @@ mod tests {
         let task = json!({
             "key": "k", "args": ["a", "b"], "shell": true, "env": {"ANY": "x"}, "cwd": "/", "stdin": {"text": "x"},
             "timeout": "3s", "grace": 4, "signal": "USR1@60s", "inputs": [{"url": "u", "path": "p", "sha256": "s"}],
-            "resources": {"cpus": 1.5, "mem_bytes": 3, "gpus": 1, "named": {"licence": 2}}, "priority": 3,
+            "resources": {"cpus": 1.5, "mem_bytes": 3, "gpus": 1, "pin": true, "named": {"licence": 2}}, "priority": 3,
             "limits": {"memory_bytes": 1, "file_size_bytes": 2, "open_files": 3},
             "tags": ["t"], "labels": {"free": "form"}, "max_attempts": 2, "backoff": {"initial": "1s", "max": "2s"},
             "capture": {"limit_bytes": 3, "streams": "merged"}, "array_index": 3, "entry": "e",

@@ -128,9 +128,58 @@ pub struct Resources {
     /// Whole GPUs.
     #[serde(skip_serializing_if = "is_default")]
     pub gpus: u32,
+    /// Keeps the task on the CPUs that it was given; needs whole `cpus`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pin: bool,
     /// Named counts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<String, u64>,
+}
+
+impl Resources {
+    /// The cores that are asked for, in thousandths, rounded up; 0 where nothing is said.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float to integer cast saturates, and validation keeps the value between 0 and 65536 cores"
+    )]
+    pub fn milli_cpus(&self) -> u64 {
+        self.cpus
+            .map_or(0, |cpus| ((cpus * 1000.0).ceil() as u64).max(1))
+    }
+}
+
+/// Ids of what a task asked for; no two tasks of one manager have the same at the same time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ResourceIds {
+    /// CPUs, in order.
+    pub cpus: Vec<u32>,
+    /// Names of GPUs.
+    pub gpus: Vec<String>,
+}
+
+impl ResourceIds {
+    /// The CPUs as the kernel and `taskset` write them: `0-2,5`.
+    #[must_use]
+    pub fn cpu_list(&self) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for cpu in &self.cpus {
+            match ranges.last_mut() {
+                Some((_, last)) if *cpu == *last + 1 => *last = *cpu,
+                _ => ranges.push((*cpu, *cpu)),
+            }
+        }
+        let ranges = ranges.into_iter().map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        });
+        ranges.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// Exponential pause between attempts: `initial * 2^(attempt - 1)`, at most `max`, of which up to a quarter is left out at
@@ -217,6 +266,9 @@ pub enum SpecError {
     /// A limit of zero would end the task before it starts.
     #[error("`{0}` is zero; leave it out for no limit, or give a positive duration")]
     ZeroDuration(&'static str),
+    /// A place of its own for nothing, or for a part of a CPU.
+    #[error("`resources.pin` needs whole CPUs in `resources.cpus`; a part of a CPU is shared")]
+    PinWithoutCpus,
     /// A number out of its range.
     #[error("`{field}` is {value}; allowed is {allowed}")]
     Range {
@@ -307,6 +359,10 @@ impl TaskSpec {
             return Err(range("resources.cpus", cpus, "above 0 up to 65536"));
         }
         self.limits.validate()?;
+        let whole = self.resources.cpus.is_some_and(|cpus| cpus.fract() == 0.0);
+        if self.resources.pin && !whole {
+            return Err(SpecError::PinWithoutCpus);
+        }
         if self.max_attempts == Some(0) {
             return Err(range("max_attempts", 0, "1 or more"));
         }
@@ -473,6 +529,9 @@ pub struct WorkerTaskResp {
     /// Where to read the inputs that are artifacts of other tasks, by the `url` that names them in the spec.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub links: BTreeMap<String, String>,
+    /// What its manager gave it of what it asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<ResourceIds>,
     /// What to run.
     pub spec: TaskSpec,
 }

@@ -110,6 +110,7 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
     let cwd = std::env::current_dir().map_err(RunError::io("find the working directory"))?;
     let mut config = ManagerConfig::new(state_dir.join(MANAGER_DIR), options.workers);
     config.poll = options.poll;
+    config.totals = options.totals.clone();
     config.exec = ExecDefaults {
         env: EnvPolicy::Inherit,
         cwd: CwdPolicy::Fixed(cwd),

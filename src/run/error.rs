@@ -31,6 +31,12 @@ pub enum RunError {
     /// Nothing to resume.
     #[error("{} holds no run that could be resumed; give a file with tasks", .0.display())]
     NothingToResume(PathBuf),
+    /// Tasks that this machine can never run.
+    #[error(
+        "nothing was run, because this machine cannot run everything; ask for less, or raise --workers, --total-cpus, \
+         --total-mem or --total-gpus:\n{0}"
+    )]
+    Unfit(String),
     /// The store lacks a task that the note names.
     #[error("the task {task} of line {line} is not in the store; resume by giving the input again")]
     Forgotten {
@@ -65,7 +71,7 @@ impl RunError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::StateDir(_) | Self::NothingToResume(_) => true,
+            Self::StateDir(_) | Self::NothingToResume(_) | Self::Unfit(_) => true,
             Self::Coordinator(error) => {
                 matches!(
                     error,

@@ -80,15 +80,26 @@ fn last_lines(output: &Output) -> Vec<String> {
 /// Said at the first signal.
 #[must_use]
 pub fn stopping(running: u64, deadline: Duration) -> String {
-    let running = match running {
+    let running = still_running(running, deadline);
+    format!("mitosis: stopping: nothing new begins, {running}; interrupt again to stop at once")
+}
+
+/// Said when the allocation is about to end.
+#[must_use]
+pub fn preempted(running: u64, deadline: Duration) -> String {
+    let running = still_running(running, deadline);
+    format!("mitosis: the Slurm job is about to end: nothing new begins, {running}")
+}
+
+fn still_running(running: u64, deadline: Duration) -> String {
+    match running {
         0 => "nothing is running".to_owned(),
         count => format!(
             "{} may end within {}",
             plural(count, "running task"),
-            humantime::format_duration(deadline)
+            humantime::format_duration(Duration::from_secs(deadline.as_secs()))
         ),
-    };
-    format!("mitosis: stopping: nothing new begins, {running}; interrupt again to stop at once")
+    }
 }
 
 /// How to go on with what is left in a state directory.

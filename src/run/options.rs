@@ -10,16 +10,20 @@ use mitosis_bridge::ids::MAX_WORKERS;
 use super::input::InputTask;
 use super::printer::Destination;
 use super::progress::ProgressMode;
+use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
+use crate::manager::Totals;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::DEFAULT_GRACE;
-use crate::protocol::{HumanDuration, TaskSpec};
+use crate::protocol::task::{DEFAULT_GRACE, Resources};
+use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Worker processes, 1 to 256.
     pub workers: u16,
+    /// What tasks may occupy at once.
+    pub totals: Totals,
     /// Where tasks are kept; a fresh directory when absent.
     pub state_dir: Option<PathBuf>,
     /// Keep a fresh directory after full success.
@@ -40,6 +44,8 @@ pub struct RunOptions {
     pub poll: PollConfig,
     /// What an accepted task survives.
     pub durability: Durability,
+    /// When to stop by itself, because the machine is taken away.
+    pub ends: Option<Stop>,
     /// Say nothing on stderr but errors and failures.
     pub quiet: bool,
     /// Words of the command line that a resuming one repeats.
@@ -57,6 +63,12 @@ impl RunOptions {
         }
     }
 
+    /// What tasks may occupy at once, in numbers.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.totals.capacity(self.workers)
+    }
+
     /// How long running tasks may go on after the first interrupt.
     #[must_use]
     pub fn stop_deadline(&self) -> Duration {
@@ -65,7 +77,7 @@ impl RunOptions {
 }
 
 /// Fields for specs that do not have them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpecDefaults {
     /// Longest run time.
     pub timeout: Option<HumanDuration>,
@@ -75,6 +87,8 @@ pub struct SpecDefaults {
     pub max_attempts: Option<u32>,
     /// What a task may use at most.
     pub limits: Limits,
+    /// Amounts that a task occupies.
+    pub resources: Resources,
 }
 
 impl SpecDefaults {
@@ -86,7 +100,24 @@ impl SpecDefaults {
             grace: spec.grace.or(self.grace),
             max_attempts: spec.max_attempts.or(self.max_attempts),
             limits: spec.limits.or(&self.limits),
+            resources: self.resources_of(spec.resources),
             ..spec
+        }
+    }
+
+    /// What a task occupies, with these defaults where it says nothing.
+    pub(super) fn resources_of(&self, own: Resources) -> Resources {
+        let defaults = &self.resources;
+        Resources {
+            cpus: own.cpus.or(defaults.cpus),
+            mem_bytes: own.mem_bytes.or(defaults.mem_bytes),
+            gpus: if own.gpus == 0 {
+                defaults.gpus
+            } else {
+                own.gpus
+            },
+            pin: own.pin || defaults.pin,
+            named: own.named,
         }
     }
 }
@@ -102,11 +133,13 @@ pub struct Input {
     pub tasks: Vec<InputTask>,
 }
 
-/// Workers when nobody names a number: the cores this process may use, as its affinity mask and its control group's
-/// CPU quota allow.
+/// Workers when nobody names a number: the cores this process may use, as its affinity mask, its control group's CPU
+/// quota and its Slurm job allow.
 #[must_use]
 pub fn default_workers() -> u16 {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let usable = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let given = Allocation::current().and_then(|allocation| allocation.cores);
+    let cores = given.map_or(usable, |given| given.min(usable));
     u16::try_from(cores)
         .unwrap_or(MAX_WORKERS)
         .clamp(1, MAX_WORKERS)
@@ -129,12 +162,21 @@ mod tests {
                 memory_bytes: Some(8),
                 ..Limits::default()
             },
+            resources: Resources {
+                cpus: Some(2.0),
+                gpus: 1,
+                ..Resources::default()
+            },
         };
         let spec = TaskSpec {
             timeout: Some(minute),
             limits: Limits {
                 open_files: Some(9),
                 ..Limits::default()
+            },
+            resources: Resources {
+                cpus: Some(1.0),
+                ..Resources::default()
             },
             ..TaskSpec::argv(["a"])
         };
@@ -146,6 +188,8 @@ mod tests {
         assert_eq!(applied.max_attempts(), 3);
         let limits = (applied.limits.open_files, applied.limits.memory_bytes);
         assert_eq!(limits, (Some(9), Some(8)));
+        let resources = applied.resources;
+        assert_eq!((resources.cpus, resources.gpus), (Some(1.0), 1));
     }
 
     #[test]

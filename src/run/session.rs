@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::engine::Engine;
 use super::error::RunError;
+use super::fit;
 use super::ledger::{Ledger, Place, Recorded};
 use super::notes;
 use super::options::{Input, RunOptions};
@@ -55,14 +56,19 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
     let began = Instant::now();
     // First of all: from here on an interrupt ends the run in words.
     let mut signals = ShutdownSignals::install(options.stop_deadline())
-        .map_err(RunError::io("install signal handlers"))?;
+        .map_err(RunError::io("install signal handlers"))?
+        .ahead_of(options.ends);
     if let Some(directory) = &options.output_dir {
         std::fs::create_dir_all(directory).map_err(RunError::io("make the output directory"))?;
+    }
+    if let Some(input) = &input {
+        fit::check(&options, &input.tasks)?;
     }
     let state_dir = open_state_dir(&options)?;
     announce(&options, &state_dir);
     let coordinator = Coordinator::open(CoordinatorConfig {
         durability: options.durability,
+        capacity: Some(options.capacity()),
         ..CoordinatorConfig::new(state_dir.path())
     })
     .await?;
@@ -72,7 +78,11 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
         defaults: &options.defaults,
         retry_failed: options.retry_failed,
     };
-    let finished = match plan::make(&coordinator, request).await {
+    let plan = match plan::make(&coordinator, request).await {
+        Ok(plan) => fit::check_open(&coordinator, &options).await.map(|()| plan),
+        Err(error) => Err(error),
+    };
+    let finished = match plan {
         Ok(plan) => perform(&options, &coordinator, state_dir.path(), plan, &mut signals).await,
         Err(error) => Err(error),
     };
@@ -286,6 +296,9 @@ impl Session<'_> {
     async fn on_signal(&mut self, request: ShutdownRequest, engine: &Engine) {
         self.interrupted = true;
         let note = match request {
+            ShutdownRequest::Preempted { deadline } => {
+                notes::preempted(engine.running().await, deadline)
+            }
             ShutdownRequest::Graceful { deadline } => {
                 notes::stopping(engine.running().await, deadline)
             }

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::file_system::network_name;
+
 /// The directory of one run.
 #[derive(Debug)]
 pub struct StateDir {
@@ -38,17 +40,6 @@ pub enum StateDirError {
         #[source]
         source: io::Error,
     },
-    /// Its file system does not share memory between processes as SQLite's write-ahead log needs it.
-    #[error(
-        "{path} is on {file_system}, a network file system on which the task database cannot be kept safely; choose a \
-         directory on a local disk with --state-dir"
-    )]
-    NetworkFileSystem {
-        /// Where.
-        path: PathBuf,
-        /// Its name.
-        file_system: &'static str,
-    },
 }
 
 impl StateDir {
@@ -58,11 +49,7 @@ impl StateDir {
     /// When no directory can be made.
     pub fn fresh(removal: Removal) -> Result<Self, StateDirError> {
         let usual = default_root().join("runs");
-        let (root, notice) = match make(&usual).map(|()| network_file_system(&usual)) {
-            Ok(None) => (usual, None),
-            Ok(Some(name)) => elsewhere(&usual, &format!("is on {name}, a network file system")),
-            Err(error) => elsewhere(&usual, &format!("cannot be made ({error})")),
-        };
+        let (root, notice) = root_of_fresh(&usual, network_name);
         make(&root).map_err(|source| StateDirError::Create {
             path: root.clone(),
             source,
@@ -75,21 +62,30 @@ impl StateDir {
         })
     }
 
-    /// Takes the directory that the user named, making it if need be.
+    /// Takes the directory that the user named, making it if need be. On a network file system the store is used by
+    /// one connection alone, and it is said.
     ///
     /// # Errors
-    /// When it cannot be made or its file system is not fit.
+    /// When it cannot be made.
     pub fn given(path: &Path) -> Result<Self, StateDirError> {
+        Self::given_on(path, network_name)
+    }
+
+    fn given_on(
+        path: &Path,
+        network_name: impl Fn(&Path) -> Option<&'static str>,
+    ) -> Result<Self, StateDirError> {
         make(path).map_err(|source| StateDirError::Create {
             path: path.to_owned(),
             source,
         })?;
-        if let Some(file_system) = network_file_system(path) {
-            return Err(StateDirError::NetworkFileSystem {
-                path: path.to_owned(),
-                file_system,
-            });
-        }
+        let notice = network_name(path).map(|name| {
+            format!(
+                "{} is on {name}, a network file system: its task database is used by this process alone; a directory on \
+                 a local disk is faster and safer",
+                path.display()
+            )
+        });
         // Children have other working directories, and the resume command must work from anywhere.
         let path = path
             .canonicalize()
@@ -100,7 +96,7 @@ impl StateDir {
         Ok(Self {
             path,
             removal: Removal::Never,
-            notice: None,
+            notice,
         })
     }
 
@@ -142,6 +138,18 @@ pub fn default_root() -> PathBuf {
         .map_or_else(private_temporary, |root| root.join("mitosis"))
 }
 
+/// Where fresh directories are made, and a sentence where that is not the usual place.
+fn root_of_fresh(
+    usual: &Path,
+    network_name: impl Fn(&Path) -> Option<&'static str>,
+) -> (PathBuf, Option<String>) {
+    match make(usual).map(|()| network_name(usual)) {
+        Ok(None) => (usual.to_owned(), None),
+        Ok(Some(name)) => elsewhere(usual, &format!("is on {name}, a network file system")),
+        Err(error) => elsewhere(usual, &format!("cannot be made ({error})")),
+    }
+}
+
 fn private_temporary() -> PathBuf {
     let user = rustix::process::getuid().as_raw();
     std::env::temp_dir().join(format!("mitosis-{user}"))
@@ -177,37 +185,6 @@ fn make_unique(root: &Path) -> Result<PathBuf, StateDirError> {
     }
 }
 
-/// The name of the file system of `path`, if processes on several machines may share it.
-fn network_file_system(path: &Path) -> Option<&'static str> {
-    let stat = rustix::fs::statfs(path).ok()?;
-    // The type of the field differs between architectures; the magic numbers have 32 bits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "32 bits are meant"
-    )]
-    let magic = stat.f_type as u32;
-    named_file_system(magic)
-}
-
-fn named_file_system(magic: u32) -> Option<&'static str> {
-    const NETWORK: [(u32, &str); 9] = [
-        (0x6969, "NFS"),
-        (0x0bd0_0bd0, "Lustre"),
-        (0x4750_4653, "GPFS"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB"),
-        (0x517b, "SMB"),
-        (0x00c3_6400, "Ceph"),
-        (0x1983_0326, "BeeGFS"),
-        (0x5346_414f, "AFS"),
-    ];
-    NETWORK
-        .into_iter()
-        .find(|(known, _)| *known == magic)
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,9 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn network_file_systems_are_known_by_their_numbers() {
-        assert_eq!(named_file_system(0x6969), Some("NFS"));
-        assert_eq!(named_file_system(0xef53), None);
-        assert_eq!(network_file_system(Path::new("/proc")), None);
+    fn a_place_on_a_network_is_said_and_left_where_nobody_named_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let usual = dir.path().join("usual");
+        let nfs = |path: &Path| path.starts_with(dir.path()).then_some("NFS");
+        let (root, notice) = root_of_fresh(&usual, nfs);
+        assert!(!root.starts_with(dir.path()));
+        let notice = notice.unwrap();
+        assert!(
+            notice.contains("NFS") && notice.contains("instead"),
+            "{notice}"
+        );
+        assert_eq!(root_of_fresh(&usual, |_| None), (usual.clone(), None));
+
+        let given = StateDir::given_on(&usual, nfs).unwrap();
+        assert_eq!(given.path(), usual.canonicalize().unwrap());
+        let notice = given.notice().unwrap();
+        assert!(
+            notice.contains("NFS") && notice.contains("alone"),
+            "{notice}"
+        );
     }
 }

@@ -193,13 +193,14 @@ impl WorkerState {
 
     fn on_signal(&mut self, request: ShutdownRequest, now: Instant, actions: &mut Vec<Action>) {
         let urgency = match (request, self.stop) {
-            (ShutdownRequest::Graceful { deadline }, None) => Urgency::Graceful {
+            (
+                ShutdownRequest::Graceful { deadline } | ShutdownRequest::Preempted { deadline },
+                None,
+            ) => Urgency::Graceful {
                 until: Some(now + deadline),
             },
             // Whoever signals a worker that is leaving already does not want to wait.
-            (ShutdownRequest::Graceful { .. } | ShutdownRequest::Immediate, _) => {
-                Urgency::Immediate
-            }
+            _ => Urgency::Immediate,
         };
         self.stop(StopCause::Signal, urgency, actions);
     }

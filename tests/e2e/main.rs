@@ -7,6 +7,7 @@
 mod support;
 
 mod arguments;
+mod asking;
 mod bad_tasks;
 mod bench;
 mod cancel;
@@ -24,6 +25,7 @@ mod matrix;
 mod metrics;
 mod one_liners;
 mod packages;
+mod resources;
 mod resume;
 mod roles;
 mod runs;

@@ -86,6 +86,7 @@ fn comm(link: &Arc<FakeLink>) -> IpcWorkerComm<Arc<FakeLink>> {
 
 fn task() -> Box<WorkerTaskResp> {
     Box::new(WorkerTaskResp {
+        ids: None,
         id: 7,
         uuid: Uuid::from_u128(7),
         lease: Lease::new(1, 2),

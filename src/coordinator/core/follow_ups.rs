@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::Shared;
+use super::fit::lack;
 use super::submit::encode;
 use crate::coordinator::store::{NewTask, Reported, StoreError};
 use crate::protocol::api::SubmitTask;
@@ -33,6 +34,17 @@ impl Shared {
         };
         let mut lines = read(&text, &mut noted);
         self.refuse_unknown_uuids(&mut lines, &mut noted).await?;
+        let capacities = self.capacities(lines.iter().map(|(_, spec)| spec)).await?;
+        lines.retain(|(line, spec)| {
+            let lack = lack(&capacities, &spec.resources);
+            if let Some(lack) = &lack {
+                let (wanted, there) = (&lack.wanted, &lack.there);
+                noted.reject(format!(
+                    "line {line}: it needs {wanted}, and there is no more than {there}"
+                ));
+            }
+            lack.is_none()
+        });
         let follow_ups = tasks(lines, &mut noted);
         noted.accepted = u32::try_from(follow_ups.len()).unwrap_or(u32::MAX);
         if let Some((_, result)) = result_of(&mut commit.report.op) {

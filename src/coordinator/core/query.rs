@@ -10,13 +10,16 @@ use super::Coordinator;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::sqlite::SqliteArchive;
 use crate::coordinator::store::{
-    Audit, Counts, HolderId, HolderKind, HolderRecord, METRICS_LABEL, StoreError, StoreReader,
-    TaskQuery,
+    Audit, Clock as _, Counts, HolderId, HolderKind, HolderRecord, METRICS_LABEL, StoreError,
+    StoreReader, SystemClock, TaskQuery,
 };
-use crate::protocol::TaskState;
+use crate::coordinator::why::{Candidate, why};
 use crate::protocol::api::{
     ManagerSummary, SuiteSummary, TaskDetail, TaskFilter, TaskPage, WorkerSummary,
 };
+use crate::protocol::capacity::Lack;
+use crate::protocol::why::TaskWhy;
+use crate::protocol::{Capacity, Selector, TaskState};
 
 /// Entries of a page when the request names no limit.
 pub(super) const DEFAULT_LIMIT: u32 = 100;
@@ -152,6 +155,39 @@ impl Archive {
 }
 
 impl Coordinator {
+    /// Why a task is not running, or how its time was spent.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn why(&self, uuid: Uuid) -> Result<TaskWhy, CoordinatorError> {
+        let store = &*self.shared.store;
+        let task = task(store, uuid).await?;
+        let place = store.place(uuid).await?;
+        let place = place.ok_or(StoreError::NotFound { what: "task", uuid })?;
+        let mut candidates = Vec::new();
+        for kind in [HolderKind::Manager, HolderKind::Worker] {
+            let records = store.holders(kind, LISTED_AFTER_LAST_SEEN).await?;
+            candidates.extend(records.into_iter().map(|record| Candidate {
+                connected: match kind {
+                    HolderKind::Manager => self.is_connected(record.id),
+                    HolderKind::Worker => record.live,
+                },
+                record,
+            }));
+        }
+        let now_us = SystemClock::start().wall_us();
+        Ok(why(&task, place, &candidates, now_us))
+    }
+
+    /// The first task that has not ended and wants more than this, with what it lacks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn beyond(&self, there: Capacity) -> Result<Option<(i64, Lack)>, CoordinatorError> {
+        let found = self.shared.store.beyond(there).await?;
+        Ok(found.and_then(|(id, wanted)| Some((id, there.lack_of(&wanted)?))))
+    }
+
     /// Managers that are live or were heard within a day.
     ///
     /// # Errors
@@ -215,6 +251,7 @@ fn parse_filter(filter: &TaskFilter) -> Result<TaskQuery, CoordinatorError> {
     Ok(TaskQuery {
         suite: filter.suite,
         states: states?,
+        select: filter.select.as_deref().map(parse_select).transpose()?,
         after: parse_cursor(filter.cursor.as_deref())?,
         limit: parse_limit(filter.limit)?,
     })
@@ -225,6 +262,14 @@ fn parse_state(word: &str) -> Result<TaskState, CoordinatorError> {
         field: "state",
         value: word.to_owned(),
         expected: "write pending, ready, assigned, running, completed, failed or cancelled, separated by commas",
+    })
+}
+
+fn parse_select(text: &str) -> Result<Selector, CoordinatorError> {
+    text.parse().map_err(|_| CoordinatorError::BadQuery {
+        field: "select",
+        value: text.to_owned(),
+        expected: "write a uuid or its first digits, a number, a range such as 3-7, last, last:5, a state, or label:key=value",
     })
 }
 

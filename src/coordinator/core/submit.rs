@@ -1,6 +1,7 @@
 //! Accepting tasks: check every spec, encode it once, store all or none.
 
 use super::Coordinator;
+use super::fit::lack;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{NewTask, NewTasks};
 use crate::protocol::api::{SubmitRequest, SubmitResponse, SubmitTask, SuiteRef};
@@ -18,7 +19,7 @@ impl Coordinator {
     /// Stores tasks, all or none. When this returns they are durable.
     ///
     /// # Errors
-    /// `BadTask`, `BadChain` and `TooLarge` name the first bad task by its place in the request; `NotFound` when the named suite
+    /// `BadTask`, `BadChain`, `TooLarge` and `Unfit` name the first bad task by its place in the request; `NotFound` when the named suite
     /// does not exist.
     pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, CoordinatorError> {
         if self.shared.is_stopping() {
@@ -34,6 +35,14 @@ impl Coordinator {
                 .await
                 .map_err(|_| CoordinatorError::Stopping)??
         };
+        let specs = || batch.tasks.iter().map(|task| &task.spec);
+        let capacities = self.shared.capacities(specs()).await?;
+        let beyond = specs()
+            .enumerate()
+            .find_map(|(index, spec)| Some((index, lack(&capacities, &spec.resources)?)));
+        if let Some((index, lack)) = beyond {
+            return Err(CoordinatorError::Unfit { index, lack });
+        }
         let accepted = self.shared.complete(|shared| async move {
             let submitted = shared.store.submit(batch).await?;
             shared.publish(submitted.changes).await;

@@ -3,6 +3,7 @@
 //! A worker holds at most one unstarted task. Its heartbeat, fetches and reports renew its lease; when it is quiet
 //! for longer, or leaves, its task is requeued. The front end has checked that the caller may act as this worker.
 
+use crate::protocol::Capacity;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Coordinator {
             boot: Boot(Uuid::new_v4().as_u64_pair().0),
             host: request.host,
             slots: 1,
-            milli_cpus: None,
+            capacity: Capacity::default(),
             tags: sorted(request.tags),
             labels: request.labels,
             inventory: Vec::new(),

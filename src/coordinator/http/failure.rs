@@ -3,7 +3,7 @@
 //! | code | status | | code | status |
 //! |---|---|---|---|---|
 //! | `unauthorized` | 401 | | `too_large` | 413 |
-//! | `forbidden` | 403 | | `bad_request`, `bad_query`, `bad_task`, `no_such_worker` | 400 |
+//! | `forbidden` | 403 | | `bad_request`, `bad_query`, `bad_task`, `unfit`, `no_such_worker` | 400 |
 //! | `not_found`, `no_such_route` | 404 | | `no_such_method` | 405 |
 //! | `not_ended`, `replaced` | 409 | | `store`, `internal` | 500 |
 //! | `worker_gone` | 410 | | `busy`, `stopping`, `not_ready`, `manager_away`, `manager_silent` | 503 |
@@ -131,7 +131,9 @@ impl From<CoordinatorError> for Failure {
             "not_ended" | "not_followed" | "replaced" | "superseded" => StatusCode::CONFLICT,
             "too_many_followers" => StatusCode::TOO_MANY_REQUESTS,
             "worker_gone" => StatusCode::GONE,
-            "bad_task" | "bad_query" | "bad_artifact" | "no_such_worker" => StatusCode::BAD_REQUEST,
+            "bad_task" | "unfit" | "bad_query" | "bad_artifact" | "no_such_worker" => {
+                StatusCode::BAD_REQUEST
+            }
             "body_timeout" => StatusCode::REQUEST_TIMEOUT,
             "no_room" => StatusCode::INSUFFICIENT_STORAGE,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -226,6 +228,11 @@ mod tests {
         let uuid = Uuid::nil();
         let not_found = StoreError::NotFound { what: "task", uuid };
         check(not_found.into(), 404, "not_found");
+        let lack = crate::protocol::capacity::Lack {
+            wanted: "2 GPUs".to_owned(),
+            there: "0".to_owned(),
+        };
+        check(CoordinatorError::Unfit { index: 0, lack }, 400, "unfit");
         check(StoreError::NotEnded(uuid).into(), 409, "not_ended");
         check(CoordinatorError::WorkerGone(uuid), 410, "worker_gone");
         let beyond = CoordinatorError::NoSuchWorker {

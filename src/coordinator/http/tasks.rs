@@ -17,6 +17,7 @@ use crate::protocol::api::{
     CancelRequest, CancelResponse, ErrorBody, RetryRequest, RetryResponse, SubmitRequest,
     SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
+use crate::protocol::why::TaskWhy;
 
 /// How long `wait` waits when the request names no time, and the longest it waits in one call.
 pub(super) const LONGEST_WAIT: HumanDuration = HumanDuration(std::time::Duration::from_secs(60));
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, submit))
         .routes(routes!(show))
+        .routes(routes!(why))
         .routes(routes!(wait))
         .routes(routes!(cancel))
         .routes(routes!(retry))
@@ -83,6 +85,20 @@ async fn show(
     PathUuid(uuid): PathUuid,
 ) -> Result<Json<TaskDetail>, Failure> {
     Ok(Json(state.coordinator().task(uuid).await?))
+}
+
+/// Say why one task is not running, or how its time was spent.
+#[utoipa::path(
+    get, path = "/tasks/{uuid}/why", tag = "tasks", security(("bearer" = ["user"])),
+    params(("uuid" = uuid::Uuid, Path, description = "The task")),
+    responses((status = 200, body = TaskWhy), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn why(
+    _: UserCaller,
+    State(state): State<ApiState>,
+    PathUuid(uuid): PathUuid,
+) -> Result<Json<TaskWhy>, Failure> {
+    Ok(Json(state.coordinator().why(uuid).await?))
 }
 
 /// How long to wait.

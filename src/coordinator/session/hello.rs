@@ -73,7 +73,7 @@ fn registration(hello: Hello) -> Registration {
         boot: hello.boot,
         host: hello.host,
         slots: hello.workers,
-        milli_cpus: Some(hello.milli_cpus),
+        capacity: hello.capacity,
         tags: sorted(hello.tags),
         labels: hello
             .metrics

@@ -1,5 +1,6 @@
 //! Sessions seen from the manager's end, over memory and over a WebSocket: a manager cannot tell them apart.
 
+use crate::protocol::Capacity;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +126,10 @@ fn hello(inventory: Vec<HeldLease>) -> Hello {
         boot: Boot(1),
         host: "host".into(),
         workers: 2,
-        milli_cpus: 2_000,
+        capacity: Capacity {
+            milli_cpus: Some(2_000),
+            ..Capacity::default()
+        },
         tags: Vec::new(),
         metrics: None,
         inventory,

@@ -13,6 +13,7 @@ pub(super) mod model;
 pub(super) mod queue;
 pub(super) mod reading;
 
+use crate::protocol::Capacity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,7 +193,10 @@ pub(super) fn registration(name: u128, inventory: Vec<HeldLease>) -> Registratio
         boot: Boot(1),
         host: "host".to_owned(),
         slots: 4,
-        milli_cpus: Some(4_000),
+        capacity: Capacity {
+            milli_cpus: Some(4_000),
+            ..Capacity::default()
+        },
         tags: vec!["gpu".to_owned(), "linux".to_owned()],
         labels: BTreeMap::new(),
         inventory,

@@ -13,7 +13,9 @@ use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
 use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::chain::Link;
 use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
-use crate::protocol::{Boot, Lease, Mode, TaskSpec, TaskState, Verdict, WorkerTaskResp};
+use crate::protocol::{
+    Boot, Capacity, Lease, Mode, Selector, TaskSpec, TaskState, Verdict, WorkerTaskResp,
+};
 
 /// Tasks by state; states without tasks are left out.
 pub type Counts = BTreeMap<TaskState, u64>;
@@ -90,8 +92,8 @@ pub struct Registration {
     pub host: String,
     /// Worker slots.
     pub slots: u32,
-    /// CPU cores that tasks may occupy, in thousandths; `None` when the holder names no limit.
-    pub milli_cpus: Option<u64>,
+    /// What tasks may occupy.
+    pub capacity: Capacity,
     /// Tags that tasks may require.
     pub tags: Vec<String>,
     /// Free key-value pairs.
@@ -395,10 +397,21 @@ pub struct TaskQuery {
     pub suite: Option<Uuid>,
     /// Only these states; all when empty.
     pub states: Vec<TaskState>,
+    /// Only what this names.
+    pub select: Option<Selector>,
     /// Only tasks with a larger row id.
     pub after: i64,
     /// Most tasks wanted.
     pub limit: u32,
+}
+
+/// Where a task stands in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// When it became ready, or will become so after a back-off, in microseconds since the Unix epoch.
+    pub queued_us: i64,
+    /// Ready tasks that go before it.
+    pub ahead: u64,
 }
 
 /// A holder as the store knows it.
@@ -414,6 +427,10 @@ pub struct HolderRecord {
     pub host: String,
     /// Worker slots.
     pub slots: u32,
+    /// What tasks may occupy.
+    pub capacity: Capacity,
+    /// Tags that tasks may require.
+    pub tags: Vec<String>,
     /// What it said of itself with its last renewal.
     pub status: ManagerStatus,
     /// Key-value pairs of its registration.

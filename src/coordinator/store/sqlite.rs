@@ -11,6 +11,7 @@
 
 mod archive;
 mod artifacts;
+mod capacity;
 mod chains;
 mod changes;
 mod claim;
@@ -24,6 +25,7 @@ mod results;
 mod retry;
 mod rows;
 mod schema;
+mod select;
 mod submit;
 mod thread;
 
@@ -47,10 +49,11 @@ use super::clock::{Clock, whole_us};
 use super::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
     Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, Levels,
-    LiveHolder, NewTasks, OpenError, Registered, Registration, Reported, RetryTarget, Store,
-    StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
+    LiveHolder, NewTasks, OpenError, QueuePlace, Registered, Registration, Reported, RetryTarget,
+    Store, StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
 };
 use crate::coordinator::config::CoordinatorConfig;
+use crate::protocol::Capacity;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
 use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
@@ -91,10 +94,18 @@ impl SqliteStore {
     }
 
     fn open_blocking(config: &CoordinatorConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_as(config, clock, filesystem::wal_mode)
+    }
+
+    fn open_as(
+        config: &CoordinatorConfig,
+        clock: Arc<dyn Clock>,
+        wal_mode: impl Fn(&Path) -> WalMode,
+    ) -> Result<Self, OpenError> {
         let dir = &config.state_dir;
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE_NAME);
-        let wal = filesystem::wal_mode(dir);
+        let wal = wal_mode(dir);
         let conn = schema::open_writer(&path, config.durability, wal)?;
         let begin = || -> Result<(Db, Uuid), rusqlite::Error> {
             let mut db = Db::new(conn, lock, Arc::clone(&clock), config.lease)?;
@@ -212,6 +223,16 @@ impl StoreReader for SqliteStore {
 
     async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError> {
         self.read("whereabouts", move |conn| query::whereabouts(conn, uuid))
+            .await
+    }
+
+    async fn beyond(&self, capacity: Capacity) -> Result<Option<(i64, Capacity)>, StoreError> {
+        self.read("beyond", move |conn| capacity::beyond(conn, capacity))
+            .await
+    }
+
+    async fn place(&self, uuid: Uuid) -> Result<Option<QueuePlace>, StoreError> {
+        self.read("place", move |conn| capacity::place(conn, uuid))
             .await
     }
 

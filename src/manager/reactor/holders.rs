@@ -200,6 +200,7 @@ impl Reactor {
         if self.orders.remove(&lease).is_some() {
             self.tell(None);
         }
+        self.free_ids(lease);
         let held = self
             .held
             .get_mut(&lease)

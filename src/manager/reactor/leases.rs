@@ -79,6 +79,7 @@ impl Reactor {
         let held = Held {
             task,
             cost,
+            ids: None,
             received_at: now.mono,
             expires: granted + self.lease,
             stage: Stage::Buffered,

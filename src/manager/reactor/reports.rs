@@ -131,6 +131,10 @@ impl Reactor {
             .get_mut(&lease)
             .expect("the fences were checked against it");
         let attempt = held.attempt();
+        let cause = match &self.draining {
+            Some(why) => format!("{why}; {reason}"),
+            None => reason.to_owned(),
+        };
         let mut begun = None;
         if let Stage::Running {
             hand,
@@ -142,7 +146,7 @@ impl Reactor {
                 try_no: hand.try_no,
                 attempt,
                 started_at_us,
-                cause: reason.to_owned(),
+                cause,
             });
         }
         held.returned += 1;

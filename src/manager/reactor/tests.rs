@@ -340,3 +340,50 @@ fn a_task_that_workers_keep_handing_back_goes_to_the_coordinator() {
     world.settle();
     assert_eq!((world.hands(), world.ready()), (0, 1));
 }
+
+/// A history of everything that can happen to hand-overs, drawn from `seed`.
+fn any_history(world: &mut World, seed: u64) {
+    let mut drawn = seed;
+    let mut draw = |below: u64| {
+        // Knuth's generator: the upper bits are good enough for a choice.
+        drawn = drawn
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (drawn >> 33) % below
+    };
+    for _ in 0..400 {
+        let worker = usize::try_from(draw(4)).unwrap();
+        match draw(12) {
+            0 | 1 => drop(world.submit()),
+            2 => drop(world.hand_over(worker)),
+            3 => drop(world.starts(worker)),
+            4 => drop(world.finish(worker, End::Completed)),
+            5 => drop(world.finish(worker, End::Released)),
+            6 => world.kill(worker, WorkerEnd::Signal(libc::SIGKILL)),
+            7 => world.bury_all(),
+            8 => world.reactor.pause(draw(3) == 0),
+            9 => world.answer_withdrawal(),
+            10 => drop(world.obeys(worker)),
+            _ => world.settle_without_burying(),
+        }
+    }
+    world.reactor.pause(false);
+    world.run_to_the_end();
+}
+
+#[test]
+fn cpus_have_one_holder_and_come_back_whatever_happens() {
+    for seed in 0..40 {
+        let mut world = World::new(4);
+        world.ask_for_cpus(&[Some(2.0), Some(1.0), None, Some(4.0), Some(0.5)]);
+        any_history(&mut world, seed);
+        let all = crate::protocol::task::Resources {
+            cpus: Some(4.0),
+            ..Default::default()
+        };
+        assert!(
+            world.reactor.ids.take(&all).is_some(),
+            "ids were lost in history {seed}"
+        );
+    }
+}

@@ -154,6 +154,7 @@ impl Reactor {
             return;
         }
         held.stage = Stage::Buffered;
+        self.free_ids(lease);
         self.keys.remove(&key);
         self.prepared -= 1;
         self.buffer.push_front(lease);

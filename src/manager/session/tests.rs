@@ -1,5 +1,6 @@
 //! The session against a scripted coordinator on an in-memory link, with the clock stopped.
 
+use crate::protocol::Capacity;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -39,7 +40,7 @@ fn hello() -> Hello {
         boot: Boot(1),
         host: "here".to_owned(),
         workers: 1,
-        milli_cpus: 1000,
+        capacity: Capacity::default(),
         tags: Vec::new(),
         metrics: None,
         inventory: Vec::new(),

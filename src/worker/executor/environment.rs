@@ -13,16 +13,20 @@ use super::{ExecConfig, ExecError};
 use crate::process::MARK;
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::EnvPolicy;
+use crate::protocol::task::ResourceIds;
 
 /// What [`EnvPolicy::AllowList`] lets through; names that begin with `LC_` as well.
 const ALLOWED: [&str; 7] = ["PATH", "HOME", "USER", "SHELL", "LANG", "TZ", "TMPDIR"];
 /// Prefix of the system's own configuration, which may hold tokens and is never a task's business.
 const PRIVATE_PREFIX: &[u8] = b"MITOSIS_";
+/// The GPUs that a task may use; the system's business where the task was given some, anybody's otherwise.
+const GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Every variable that the system sets for a task. An outer task's values do not reach an inner one.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     MARK,
     "MITO_ARRAY_INDEX",
     "MITO_ATTEMPT",
+    "MITO_CPUS",
     "MITO_ENTRY",
     "MITO_EXEC_DIR",
     "MITO_NEW_TASK",
@@ -86,13 +90,14 @@ impl Environment {
     /// The whole environment of a task. The spec has been validated: no name or value holds a NUL byte.
     pub(super) fn for_task(&mut self, task: &WorkerTaskResp) -> Vec<CString> {
         let spec = &task.spec.env;
-        let overrides = spec
-            .keys()
-            .any(|name| self.inherited.contains(name.as_bytes()));
+        let gpus = task.ids.as_ref().filter(|ids| !ids.gpus.is_empty());
+        let is_set = |name: &str| spec.contains_key(name) || (gpus.is_some() && name == GPUS);
+        let mut names = spec.keys().map(String::as_str).chain(gpus.map(|_| GPUS));
+        let overrides = names.any(|name| self.inherited.contains(name.as_bytes()));
         let mut variables = if overrides {
             let kept = self.constant.iter().filter(|entry| {
                 let name = name_of(entry);
-                let overridden = || spec.contains_key(&*String::from_utf8_lossy(name));
+                let overridden = || is_set(&String::from_utf8_lossy(name));
                 !(self.inherited.contains(name) && overridden())
             });
             kept.cloned().collect()
@@ -100,7 +105,8 @@ impl Environment {
             self.spare.take().unwrap_or_else(|| self.constant.clone())
         };
         for (name, value) in spec {
-            if !RESERVED.contains(&name.as_str()) {
+            let is_systems = RESERVED.contains(&name.as_str()) || (gpus.is_some() && name == GPUS);
+            if !is_systems {
                 variables.extend(encode(name.as_bytes(), value.as_bytes()));
             }
         }
@@ -144,7 +150,12 @@ fn about(task: &WorkerTaskResp) -> impl Iterator<Item = CString> {
     ];
     let upstream = task.upstream_task_uuid.map(|uuid| uuid.to_string());
     let index = task.spec.array_index.map(|index| index.to_string());
+    let ids = task.ids.as_ref();
+    let cpus = ids.filter(|ids| !ids.cpus.is_empty());
+    let gpus = ids.filter(|ids| !ids.gpus.is_empty());
     let sometimes = [
+        ("MITO_CPUS", cpus.map(ResourceIds::cpu_list)),
+        (GPUS, gpus.map(|ids| ids.gpus.join(","))),
         ("MITO_UPSTREAM_TASK_UUID", upstream),
         ("MITO_ARRAY_INDEX", index),
         ("MITO_ENTRY", task.spec.entry.clone()),

@@ -61,6 +61,8 @@ pub struct Prepared {
     env: Vec<CString>,
     cwd: PathBuf,
     stdin: Option<OwnedFd>,
+    /// Cores that the task is kept on; any when empty.
+    cores: Vec<u32>,
     plan: Plan,
     limits: Limits,
     usage: UsageLimits,
@@ -131,6 +133,7 @@ impl Executor {
             env: self.environment.for_task(task),
             cwd,
             stdin: input,
+            cores: cores(task).map_err(|words| not_started(Reason::SpawnFailed, words))?,
             plan: Plan {
                 streams: task.spec.capture.streams,
                 limit: task
@@ -209,7 +212,9 @@ impl Executor {
         let (mut spec, entry) = limits::apply(spec, &prepared.usage, group)?;
         let mut pauses = RETRY_PAUSES.into_iter();
         let spawned = loop {
-            match (spawn(&spec), pauses.next()) {
+            let spawned = process::on_cores(&prepared.cores, || spawn(&spec));
+            let spawned = spawned.map_err(SpawnError::Cores).flatten();
+            match (spawned, pauses.next()) {
                 (Err(error), Some(pause)) if error.is_retryable() => {
                     tracing::debug!(%error, ?pause, "the program is started again after a pause");
                     tokio::time::sleep(pause).await;
@@ -249,6 +254,22 @@ async fn enter(mut child: Child, entry: Entry) -> Result<Child, SpawnError> {
         return Err(error);
     }
     Ok(child)
+}
+
+/// The cores of a task that is to stay on its own.
+fn cores(task: &WorkerTaskResp) -> Result<Vec<u32>, &'static str> {
+    let given = task
+        .ids
+        .as_ref()
+        .map(|ids| &ids.cpus[..])
+        .unwrap_or_default();
+    match (task.spec.resources.pin, given) {
+        (false, _) => Ok(Vec::new()),
+        (true, []) => {
+            Err("it asks for CPUs of its own, and only a manager gives them: this worker has none")
+        }
+        (true, cores) => Ok(cores.to_vec()),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ExecError> {

@@ -98,6 +98,7 @@ impl Slot {
 
 fn task(spec: TaskSpec) -> WorkerTaskResp {
     WorkerTaskResp {
+        ids: None,
         id: 42,
         uuid: Uuid::new_v4(),
         lease: Lease::new(1, 1),

@@ -7,6 +7,7 @@ use crate::protocol::{CancelOrder, Lease, TaskSpec, Try};
 
 pub(super) fn task(id: i64) -> Box<WorkerTaskResp> {
     Box::new(WorkerTaskResp {
+        ids: None,
         id,
         uuid: Uuid::from_u128(u128::from(id.unsigned_abs())),
         lease: Lease::new(1, 1),

@@ -15,7 +15,7 @@ use crate::protocol::api::{
 use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 36] = [
+const CALLS: [(&str, &str); 37] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/managers/{uuid}/tuning"),
@@ -29,6 +29,7 @@ const CALLS: [(&str, &str); 36] = [
     ("GET", "/api/v1/tasks/{uuid}/artifacts/{kind}"),
     ("GET", "/api/v1/tasks/{uuid}/logs"),
     ("GET", "/api/v1/tasks/{uuid}/wait"),
+    ("GET", "/api/v1/tasks/{uuid}/why"),
     ("GET", "/api/v1/workers"),
     ("GET", "/api/v1/workers/control"),
     ("GET", "/api/v1/workers/fetch-task"),

@@ -1,5 +1,6 @@
 //! The managers' WebSocket: what opens it and what does not. What is said over it is tested with the sessions.
 
+use crate::protocol::Capacity;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -22,7 +23,7 @@ fn hello(host: String) -> ToCoordinator {
         boot: Boot(1),
         host,
         workers: 1,
-        milli_cpus: 1000,
+        capacity: Capacity::default(),
         tags: Vec::new(),
         metrics: None,
         inventory: Vec::new(),

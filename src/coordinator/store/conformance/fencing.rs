@@ -117,6 +117,7 @@ pub(in super::super) async fn only_the_holder_of_the_lease_may_report(backend: &
         ..task.clone()
     };
     let unknown = WorkerTaskResp {
+        ids: None,
         id: 999,
         ..task.clone()
     };

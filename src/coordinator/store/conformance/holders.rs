@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::coordinator::store::ReclaimCause;
+use crate::protocol::Capacity;
 
 pub(in super::super) async fn an_inventory_is_settled_lease_by_lease(backend: &dyn Backend) {
     let bench = Bench::new(backend).await;
@@ -169,7 +170,7 @@ pub(in super::super) async fn a_worker_that_asks_again_gets_its_unstarted_task_a
         .store
         .register(Registration {
             holder,
-            milli_cpus: None,
+            capacity: Capacity::default(),
             ..registration(5, Vec::new())
         })
         .await

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::coordinator::store::{TaskQuery, Whereabouts};
+use crate::protocol::task::Resources;
 
 pub(in super::super) async fn lists_are_filtered_and_go_on_after_a_cursor(backend: &dyn Backend) {
     let bench = Bench::new(backend).await;
@@ -76,6 +77,115 @@ pub(in super::super) async fn a_task_is_where_it_is(backend: &dyn Backend) {
     bench.report(manager, &again, exited(7)).await;
     assert_eq!(at().await, Some(Whereabouts::Ended));
     assert_eq!(bench.store.whereabouts(Uuid::nil()).await.unwrap(), None);
+}
+
+pub(in super::super) async fn selectors_name_the_same_tasks_as_their_grammar(
+    backend: &dyn Backend,
+) {
+    let bench = Bench::new(backend).await;
+    let labelled = |value: &str| TaskSpec {
+        labels: [("kind".to_owned(), value.to_owned())].into(),
+        ..TaskSpec::argv(["true"])
+    };
+    let specs = vec![labelled("a"), labelled("b"), TaskSpec::argv(["true"])];
+    let suite = bench.submit_to(None, specs).await.response;
+    let others = bench.submit_n(2).await;
+    let manager = bench.manager(1).await;
+    let task = bench.claim_one(manager).await;
+    bench.report(manager, &task, exited(7)).await;
+    let list = async |selector: &str, suite: Option<Uuid>, after: i64| {
+        let query = TaskQuery {
+            select: Some(selector.parse().unwrap()),
+            suite,
+            after,
+            limit: 9,
+            ..TaskQuery::default()
+        };
+        let tasks = bench.store.tasks(query).await.unwrap();
+        tasks.iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    let uuid = suite.tasks[1].uuid;
+    assert_eq!(list(&uuid.to_string(), None, 0).await, [2]);
+    let prefix = &uuid.simple().to_string()[..31];
+    assert_eq!(list(prefix, None, 0).await, [2]);
+    assert_eq!(list("3", None, 0).await, [3]);
+    assert_eq!(list("2-4", None, 0).await, [2, 3, 4]);
+    assert_eq!(list("2-4", None, 3).await, [4]);
+    assert_eq!(list("2-4", Some(suite.suite), 0).await, [2, 3]);
+    assert_eq!(list("last", None, 0).await, [others[1].id]);
+    assert_eq!(list("last:2", Some(suite.suite), 0).await, [2, 3]);
+    assert_eq!(list("last:99", None, 0).await.len(), 5);
+    assert_eq!(list("failed", None, 0).await, [task.id]);
+    assert_eq!(list("label:kind", None, 0).await, [1, 2]);
+    assert_eq!(list("label:kind=b", None, 0).await, [2]);
+    assert!(list("label:kind=c", None, 0).await.is_empty());
+    assert!(list("label:a", None, 0).await.is_empty());
+}
+
+pub(in super::super) async fn what_wants_more_than_there_is_is_found_and_not_claimed(
+    backend: &dyn Backend,
+) {
+    let bench = Bench::new(backend).await;
+    let wanting = |resources| TaskSpec {
+        resources,
+        ..TaskSpec::argv(["true"])
+    };
+    let gpu = wanting(Resources {
+        gpus: 1,
+        ..Resources::default()
+    });
+    let memory = wanting(Resources {
+        mem_bytes: Some(3 << 30),
+        ..Resources::default()
+    });
+    let cpus = wanting(Resources {
+        cpus: Some(4.0),
+        ..Resources::default()
+    });
+    bench.submit_to(None, vec![gpu, memory, cpus]).await;
+    let small = Capacity {
+        milli_cpus: Some(4_000),
+        mem_bytes: Some(2 << 30),
+        gpus: Some(0),
+    };
+    let registration = Registration {
+        capacity: small,
+        ..registration(1, Vec::new())
+    };
+    let manager = bench.store.register(registration).await.unwrap().session;
+    assert_eq!(bench.claim_one(manager).await.id, 3);
+    assert!(bench.claim(manager, 9).await.is_empty());
+    let beyond = async |capacity| bench.store.beyond(capacity).await.unwrap();
+    assert_eq!(beyond(small).await.map(|(id, _)| id), Some(1));
+    let with_gpu = Capacity {
+        gpus: Some(1),
+        ..small
+    };
+    let found = beyond(with_gpu).await;
+    assert_eq!(
+        found.map(|(id, wanted)| (id, wanted.mem_bytes)),
+        Some((2, Some(3 << 30)))
+    );
+    assert_eq!(beyond(Capacity::default()).await, None);
+}
+
+pub(in super::super) async fn a_place_in_the_queue_counts_what_goes_before(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let with_priority = |priority| TaskSpec {
+        priority,
+        ..TaskSpec::argv(["true"])
+    };
+    let specs = vec![with_priority(0), with_priority(5), with_priority(0)];
+    let tasks = bench.submit_to(None, specs).await.response.tasks;
+    let ahead = async |place: usize| {
+        let place = bench.store.place(tasks[place].uuid).await.unwrap();
+        place.expect("the task exists").ahead
+    };
+    assert_eq!((ahead(0).await, ahead(1).await, ahead(2).await), (1, 0, 2));
+    let manager = bench.manager(1).await;
+    bench.claim_one(manager).await;
+    assert_eq!((ahead(0).await, ahead(2).await), (0, 1));
+    assert_eq!(bench.store.place(Uuid::nil()).await.unwrap(), None);
 }
 
 pub(in super::super) async fn counts_follow_every_change(backend: &dyn Backend) {

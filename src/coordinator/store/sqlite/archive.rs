@@ -11,10 +11,12 @@ use uuid::Uuid;
 
 use super::db::Reader;
 use super::thread::StoreThread;
-use super::{FILE_NAME, levels, no_thread, query, schema};
+use super::{FILE_NAME, capacity, levels, no_thread, query, schema};
 use crate::coordinator::store::{
-    ArtifactRecord, Counts, Levels, OpenError, StoreError, StoreReader, TaskQuery, Whereabouts,
+    ArtifactRecord, Counts, Levels, OpenError, QueuePlace, StoreError, StoreReader, TaskQuery,
+    Whereabouts,
 };
+use crate::protocol::Capacity;
 use crate::protocol::api::{SuiteSummary, TaskDetail, TaskSummary};
 
 /// The reading half of a [`super::SqliteStore`].
@@ -72,6 +74,16 @@ impl StoreReader for SqliteArchive {
 
     async fn whereabouts(&self, uuid: Uuid) -> Result<Option<Whereabouts>, StoreError> {
         self.read("whereabouts", move |conn| query::whereabouts(conn, uuid))
+            .await
+    }
+
+    async fn beyond(&self, capacity: Capacity) -> Result<Option<(i64, Capacity)>, StoreError> {
+        self.read("beyond", move |conn| capacity::beyond(conn, capacity))
+            .await
+    }
+
+    async fn place(&self, uuid: Uuid) -> Result<Option<QueuePlace>, StoreError> {
+        self.read("place", move |conn| capacity::place(conn, uuid))
             .await
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
+use super::capacity::capacity;
 use super::db::{Db, json};
 use super::rows::{RECORD_COLUMNS, Tracked, from_json, micros, record, record_columns, until};
 use crate::coordinator::store::ledger::Effects;
@@ -12,7 +13,7 @@ use crate::coordinator::store::{
     Claim, Claimed, ClaimedTask, HolderId, HolderSession, ReclaimCause, StoreError, Unstarted,
 };
 use crate::protocol::ids::Try;
-use crate::protocol::{Mode, TaskSpec, TaskState, WorkerTaskResp};
+use crate::protocol::{Capacity, Mode, TaskSpec, TaskState, WorkerTaskResp};
 
 /// Most bytes of specs in one answer, so that a frame stays small; one task is always allowed.
 const MAX_CLAIM_BYTES: i64 = 8 << 20;
@@ -25,7 +26,7 @@ pub(super) const CANDIDATES: &str = "
 /// What a claim needs to know of its holder.
 struct Claimant {
     tags: Vec<String>,
-    milli_cpus: Option<i64>,
+    capacity: Capacity,
     mode: Mode,
 }
 
@@ -61,14 +62,14 @@ impl Db {
     /// Checks the fence of a session.
     fn claimant(&self, session: HolderSession) -> Result<Claimant, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT tags, milli_cpus, mode FROM holders WHERE id = ?1 AND session = ?2 AND presence > 0",
+            "SELECT tags, mode, milli_cpus, mem_bytes, gpus FROM holders WHERE id = ?1 AND session = ?2 AND presence > 0",
         )?;
         let claimant = statement
             .query_row((session.holder.0, session.number), |row| {
                 Ok(Claimant {
                     tags: from_json(row, 0)?.unwrap_or_default(),
-                    milli_cpus: row.get(1)?,
-                    mode: from_json(row, 2)?.unwrap_or_default(),
+                    mode: from_json(row, 1)?.unwrap_or_default(),
+                    capacity: capacity(row, 2)?,
                 })
             })
             .optional()?;
@@ -141,18 +142,19 @@ impl Db {
         Ok(fits.map(|candidate| candidate.id).collect())
     }
 
-    /// Demands with waiting tasks whose tags the holder carries and whose CPUs it has at all.
+    /// Demands with waiting tasks whose tags the holder carries and whose amounts it has at all.
     fn demands_met_by(&self, claimant: &Claimant) -> Result<Vec<i64>, StoreError> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT id, tags, milli_cpus FROM demands WHERE ready > 0")?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, tags, milli_cpus, mem_bytes, gpus FROM demands WHERE ready > 0",
+        )?;
         let mut met = Vec::new();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let tags: Vec<String> = from_json(row, 1)?.unwrap_or_default();
-            let milli_cpus: i64 = row.get(2)?;
-            let has_cpus = claimant.milli_cpus.is_none_or(|total| milli_cpus <= total);
-            if has_cpus && tags.iter().all(|tag| claimant.tags.contains(tag)) {
+            let wanted = capacity(row, 2)?;
+            if claimant.capacity.lack_of(&wanted).is_none()
+                && tags.iter().all(|tag| claimant.tags.contains(tag))
+            {
                 met.push(row.get(0)?);
             }
         }
@@ -198,6 +200,7 @@ impl Db {
                     upstream_task_uuid: row
                         .get::<_, Option<[u8; 16]>>(ORIGIN)?
                         .map(uuid::Uuid::from_bytes),
+                    ids: None,
                     spec,
                 },
             };

@@ -35,8 +35,8 @@ pub(super) struct Tally {
 pub(super) struct Demand {
     /// Sorted tags as JSON.
     pub(super) tags: String,
-    /// CPU demand; 0 for one slot's share.
-    pub(super) milli_cpus: i64,
+    /// CPUs in thousandths (0 for one slot's share), bytes of memory, GPUs.
+    pub(super) amounts: [i64; 3],
 }
 
 /// The writing side of the store.

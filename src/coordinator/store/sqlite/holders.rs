@@ -73,31 +73,32 @@ impl Db {
     ) -> Result<HolderSession, StoreError> {
         let mut statement = self.conn.prepare_cached(
             "INSERT INTO holders (kind, uuid, boot, session, host, slots, milli_cpus, tags, labels, mode, status,
-                                  presence, expires_us, last_seen_us)
-             VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?12)
+                                  presence, expires_us, last_seen_us, mem_bytes, gpus)
+             VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?12, ?13, ?14)
              ON CONFLICT (kind, uuid) DO UPDATE SET
                  boot = excluded.boot, session = session + 1, host = excluded.host, slots = excluded.slots,
                  milli_cpus = excluded.milli_cpus, tags = excluded.tags, labels = excluded.labels,
                  mode = excluded.mode, presence = 1, expires_us = excluded.expires_us,
-                 last_seen_us = excluded.last_seen_us
+                 last_seen_us = excluded.last_seen_us, mem_bytes = excluded.mem_bytes, gpus = excluded.gpus
              RETURNING id, session",
         )?;
-        let milli_cpus = registration
-            .milli_cpus
-            .map(|cpus| i64::try_from(cpus).unwrap_or(i64::MAX));
+        let amount = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let capacity = registration.capacity;
         let values = rusqlite::params![
             kind_number(registration.holder.kind),
             registration.holder.uuid.into_bytes(),
             registration.boot.0.cast_signed(),
             registration.host,
             registration.slots,
-            milli_cpus,
+            capacity.milli_cpus.map(amount),
             json(&registration.tags),
             encoded(&registration.labels),
             encoded(&mode),
             encoded(&ManagerStatus::default()),
             self.term_end_us(),
             self.clock.wall_us(),
+            capacity.mem_bytes.map(amount),
+            capacity.gpus.map(amount),
         ];
         Ok(statement.query_row(values, |row| {
             Ok(HolderSession {

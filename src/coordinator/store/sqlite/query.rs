@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
+use super::capacity::capacity;
 use super::chains::wanted;
 use super::db::{CHUNK, json};
 use super::holders::{kind, kind_number};
 use super::results;
 use super::rows::{from_json, outcome, reason, state, state_number, uuid};
+use super::select::Selected;
 use crate::coordinator::store::{
     ArtifactRecord, Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
     HolderSession, LiveHolder, StoreError, TaskQuery, Whereabouts,
@@ -200,36 +202,30 @@ fn history(conn: &Connection, task: i64) -> Result<Vec<AttemptRecord>, StoreErro
 }
 
 pub(super) fn tasks(conn: &Connection, query: &TaskQuery) -> Result<Vec<TaskSummary>, StoreError> {
-    const IN_SUITE: &str = concat!(
-        "SELECT ",
-        summary_columns!(),
-        summary_tables!(),
-        "WHERE t.suite = ?4 AND t.id > ?1 AND (?2 IS NULL OR t.state IN (SELECT value FROM json_each(?2))) \
-         ORDER BY t.id LIMIT ?3"
-    );
-    const EVERYWHERE: &str = concat!(
-        "SELECT ",
-        summary_columns!(),
-        summary_tables!(),
-        "WHERE t.id > ?1 AND (?2 IS NULL OR t.state IN (SELECT value FROM json_each(?2))) ORDER BY t.id LIMIT ?3"
-    );
     let numbers: Vec<i64> = query.states.iter().copied().map(state_number).collect();
     let states = (!numbers.is_empty()).then(|| json(&numbers));
-    let read = |row: &Row<'_>| summary(row).map(|(summary, _)| summary);
-    let found = match query.suite {
-        Some(suite) => {
-            let suite = suite_id(conn, suite)?;
-            let mut statement = conn.prepare_cached(IN_SUITE)?;
-            let rows = statement.query_map((query.after, states, query.limit, suite), read)?;
-            rows.collect::<rusqlite::Result<_>>()?
-        }
-        None => {
-            let mut statement = conn.prepare_cached(EVERYWHERE)?;
-            let rows = statement.query_map((query.after, states, query.limit), read)?;
-            rows.collect::<rusqlite::Result<_>>()?
-        }
+    let suite = match query.suite {
+        Some(suite) => Some(suite_id(conn, suite)?),
+        None => None,
     };
-    Ok(found)
+    let selected = query.select.as_ref().map(Selected::of);
+    let selected = selected.unwrap_or_default();
+    let sql = format!(
+        concat!(
+            "SELECT ",
+            summary_columns!(),
+            summary_tables!(),
+            "WHERE t.id > ?1 AND (?2 IS NULL OR t.state IN (SELECT value FROM json_each(?2))) AND {suite} AND {selected}
+             ORDER BY t.id LIMIT ?3"
+        ),
+        suite = if suite.is_some() { "t.suite = ?4" } else { "?4 IS NULL" },
+        selected = selected.condition,
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let [one, two] = selected.values;
+    let parameters = (query.after, states, query.limit, suite, one, two);
+    let rows = statement.query_map(parameters, |row| summary(row).map(|(summary, _)| summary))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn suites(
@@ -409,7 +405,8 @@ pub(super) fn holders(
     let mut statement = conn.prepare_cached(
         "SELECT h.id, h.kind, h.uuid, h.session, h.host, h.slots, h.status, h.mode, h.presence = 1, h.last_seen_us,
                 (SELECT count(*) FROM tasks WHERE holder = h.id),
-                (SELECT uuid FROM tasks WHERE holder = h.id ORDER BY lease DESC LIMIT 1), h.labels
+                (SELECT uuid FROM tasks WHERE holder = h.id ORDER BY lease DESC LIMIT 1), h.labels,
+                h.milli_cpus, h.mem_bytes, h.gpus, h.tags
          FROM holders h WHERE h.kind = ?1 AND (h.presence = 1 OR h.last_seen_us >= ?2) ORDER BY h.uuid",
     )?;
     let rows = statement.query_map((kind_number(wanted), since_us), |row| {
@@ -426,6 +423,8 @@ pub(super) fn holders(
             },
             host: row.get(4)?,
             slots: row.get(5)?,
+            capacity: capacity(row, 13)?,
+            tags: from_json(row, 16)?.unwrap_or_default(),
             status: from_json(row, 6)?.unwrap_or_default(),
             mode: from_json(row, 7)?.unwrap_or_default(),
             live: row.get(8)?,
@@ -510,7 +509,7 @@ fn command(spec: &TaskSpec) -> String {
 }
 
 /// A count, which is never negative.
-fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(index)?.max(0).unsigned_abs())
 }
 

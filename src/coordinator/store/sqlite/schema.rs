@@ -21,13 +21,14 @@ use crate::coordinator::config::Durability;
 use crate::coordinator::store::OpenError;
 
 /// The schema version this program writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// One script per version, applied in order; a released script is never changed.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
 ];
 
 /// How long a statement waits for another process's lock (a reader that checkpoints, a backup).
@@ -57,7 +58,8 @@ pub(super) fn open_writer(
             Durability::Power => "FULL",
         };
         conn.pragma_update(None, "synchronous", synchronous)?;
-        conn.pragma_update(None, "foreign_keys", true)?;
+        // A migration may make a table anew that others refer to.
+        conn.pragma_update(None, "foreign_keys", false)?;
         Ok((conn, mode))
     };
     let (mut conn, mode) = connect().map_err(|source| backend(path, source))?;
@@ -68,6 +70,8 @@ pub(super) fn open_writer(
         });
     }
     migrate(&mut conn, path)?;
+    conn.pragma_update(None, "foreign_keys", true)
+        .map_err(|source| backend(path, source))?;
     Ok(conn)
 }
 

@@ -314,7 +314,7 @@ impl Db {
     ) -> Result<InsertRow<'a>, StoreError> {
         let spec = task.spec;
         let demand = demand_of(spec);
-        let milli_cpus = demand.milli_cpus;
+        let amounts = demand.amounts;
         let named = &spec.resources.named;
         Ok(InsertRow {
             id: task.id,
@@ -328,8 +328,8 @@ impl Db {
             retry_on: (!spec.retry_on.is_empty()).then(|| text(&spec.retry_on)),
             waits: task.edges.len(),
             now,
-            milli_cpus,
-            mem: i64::try_from(spec.resources.mem_bytes.unwrap_or(0)).unwrap_or(i64::MAX),
+            milli_cpus: amounts[0],
+            mem: amounts[1],
             gpus: spec.resources.gpus,
             named: (!named.is_empty()).then(|| text(named)),
             retry_of: task.retry_of,
@@ -345,11 +345,12 @@ impl Db {
         if let Some(id) = self.demands.get(&demand) {
             return Ok(*id);
         }
+        let [cpus, mem, gpus] = demand.amounts;
         let mut statement = self.conn.prepare_cached(
-            "INSERT INTO demands (tags, milli_cpus) VALUES (?1, ?2)
-             ON CONFLICT (tags, milli_cpus) DO UPDATE SET tags = excluded.tags RETURNING id",
+            "INSERT INTO demands (tags, milli_cpus, mem_bytes, gpus) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (tags, milli_cpus, mem_bytes, gpus) DO UPDATE SET tags = excluded.tags RETURNING id",
         )?;
-        let id = statement.query_row((&demand.tags, demand.milli_cpus), |row| row.get(0))?;
+        let id = statement.query_row((&demand.tags, cpus, mem, gpus), |row| row.get(0))?;
         drop(statement);
         self.demands.insert(demand, id);
         Ok(id)
@@ -410,16 +411,11 @@ fn demand_of(spec: &TaskSpec) -> Demand {
     let mut tags: Vec<&str> = spec.tags.iter().map(String::as_str).collect();
     tags.sort_unstable();
     tags.dedup();
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a validated spec asks for at most 65536 cores"
-    )]
-    let milli_cpus = spec
-        .resources
-        .cpus
-        .map_or(0, |cpus| (cpus * 1000.0).ceil() as i64);
+    let wanted = &spec.resources;
+    let amount = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    let mem = wanted.mem_bytes.unwrap_or(0);
     Demand {
         tags: json(&tags),
-        milli_cpus,
+        amounts: [wanted.milli_cpus(), mem, u64::from(wanted.gpus)].map(amount),
     }
 }

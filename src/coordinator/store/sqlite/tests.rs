@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::SqliteStore;
+use super::filesystem::WalMode;
 use crate::coordinator::config::{CoordinatorConfig, Durability};
 use crate::coordinator::store::clock::ManualClock;
 use crate::coordinator::store::conformance::{self, Backend, TERM, conformance_tests};
@@ -120,6 +121,9 @@ conformance_tests! {
     },
     reading::{
         lists_are_filtered_and_go_on_after_a_cursor,
+        what_wants_more_than_there_is_is_found_and_not_claimed,
+        selectors_name_the_same_tasks_as_their_grammar,
+        a_place_in_the_queue_counts_what_goes_before,
         counts_follow_every_change,
         a_task_is_where_it_is,
         a_task_shows_who_has_it_and_how_it_ended,
@@ -134,6 +138,36 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(conformance::model::holds(&Files::new(), steps));
     }
+}
+
+#[tokio::test]
+async fn on_a_network_file_system_one_connection_keeps_everything_without_shared_memory() {
+    let files = Files::new();
+    let open = || {
+        let config = files.config();
+        let clock = Arc::new(ManualClock::default());
+        let opened = tokio::task::spawn_blocking(move || {
+            SqliteStore::open_as(&config, clock, |_| WalMode::Exclusive)
+        });
+        async { opened.await.unwrap().unwrap() }
+    };
+    let store = open().await;
+    let batch = NewTasks {
+        suite: None,
+        tasks: vec![conformance::new_task(None, TaskSpec::argv(["true"]))],
+    };
+    let submitted = store.submit(batch).await.unwrap();
+    let names = std::fs::read_dir(files.dir.path()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    let shared = names
+        .iter()
+        .any(|name| name.to_string_lossy().ends_with("-shm"));
+    assert!(!shared, "{names:?}");
+    store.close().await;
+    let store = open().await;
+    let uuid = submitted.response.tasks[0].uuid;
+    assert!(store.task(uuid).await.unwrap().is_some());
+    store.close().await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::manager::reactor::{Ended, Source};
 use crate::manager::state::WorkerEnd;
 use crate::protocol::report::{Outcome, Reason, TaskResult};
 use crate::protocol::session::{HeldLease, Welcome};
+use crate::protocol::task::Resources;
 use crate::protocol::{Lease, TaskSpec};
 
 pub(super) type Task = i64;
@@ -68,6 +69,7 @@ enum Heard {
 
 pub(super) struct World {
     pub(super) reactor: Reactor,
+    cpus: Vec<Option<f64>>,
     pub(super) now: Now,
     workers: Vec<Worker>,
     prepared: VecDeque<Preparation>,
@@ -93,7 +95,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(workers: u16) -> Self {
         let config = ManagerConfig {
-            mem_bytes: Some(1 << 30),
+            totals: crate::manager::Totals {
+                milli_cpus: Some(1000 * u32::from(workers)),
+                mem_bytes: Some(1 << 30),
+                gpus: Vec::new(),
+            },
             ..ManagerConfig::new("/nowhere", workers)
         };
         let reactor = Reactor::new(Settings {
@@ -111,6 +117,7 @@ impl World {
         };
         let mut world = Self {
             reactor,
+            cpus: vec![None],
             now,
             workers: Vec::new(),
             prepared: VecDeque::new(),
@@ -153,6 +160,11 @@ impl World {
             said: None,
             end: WorkerEnd::Asked,
         }
+    }
+
+    /// From now on tasks ask for these amounts, in turn.
+    pub(super) fn ask_for_cpus(&mut self, cpus: &[Option<f64>]) {
+        self.cpus = cpus.to_vec();
     }
 
     // ---- the coordinator
@@ -296,6 +308,7 @@ impl World {
             self.next_lease += 1;
             stored.lease = Some(lease);
             granted.push(WorkerTaskResp {
+                ids: None,
                 id: *task,
                 uuid: Uuid::nil(),
                 lease,
@@ -304,7 +317,13 @@ impl World {
                 suite_uuid: Uuid::nil(),
                 upstream_task_uuid: None,
                 links: Default::default(),
-                spec: TaskSpec::argv(["true"]),
+                spec: TaskSpec {
+                    resources: Resources {
+                        cpus: self.cpus[usize::try_from(*task).unwrap() % self.cpus.len()],
+                        ..Resources::default()
+                    },
+                    ..TaskSpec::argv(["true"])
+                },
             });
         }
         self.reactor.claimed(granted, self.now.mono, self.now);
@@ -428,6 +447,15 @@ impl World {
             .iter()
             .filter(|worker| worker.hand.as_ref().is_some_and(same));
         assert_eq!(holders.count(), 0, "a second holder of {task:?}");
+        let others = self
+            .workers
+            .iter()
+            .filter_map(|worker| worker.hand.as_ref());
+        let mut cpus = others.flat_map(|(_, other)| other.ids.iter().flat_map(|ids| &ids.cpus));
+        let own = task.ids.as_ref().map_or(&[][..], |ids| &ids.cpus);
+        assert!(cpus.all(|cpu| !own.contains(cpu)), "a CPU with two holders");
+        let whole = task.spec.resources.milli_cpus() / 1000;
+        assert_eq!(own.len() as u64, whole, "ids as many as CPUs");
         let worker = &mut self.workers[index];
         worker.hand = Some((key, task));
         worker.begun = false;

@@ -156,6 +156,7 @@ impl Manager {
 
 fn task(id: i64, line: &str) -> WorkerTaskResp {
     WorkerTaskResp {
+        ids: None,
         id,
         uuid: Uuid::from_u128(u128::from(id.unsigned_abs())),
         lease: Lease::new(1, 1),

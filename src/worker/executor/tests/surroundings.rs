@@ -7,7 +7,7 @@ use super::super::directories::Directories;
 use super::super::environment::Environment;
 use super::*;
 use crate::process::testing::shared;
-use crate::protocol::task::Stdin;
+use crate::protocol::task::{ResourceIds, Resources, Stdin};
 
 /// The environment that `variables` of the worker and `spec` give a task.
 fn environment(
@@ -265,4 +265,90 @@ async fn a_task_has_three_descriptors_a_group_of_its_own_and_plain_signals() {
     let stat = text.lines().last().unwrap();
     let fields: Vec<&str> = stat.split(' ').collect();
     assert_eq!(fields[0], fields[4], "pid and process group differ: {stat}");
+}
+
+#[test]
+fn ids_that_were_given_are_named_and_replace_what_stood_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ExecConfig {
+        slot_dir: "/slot".into(),
+        output_dir: "/output".into(),
+        instance: "abc".to_owned(),
+        env: EnvPolicy::Inherit,
+        cwd: CwdPolicy::TaskDir,
+        worker_id: "w".to_owned(),
+        coordinator_url: None,
+        kept_output: KeptOutput::Stays,
+        groups: TaskGroups::default(),
+        begun: None,
+    };
+    let directories = Directories::create(dir.path()).unwrap();
+    let outer = [("CUDA_VISIBLE_DEVICES", "0,1,2"), ("MITO_CPUS", "9")];
+    let outer = outer.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let mut environment = Environment::new(&config, &directories, outer).unwrap();
+    let mut built = |ids: Option<ResourceIds>| {
+        let spec = TaskSpec {
+            env: BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "7".to_owned())]),
+            ..TaskSpec::argv(["x"])
+        };
+        let task = WorkerTaskResp { ids, ..task(spec) };
+        let variables = environment.for_task(&task);
+        let mut found: Vec<String> = variables
+            .iter()
+            .map(|variable| variable.to_str().unwrap().to_owned())
+            .filter(|text| text.starts_with("CUDA") || text.starts_with("MITO_CPUS"))
+            .collect();
+        environment.give_back(variables);
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(built(None), ["CUDA_VISIBLE_DEVICES=7"]);
+    let ids = |cpus: &[u32], gpus: &[&str]| {
+        Some(ResourceIds {
+            cpus: cpus.to_vec(),
+            gpus: gpus.iter().map(|name| (*name).to_owned()).collect(),
+        })
+    };
+    assert_eq!(
+        built(ids(&[0, 1, 2, 5], &["2", "GPU-a"])),
+        ["CUDA_VISIBLE_DEVICES=2,GPU-a", "MITO_CPUS=0-2,5"]
+    );
+    assert_eq!(
+        built(ids(&[3], &[])),
+        ["CUDA_VISIBLE_DEVICES=7", "MITO_CPUS=3"]
+    );
+}
+
+#[tokio::test]
+async fn a_pinned_task_stays_on_its_cores_and_the_worker_keeps_its_own() {
+    let before = crate::process::usable_cores();
+    let core = *before.last().unwrap();
+    let mut slot = Slot::new();
+    let pinned = |ids| WorkerTaskResp {
+        ids,
+        ..task(TaskSpec {
+            resources: Resources {
+                cpus: Some(1.0),
+                pin: true,
+                ..Resources::default()
+            },
+            ..TaskSpec::shell_line("grep Cpus_allowed_list /proc/self/status; echo $MITO_CPUS")
+        })
+    };
+    let ids = ResourceIds {
+        cpus: vec![core],
+        gpus: Vec::new(),
+    };
+    let result = slot.run_task(&pinned(Some(ids))).await;
+    let text = String::from_utf8(result.stdout.tail.clone()).unwrap();
+    assert_eq!(text, format!("Cpus_allowed_list:\t{core}\n{core}\n"));
+    assert_eq!(crate::process::usable_cores(), before);
+    let result = slot.run_task(&pinned(None)).await;
+    assert_eq!(result.reason, Reason::SpawnFailed);
+    assert!(
+        result
+            .message
+            .unwrap()
+            .contains("only a manager gives them")
+    );
 }

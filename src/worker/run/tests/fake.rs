@@ -23,6 +23,7 @@ const STUCK: Duration = Duration::from_secs(120);
 
 pub(super) fn task(id: i64, spec: TaskSpec) -> WorkerTaskResp {
     WorkerTaskResp {
+        ids: None,
         id,
         uuid: Uuid::from_u128(u128::from(id.unsigned_abs())),
         lease: Lease::new(1, 1),
