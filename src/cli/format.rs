@@ -43,10 +43,12 @@ pub(super) const SUITE_COLUMNS: [&str; 10] = [
     "counts.cancelled",
 ];
 /// Columns of managers.
-pub(super) const MANAGER_COLUMNS: [&str; 6] = [
+pub(super) const MANAGER_COLUMNS: [&str; 8] = [
     "uuid",
     "host",
     "connected",
+    "live",
+    "metrics",
     "workers",
     "leases",
     "last_seen_us",
