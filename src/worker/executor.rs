@@ -19,6 +19,7 @@
 //! | `files` | inputs before the start, what was left after the end |
 //! | `limits` | what a task may use at most: control group, wrapper, words |
 //! | `follow_ups` | what the task wrote to `MITO_NEW_TASK` |
+//! | `value` | what the task wrote to `result.json` |
 //!
 //! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
 //! made on the runtime's thread: handing them to another one costs more than they do. Whatever grows with the task
@@ -37,6 +38,7 @@ mod stdin;
 pub mod stop;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::io;
 use std::path::PathBuf;
