@@ -75,6 +75,8 @@ pub struct ExecConfig {
     pub groups: TaskGroups,
     /// Where executions are noted before they begin; `None` where their report is waited for.
     pub begun: Option<PathBuf>,
+    /// Where the output of the running task lies under its name, for whoever follows it.
+    pub live_dir: Option<PathBuf>,
 }
 
 impl ExecConfig {
@@ -93,6 +95,7 @@ impl ExecConfig {
             kept_output: setup.kept_output,
             groups: setup.groups.clone(),
             begun: Some(setup.slot_dir.join(begun::FILE)),
+            live_dir: setup.live_dir.clone(),
         }
     }
 }
