@@ -33,6 +33,7 @@ fn main() {
         kept_output: KeptOutput::Stays,
         groups: mitosis::protocol::limits::TaskGroups::default(),
         begun: Some(dir.path().join("begun")),
+        live_dir: None,
     };
     let mut executor = Executor::new(&config).expect("an executor");
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

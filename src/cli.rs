@@ -21,6 +21,7 @@ mod orders;
 mod output;
 mod poll;
 mod reach;
+mod retry;
 mod roles;
 mod run;
 mod select;

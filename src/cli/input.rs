@@ -191,6 +191,7 @@ impl SpecArgs {
                 open_files: self.limit_open_files,
             },
             resources: self.needs.resources(),
+            ..SpecDefaults::default()
         }
     }
 }

@@ -1,5 +1,8 @@
 //! `mitosis run`: arguments, the input, the summary.
 
+mod output;
+mod stop;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,17 +14,22 @@ use super::capacity::CapacityArgs;
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
 use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
-use super::output;
+use super::output as out;
 use super::poll::PollArgs;
+use super::retry::RetryArgs;
 use crate::coordinator::Durability;
 use crate::exit_code::Exit;
+use crate::run::closing::Page;
 use crate::run::ledger::Ledger;
 use crate::run::manifest::Manifest;
-use crate::run::options::{Input, RunOptions, default_workers};
+use crate::run::options::{Input, RunOptions};
 use crate::run::progress::ProgressMode;
-use crate::run::session::{self, Outcome};
+use crate::run::screen::{Screen, Style};
+use crate::run::session::{self, Again, Outcome};
 use crate::run::summary::{Figures, Summary};
 use crate::telemetry::logging::Role;
+use output::OutputArgs;
+use stop::StopArgs;
 
 const HELP: &str = "\
 Input: a FILE with one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
@@ -31,8 +39,9 @@ All lines are checked before the first one runs.
 
 @ARGUMENTS@
 
-Output: each task's output is written whole when it ends; with --output-dir to <line>.out and <line>.err; with --json
-and no --output-dir it stays with the state (see `mitosis logs`).
+Output: each task's output is written whole when it ends, with -k in the order of the input, with --line-buffer line by
+line meanwhile; with --output-dir to <line>.out and <line>.err; with --json and no --output-dir it stays with the state
+(see `mitosis logs`).
 
 State: a fresh directory, removed when every task completed. To resume, name it with --state-dir: tasks that ended stay,
 a changed line is a new task, tasks that are no longer in the file are cancelled. Without FILE what is left is run.
@@ -43,6 +52,8 @@ Examples:
   find . -name '*.png' -print0 | mitosis run -0 optipng
   mitosis run ./train --rate {1} --seed {2} ::: 0.1 0.01 ::: 1 2 3
   mitosis run --array 1-100 --timeout 10m --retries 2 -- ./simulate
+  mitosis run -k --tag tasks.txt | tee log          mitosis run --halt soon,fail=10% --joblog log tasks.txt
+  mitosis run --array 1-9 --results r.csv -- sh -c './fit $MITO_ARRAY_INDEX > $MITO_RESULT_DIR/result.json'
   mitosis run --state-dir ~/sweep tasks.txt        resume with: mitosis run --state-dir ~/sweep
   mitosis run --json --output-dir out tasks.jsonl > summary.json
 
@@ -55,22 +66,19 @@ command without --array lends its own code: 124 time limit, 126 and 127 could no
 pub(super) struct RunArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Worker processes, that is, tasks at a time [default: usable cores].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: Option<u16>,
     /// Keep tasks and results here, and resume what is there.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Write outputs to DIR/<line>.out and DIR/<line>.err.
-    #[arg(short, long, value_name = "DIR")]
-    output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
     capacity: CapacityArgs,
-    /// After the first failed task cancel all others.
-    #[arg(long)]
-    fail_fast: bool,
+    #[command(flatten)]
+    retry: RetryArgs,
+    #[command(flatten)]
+    stop: StopArgs,
     /// Repeat tasks that failed or were cancelled in an earlier run on this state directory.
     #[arg(long, requires = "state_dir")]
     retry_failed: bool,
@@ -96,7 +104,8 @@ impl RunArgs {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Run);
         let quiet = global.quiet > 0;
-        if let Some(shown) = self.input.dry_run(&self.spec.defaults(), self.json)? {
+        let defaults = self.retry.added(self.spec.defaults());
+        if let Some(shown) = self.input.dry_run(&defaults, self.json)? {
             return Ok(shown);
         }
         let poll = self.poll.config()?;
@@ -107,9 +116,10 @@ impl RunArgs {
             return self.nothing_to_do(&input.source, poll, quiet);
         }
         let json = self.json;
+        let screen = Screen::of_stderr();
         let options = self.options(poll, quiet);
         let outcome = block_on(session::run(options, input))?;
-        report(&outcome, json, quiet)
+        report(&outcome, json, screen.style().filter(|_| !quiet), quiet)
     }
 
     /// The tasks that the arguments name; `None` to resume.
@@ -135,11 +145,14 @@ impl RunArgs {
 
     fn nothing_to_do(self, source: &str, poll: PollConfig, quiet: bool) -> Result<Exit, Failure> {
         if !quiet {
-            output::note(&format!("nothing to do: {source} has no tasks"));
+            out::note(&format!("nothing to do: {source} has no tasks"));
         }
-        if self.json {
-            let (nothing, options) = (Ledger::default(), self.options(poll, quiet));
-            output::json(&Summary::of(
+        let json = self.json;
+        let options = self.options(poll, quiet);
+        session::record_nothing(&options, source).map_err(Failure::usage)?;
+        if json {
+            let nothing = Ledger::default();
+            out::json(&Summary::of(
                 &nothing,
                 Figures::default(),
                 Duration::ZERO,
@@ -153,15 +166,16 @@ impl RunArgs {
     fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
         let again = self.words_to_repeat(poll);
         RunOptions {
-            workers: self.limited_workers().unwrap_or_else(default_workers),
+            workers: self.stop.workers(self.input.max_parallel()),
             totals: self.capacity.totals(),
             state_dir: self.state_dir,
             keep_state: self.keep_state,
-            output_dir: self.output_dir,
-            defaults: self.spec.defaults(),
-            fail_fast: self.fail_fast,
+            output: self.output.options(),
+            defaults: self.retry.added(self.spec.defaults()),
+            halt: self.stop.halt(),
             retry_failed: self.retry_failed,
             progress: self.progress,
+            screen: Screen::of_stderr(),
             json: self.json,
             poll,
             durability: self.durability,
@@ -171,30 +185,15 @@ impl RunArgs {
         }
     }
 
-    /// Workers, if a number is asked for: a worker runs one task at a time, so an array's limit is one of theirs.
-    fn limited_workers(&self) -> Option<u16> {
-        match self.input.max_parallel() {
-            Some(most) => Some(self.workers.unwrap_or_else(default_workers).min(most.get())),
-            None => self.workers,
-        }
-    }
-
     /// What a resuming command line repeats: all that is not stored with the tasks.
     fn words_to_repeat(&self, poll: PollConfig) -> Vec<String> {
-        let mut words = Vec::new();
+        let mut words = self.stop.words(self.input.max_parallel());
+        words.extend(self.output.words());
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 words.extend([name.to_owned(), value]);
             }
         };
-        let workers = self.limited_workers();
-        option("--workers", workers.map(|workers| workers.to_string()));
-        option(
-            "--output-dir",
-            self.output_dir
-                .as_ref()
-                .map(|dir| dir.to_string_lossy().into_owned()),
-        );
         option(
             "--durability",
             (self.durability != Durability::default()).then(|| self.durability.to_string()),
@@ -204,11 +203,7 @@ impl RunArgs {
             (poll != PollConfig::default()).then(|| poll.to_string()),
         );
         words.extend(self.capacity.words());
-        for (given, name) in [(self.fail_fast, "--fail-fast"), (self.json, "--json")] {
-            if given {
-                words.push(name.to_owned());
-            }
-        }
+        words.extend(self.json.then(|| "--json".to_owned()));
         words
     }
 }
@@ -233,15 +228,30 @@ where
     })
 }
 
-fn report(outcome: &Outcome, json: bool, quiet: bool) -> Result<Exit, Failure> {
+/// Tells what came of a run; `style` is that of the terminal to whose user more is told than to a file.
+fn report(
+    outcome: &Outcome,
+    json: bool,
+    style: Option<Style>,
+    quiet: bool,
+) -> Result<Exit, Failure> {
     if json {
-        output::json(&outcome.summary)?;
+        out::json(&outcome.summary)?;
     }
-    if !quiet {
-        output::note(&outcome.summary.to_string());
+    if let Some(style) = style {
+        let again = outcome.again.as_ref().map(Again::command);
+        let page = Page::here(style);
+        out::note(&page.closing(&outcome.summary, &outcome.failures, again));
+    } else {
+        if !quiet {
+            out::note(&outcome.summary.to_string());
+        }
+        if let Some(again) = &outcome.again {
+            out::note(&again.to_string());
+        }
     }
     for line in &outcome.hints {
-        output::note(line);
+        out::note(line);
     }
     Ok(outcome.exit)
 }

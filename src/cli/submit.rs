@@ -12,6 +12,7 @@ use super::global::GlobalArgs;
 use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
 use super::output;
 use super::reach::{Act, Reach, ReachArgs};
+use super::retry::RetryArgs;
 use super::select;
 use crate::exit_code::Exit;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, WaitResponse};
@@ -44,6 +45,8 @@ pub(super) struct SubmitArgs {
     input: InputArgs,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    retry: RetryArgs,
     /// Name of the new suite the tasks are in.
     #[arg(long, value_name = "NAME", conflicts_with = "suite")]
     name: Option<String>,
@@ -62,7 +65,10 @@ pub(super) struct SubmitArgs {
 
 impl SubmitArgs {
     pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
-        if let Some(shown) = self.input.dry_run(&self.spec.defaults(), self.json)? {
+        if let Some(shown) = self
+            .input
+            .dry_run(&self.retry.added(self.spec.defaults()), self.json)?
+        {
             return Ok(shown);
         }
         if let Some(most) = self.input.max_parallel() {
@@ -76,7 +82,7 @@ impl SubmitArgs {
         if tasks.is_empty() {
             return nothing_to_submit(&source, global);
         }
-        let defaults = self.spec.defaults();
+        let defaults = self.retry.added(self.spec.defaults());
         let task = |task: crate::run::input::InputTask| SubmitTask {
             key: None,
             spec: defaults.applied(task.spec),

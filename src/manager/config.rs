@@ -67,6 +67,7 @@ impl ManagerConfig {
                 env: EnvPolicy::AllowList,
                 cwd: CwdPolicy::TaskDir,
                 kept_output: KeptOutput::Stays,
+                live_dir: None,
             },
             worker_program: WorkerProgram::Current,
             durability: Durability::Process,
@@ -201,6 +202,8 @@ pub struct ExecDefaults {
     pub cwd: CwdPolicy,
     /// What becomes of output that is longer than the tail.
     pub kept_output: KeptOutput,
+    /// Where the output of running tasks lies under their names; it has to be there.
+    pub live_dir: Option<PathBuf>,
 }
 
 /// Which program the workers run.

@@ -206,6 +206,7 @@ impl Launcher {
             cwd: shared.exec.cwd.clone(),
             kept_output: shared.exec.kept_output,
             groups: shared.groups.places().clone(),
+            live_dir: shared.exec.live_dir.clone(),
             control,
         };
         Bytes::from(encode(&setup))

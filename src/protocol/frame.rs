@@ -49,6 +49,9 @@ pub struct WorkerSetup {
     /// Where control groups of tasks are made.
     #[serde(default)]
     pub groups: TaskGroups,
+    /// Where the output of a running task lies under its name, `<uuid>.<attempt>.out` and `.err`, for whoever follows it.
+    #[serde(default)]
+    pub live_dir: Option<PathBuf>,
     /// The control state at the time of the invitation.
     pub control: ControlState,
 }
@@ -188,6 +191,7 @@ mod tests {
             cwd: CwdPolicy::TaskDir,
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
+            live_dir: None,
             control: ControlState::default(),
         };
         vec![

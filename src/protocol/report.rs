@@ -254,7 +254,14 @@ pub struct TaskResult {
     /// What the task left beside its output. The bytes follow, or have followed, by themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Artifact>,
+    /// What it wrote to `result.json` in its result directory, at most [`MAX_VALUE_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub value: Option<Box<serde_json::Value>>,
 }
+
+/// Most bytes of a `result.json`.
+pub const MAX_VALUE_BYTES: usize = 64 << 10;
 
 /// Most bytes of follow-up tasks of one task.
 pub const MAX_FOLLOW_UP_BYTES: usize = 1 << 20;
@@ -323,6 +330,7 @@ impl TaskResult {
             stderr: Output::default(),
             follow_ups: None,
             artifacts: Vec::new(),
+            value: None,
         }
     }
 

@@ -2,10 +2,13 @@
 //!
 //! Started once the tasks are in the store and stopped before the summary. The coordinator belongs to the session.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mitosis_bridge::status::HistogramSnapshot;
 
 use super::error::RunError;
+use super::live;
 use super::options::RunOptions;
 use super::summary::Figures;
 use crate::coordinator::{Coordinator, Durability};
@@ -28,6 +31,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(30);
 pub struct Engine {
     manager: ManagerHandle,
     service: Service,
+    began: Instant,
 }
 
 impl Engine {
@@ -53,7 +57,11 @@ impl Engine {
             .await
             .map_err(failed)?;
         match Manager::start(config, coordinator.local_connector()).await {
-            Ok(manager) => Ok(Self { manager, service }),
+            Ok(manager) => Ok(Self {
+                manager,
+                service,
+                began: Instant::now(),
+            }),
             Err(error) => {
                 service.stop().await;
                 Err(RunError::Manager(Box::new(error)))
@@ -78,6 +86,15 @@ impl Engine {
         tokio::spawn(async move { manager.shutdown(request).await });
     }
 
+    /// Begins nothing new; what runs goes on.
+    ///
+    /// # Errors
+    /// When the manager has gone.
+    pub async fn pause(&self) -> Result<(), RunError> {
+        let paused = self.manager.pause().await;
+        paused.map_err(|error| RunError::Manager(Box::new(error)))
+    }
+
     /// Tasks being executed.
     #[must_use]
     pub async fn running(&self) -> u64 {
@@ -86,6 +103,7 @@ impl Engine {
 
     /// Stops both and returns the figures. Nothing is running any more, or it has been asked to end already.
     pub async fn stop(self) -> Figures {
+        let served = self.began.elapsed();
         self.manager
             .shutdown(ShutdownRequest::Graceful {
                 deadline: LEAVE_DEADLINE,
@@ -93,14 +111,18 @@ impl Engine {
             .await;
         self.service.stop().await;
         let stats = self.manager.stats().await;
-        let quantile = |share| {
-            let quantile = stats.fetch_round_trip.quantile(share)?;
+        let quantile = |histogram: &HistogramSnapshot, share| {
+            let quantile = histogram.quantile(share)?;
             u64::try_from(quantile.as_nanos()).ok()
         };
         Figures {
             executions: stats.executions,
-            fetch_p50_ns: quantile(0.5),
-            fetch_p99_ns: quantile(0.99),
+            fetch_p50_ns: quantile(&stats.fetch_round_trip, 0.5),
+            fetch_p99_ns: quantile(&stats.fetch_round_trip, 0.99),
+            start_p50_ns: quantile(&stats.start, 0.5),
+            start_p99_ns: quantile(&stats.start, 0.99),
+            busy: stats.run_time.sum,
+            served,
         }
     }
 }
@@ -115,10 +137,26 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
         env: EnvPolicy::Inherit,
         cwd: CwdPolicy::Fixed(cwd),
         kept_output: KeptOutput::Stays,
+        live_dir: live_directory(options, state_dir)?,
     };
     config.durability = match options.durability {
         Durability::Process => SpoolDurability::Process,
         Durability::Power => SpoolDurability::Power,
     };
     Ok(config)
+}
+
+/// The directory of running tasks' output, empty, where somebody follows it.
+fn live_directory(options: &RunOptions, state_dir: &Path) -> Result<Option<PathBuf>, RunError> {
+    if !options.output.line_buffer {
+        return Ok(None);
+    }
+    let dir = live::directory(state_dir);
+    // What an earlier run left there belongs to tasks that are run again or have ended.
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir(&dir),
+    }
+    .map_err(RunError::io("make the directory of running tasks' output"))?;
+    Ok(Some(dir))
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::manifest::ManifestError;
+use super::records::RecordError;
 use super::state_dir::StateDirError;
+use super::stem::StemError;
 use crate::coordinator::CoordinatorError;
 use crate::coordinator::store::OpenError;
 
@@ -28,6 +30,12 @@ pub enum RunError {
     /// The HTTP face cannot be opened.
     #[error("the local HTTP service cannot be started")]
     Service(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Two tasks would write to one file.
+    #[error(transparent)]
+    Stem(#[from] StemError),
+    /// A file about the run cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// Nothing to resume.
     #[error("{} holds no run that could be resumed; give a file with tasks", .0.display())]
     NothingToResume(PathBuf),
@@ -71,7 +79,11 @@ impl RunError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::StateDir(_) | Self::NothingToResume(_) | Self::Unfit(_) => true,
+            Self::StateDir(_)
+            | Self::Stem(_)
+            | Self::Record(_)
+            | Self::NothingToResume(_)
+            | Self::Unfit(_) => true,
             Self::Coordinator(error) => {
                 matches!(
                     error,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use super::halt::Tally;
 use super::summary::{Failure, Spread};
 use crate::protocol::api::TaskEnd;
 use crate::protocol::report::Reason;
@@ -72,7 +73,7 @@ pub struct Counts {
 }
 
 /// What a recorded end means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
     /// Not a task of this run, or known before.
     Ignored,
@@ -80,8 +81,8 @@ pub enum Recorded {
     Ended {
         /// Its place.
         place: Place,
-        /// True for the first end of this run that is a failure.
-        first_failure: bool,
+        /// Places of what it submitted.
+        follow_ups: Vec<Place>,
     },
 }
 
@@ -90,7 +91,8 @@ pub enum Recorded {
 pub struct Ledger {
     entries: HashMap<Uuid, Entry>,
     counts: Counts,
-    failed_now: bool,
+    completed_now: u64,
+    failed_now: u64,
     accepted_at_us: i64,
     queue_wait: Spread,
     run: Spread,
@@ -178,9 +180,10 @@ impl Ledger {
         };
         entry.ended = true;
         let place = entry.place;
-        for uuid in &end.follow_ups {
-            self.add_follow_up(place.line, *uuid);
-        }
+        let submitted = end.follow_ups.iter();
+        let follow_ups = submitted
+            .map(|uuid| self.add_follow_up(place.line, *uuid))
+            .collect();
         self.count(end.outcome, end.result.reason == Reason::UpstreamFailed);
         self.sample(&end.result);
         let failed = end.outcome == Outcome::Failed;
@@ -190,12 +193,9 @@ impl Ledger {
         if self.counts.total == 1 {
             self.single = Some(end.result.clone());
         }
-        let first_failure = failed && !self.failed_now;
-        self.failed_now |= failed;
-        Recorded::Ended {
-            place,
-            first_failure,
-        }
+        self.failed_now += u64::from(failed);
+        self.completed_now += u64::from(end.outcome == Outcome::Completed);
+        Recorded::Ended { place, follow_ups }
     }
 
     fn count(&mut self, outcome: Outcome, for_upstream: bool) {
@@ -221,18 +221,35 @@ impl Ledger {
         self.counts
     }
 
+    /// What ended in this run.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            total: self.counts.total,
+            completed: self.completed_now,
+            failed: self.failed_now,
+        }
+    }
+
     /// True when every task has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.counts.unfinished == 0
     }
 
-    /// Uuids of the tasks that have not ended, in no order.
-    pub fn unfinished(&self) -> impl Iterator<Item = Uuid> + '_ {
+    /// Places and uuids of all tasks, in no order.
+    pub fn tasks(&self) -> impl Iterator<Item = (Place, Uuid)> + '_ {
+        self.entries
+            .iter()
+            .map(|(uuid, entry)| (entry.place, *uuid))
+    }
+
+    /// Places and uuids of the tasks that have not ended, in no order.
+    pub fn unfinished(&self) -> impl Iterator<Item = (Place, Uuid)> + '_ {
         self.entries
             .iter()
             .filter(|(_, entry)| !entry.ended)
-            .map(|(uuid, _)| *uuid)
+            .map(|(uuid, entry)| (entry.place, *uuid))
     }
 
     /// The result of the only task of this run.
@@ -292,7 +309,7 @@ mod tests {
             ledger.record(&one),
             Recorded::Ended {
                 place: Place::line(10),
-                first_failure: false
+                follow_ups: Vec::new()
             }
         );
         assert_eq!(ledger.record(&one), Recorded::Ignored);
@@ -303,14 +320,14 @@ mod tests {
         assert!(!ledger.is_done());
         assert_eq!(
             ledger.unfinished().collect::<Vec<_>>(),
-            [Uuid::from_u128(2)]
+            [(Place::line(20), Uuid::from_u128(2))]
         );
         assert_eq!(ledger.queue_wait().quantile_ns(0.5), Some(500_000));
         assert_eq!(ledger.run_time().quantile_ns(0.5), Some(1_000_000));
     }
 
     #[test]
-    fn only_the_first_failure_of_this_run_is_the_first() {
+    fn what_failed_in_an_earlier_run_is_counted_and_not_of_this_one() {
         let mut ledger = ledger(4);
         ledger.ended_earlier(Uuid::from_u128(1), Outcome::Failed, false, |line| Failure {
             line,
@@ -319,19 +336,12 @@ mod tests {
             exit_code: Some(1),
             signal: None,
         });
-        let first = |ledger: &mut Ledger, uuid, outcome| {
-            let recorded = ledger.record(&end(uuid, outcome, 1000, 1000));
-            matches!(
-                recorded,
-                Recorded::Ended {
-                    first_failure: true,
-                    ..
-                }
-            )
-        };
-        assert!(!first(&mut ledger, 2, Outcome::Cancelled));
-        assert!(first(&mut ledger, 3, Outcome::Failed));
-        assert!(!first(&mut ledger, 4, Outcome::Failed));
+        assert_eq!(ledger.tally().failed, 0);
+        ledger.record(&end(2, Outcome::Cancelled, 1000, 1000));
+        ledger.record(&end(3, Outcome::Failed, 1000, 1000));
+        ledger.record(&end(4, Outcome::Failed, 1000, 1000));
+        let tally = ledger.tally();
+        assert_eq!((tally.total, tally.completed, tally.failed), (4, 0, 2));
         assert!(ledger.is_done());
         let counts = ledger.counts();
         assert_eq!((counts.failed, counts.cancelled, counts.earlier), (3, 1, 1));

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::halt::Halt;
 use super::ledger::Place;
 use super::quote::{shell_word, shortened};
 use super::summary::{plural, span};
@@ -16,13 +17,23 @@ const STDERR_LINES: usize = 5;
 /// Characters of each.
 const STDERR_WIDTH: usize = 200;
 
-/// How a task ended, in a few words.
+/// How a task ended, in a few words, and after which time.
 #[must_use]
 pub fn how(result: &TaskResult) -> String {
     let after = match result.wall_us() {
         0 => String::new(),
         us => format!(" after {}", span(Duration::from_micros(us.unsigned_abs()))),
     };
+    in_words(result, &after)
+}
+
+/// How a task ended, in a few words.
+#[must_use]
+pub fn end(result: &TaskResult) -> String {
+    in_words(result, "")
+}
+
+fn in_words(result: &TaskResult, after: &str) -> String {
     let what = match (result.reason, result.exit_code, result.signal) {
         (Reason::Exit, Some(code), _) => format!("exit code {code}"),
         (Reason::Signal, _, Some(signal)) => format!("killed by signal {signal}"),
@@ -64,7 +75,8 @@ pub fn refused_follow_ups(place: Place, result: &TaskResult) -> Option<String> {
     })
 }
 
-fn last_lines(output: &Output) -> Vec<String> {
+/// The last lines of an output that are not blank.
+pub(super) fn last_lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.tail);
     let mut lines: Vec<String> = text
         .lines()
@@ -75,6 +87,16 @@ fn last_lines(output: &Output) -> Vec<String> {
         .collect();
     lines.reverse();
     lines
+}
+
+/// Said when a rule ends the run and `rest` tasks are left.
+#[must_use]
+pub fn halted(rule: Halt, rest: u64) -> String {
+    if rule == Halt::FAIL_FAST {
+        format!("mitosis: --fail-fast: cancelling {rest} more")
+    } else {
+        format!("mitosis: --halt {rule}: cancelling {rest} more")
+    }
 }
 
 /// Said at the first signal.

@@ -7,14 +7,18 @@ use std::time::Duration;
 use mitosis_bridge::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
 
+use super::halt::Halt;
 use super::input::InputTask;
 use super::printer::Destination;
 use super::progress::ProgressMode;
+use super::records::RecordPaths;
+use super::screen::Screen;
+use super::stem::StemPattern;
 use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
 use crate::manager::Totals;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::{DEFAULT_GRACE, Resources};
+use crate::protocol::task::{Backoff, DEFAULT_GRACE, Resources};
 use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
@@ -28,16 +32,18 @@ pub struct RunOptions {
     pub state_dir: Option<PathBuf>,
     /// Keep a fresh directory after full success.
     pub keep_state: bool,
-    /// Where outputs go, one file per task and stream.
-    pub output_dir: Option<PathBuf>,
+    /// Where outputs and other records go, and in which order and form.
+    pub output: OutputOptions,
     /// For specs that do not say.
     pub defaults: SpecDefaults,
-    /// Cancel the rest after the first failure.
-    pub fail_fast: bool,
+    /// When to cancel the rest.
+    pub halt: Option<Halt>,
     /// Repeat tasks that failed or were cancelled in an earlier run.
     pub retry_failed: bool,
     /// When progress is shown.
     pub progress: ProgressMode,
+    /// What is behind stderr.
+    pub screen: Screen,
     /// stdout is taken by a JSON summary.
     pub json: bool,
     /// How pollers wait.
@@ -56,8 +62,8 @@ impl RunOptions {
     /// Where outputs of tasks go.
     #[must_use]
     pub fn destination(&self) -> Destination {
-        match &self.output_dir {
-            Some(directory) => Destination::Directory(directory.clone()),
+        match &self.output.files {
+            Some(_) => Destination::Files,
             None if self.json => Destination::Nowhere,
             None => Destination::Streams,
         }
@@ -76,6 +82,30 @@ impl RunOptions {
     }
 }
 
+/// What becomes of outputs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputOptions {
+    /// Into files of these names, instead of to stdout and stderr.
+    pub files: Option<StemPattern>,
+    /// In the order of the input.
+    pub keep_order: bool,
+    /// Line by line while tasks run, instead of whole at their end.
+    pub line_buffer: bool,
+    /// Each line with what tells its task from the others.
+    pub tag: bool,
+    /// Files about the run.
+    pub records: RecordPaths,
+}
+
+impl OutputOptions {
+    /// True when an end alone does not say enough and the store has to be asked.
+    #[must_use]
+    pub fn needs_details(&self) -> bool {
+        let needs_id = self.files.as_ref().is_some_and(StemPattern::needs_id);
+        needs_id || self.tag || self.line_buffer || !self.records.is_empty()
+    }
+}
+
 /// Fields for specs that do not have them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpecDefaults {
@@ -89,6 +119,8 @@ pub struct SpecDefaults {
     pub limits: Limits,
     /// Amounts that a task occupies.
     pub resources: Resources,
+    /// Pause before a further attempt.
+    pub backoff: Option<Backoff>,
 }
 
 impl SpecDefaults {
@@ -101,6 +133,7 @@ impl SpecDefaults {
             max_attempts: spec.max_attempts.or(self.max_attempts),
             limits: spec.limits.or(&self.limits),
             resources: self.resources_of(spec.resources),
+            backoff: spec.backoff.or_else(|| self.backoff.clone()),
             ..spec
         }
     }
@@ -167,6 +200,7 @@ mod tests {
                 gpus: 1,
                 ..Resources::default()
             },
+            backoff: None,
         };
         let spec = TaskSpec {
             timeout: Some(minute),

@@ -4,11 +4,14 @@
 //! be a second copy in a directory that nobody looks at.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
-use super::ledger::Place;
+use super::tag::Tagged;
 use crate::protocol::report::Output;
+
+/// Bytes of the line that says how much was dropped, at most.
+const LONGEST_MARKER: u64 = 64;
 
 /// Which stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +33,77 @@ impl Stream {
     }
 }
 
-/// Writes the whole stream to `writer` and removes its kept file.
+/// How much of a stream was shown while its task ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Bytes that were shown.
+    pub bytes: u64,
+    /// Most bytes of the stream that were kept.
+    pub limit: u64,
+}
+
+/// Writes the stream to `writer`, without what was seen already and with a tag before each line if there is one, and
+/// removes its kept file.
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub fn print(output: &Output, writer: &mut impl Write) -> io::Result<()> {
-    let kept = copy(output, writer)?;
+pub fn print(
+    output: &Output,
+    seen: Seen,
+    tag: Option<&str>,
+    writer: &mut impl Write,
+) -> io::Result<()> {
+    let kept = match tag {
+        Some(tag) => {
+            let mut tagged = Tagged::new(BufWriter::new(&mut *writer), tag);
+            let kept = copy_rest(output, seen, &mut tagged)?;
+            tagged.finish()?;
+            kept
+        }
+        None => copy_rest(output, seen, writer)?,
+    };
     writer.flush()?;
     if let Some(path) = kept {
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// Writes what was not seen of the stream.
+fn copy_rest<'a>(
+    output: &'a Output,
+    seen: Seen,
+    writer: &mut impl Write,
+) -> io::Result<Option<&'a Path>> {
+    if seen.bytes == 0 {
+        return copy(output, writer);
+    }
+    let Some(path) = output.file.as_deref().map(Path::new) else {
+        let from = rest_from(output, seen, output.tail.len() as u64);
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        writer.write_all(output.tail.get(from..).unwrap_or_default())?;
+        return Ok(None);
+    };
+    let mut file = File::open(path)?;
+    let from = rest_from(output, seen, file.metadata()?.len());
+    file.seek(SeekFrom::Start(from))?;
+    io::copy(&mut file, writer).map(|_| Some(path))
+}
+
+/// Where the rest begins in what was kept, which has `size` bytes: after what was seen, where that is there. Behind the
+/// head of an output of which the middle was dropped, places are counted from the end.
+fn rest_from(output: &Output, seen: Seen, size: u64) -> u64 {
+    let head = seen.limit / 2;
+    if !output.truncated || seen.bytes <= head {
+        return seen.bytes.min(size);
+    }
+    let rest = output.bytes.saturating_sub(seen.bytes);
+    let from = size.saturating_sub(rest);
+    if from >= head + LONGEST_MARKER {
+        from
+    } else {
+        head.min(size)
+    }
 }
 
 /// Writes the whole stream to `writer`; returns the kept file it was read from, if any.
@@ -63,13 +126,20 @@ pub fn copy<'a>(output: &'a Output, writer: &mut impl Write) -> io::Result<Optio
     }
 }
 
-/// Puts the whole stream into `<place>.<out|err>` below `directory`. The file appears complete or not at all.
+/// The file of a stream.
+fn file(stem: &Path, stream: Stream) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(".");
+    name.push(stream.extension());
+    name.into()
+}
+
+/// Puts the whole stream into `<stem>.<out|err>`. The file appears complete or not at all.
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub fn save(directory: &Path, place: Place, stream: Stream, output: &Output) -> io::Result<()> {
-    let name = format!("{place}.{}", stream.extension());
-    let target = directory.join(&name);
+pub fn save(stem: &Path, stream: Stream, output: &Output) -> io::Result<()> {
+    let target = file(stem, stream);
     if let Some(kept) = &output.file
         && fs::rename(kept, &target).is_ok()
     {
@@ -78,21 +148,20 @@ pub fn save(directory: &Path, place: Place, stream: Stream, output: &Output) -> 
     if output.bytes == 0 {
         return File::create(&target).map(drop);
     }
-    let draft = directory.join(format!(".{name}.part"));
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let draft = target.with_file_name(format!(".{name}.part"));
     let mut file = File::create(&draft)?;
     let kept = copy(output, &mut file)?;
     fs::rename(&draft, &target)?;
     kept.map_or(Ok(()), fs::remove_file)
 }
 
-/// True when the files of a place are both there, as after a run that wrote them.
+/// True when both files are there, as after a run that wrote them.
 #[must_use]
-pub fn is_saved(directory: &Path, place: Place) -> bool {
-    [Stream::Out, Stream::Err].into_iter().all(|stream| {
-        directory
-            .join(format!("{place}.{}", stream.extension()))
-            .exists()
-    })
+pub fn is_saved(stem: &Path) -> bool {
+    [Stream::Out, Stream::Err]
+        .into_iter()
+        .all(|stream| file(stem, stream).exists())
 }
 
 #[cfg(test)]
@@ -118,8 +187,11 @@ mod tests {
             ..Output::default()
         };
         let mut written = Vec::new();
-        print(&output, &mut written).unwrap();
+        print(&output, Seen::default(), None, &mut written).unwrap();
         assert_eq!(written, b"hi");
+        written.clear();
+        print(&output, Seen::default(), Some("7"), &mut written).unwrap();
+        assert_eq!(written, b"7\thi\n");
     }
 
     #[test]
@@ -127,22 +199,55 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
         let mut written = Vec::new();
-        print(&output, &mut written).unwrap();
+        print(&output, Seen::default(), None, &mut written).unwrap();
         assert_eq!(written, b"long output");
         assert!(!dir.path().join("kept").exists());
         // Printed again, as after a crash: what is left is the tail.
         written.clear();
-        print(&output, &mut written).unwrap();
+        print(&output, Seen::default(), None, &mut written).unwrap();
         assert_eq!(written, b"t");
+    }
+
+    #[test]
+    fn what_was_seen_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let rest = |output: &Output, bytes, limit| {
+            let mut written = Vec::new();
+            print(output, Seen { bytes, limit }, None, &mut written).unwrap();
+            String::from_utf8(written).unwrap()
+        };
+        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 4, 100), "two\n");
+        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 8, 100), "");
+        let short = Output {
+            bytes: 8,
+            tail: b"one\ntwo\n".to_vec(),
+            ..Output::default()
+        };
+        assert_eq!(rest(&short, 4, 100), "two\n");
+        // 20 bytes of head, the marker, 100 bytes of tail are left of 1,000.
+        let text = format!(
+            "{}[mitosis: 880 bytes dropped]\n{}",
+            "h".repeat(20),
+            "t".repeat(100)
+        );
+        let cut = || Output {
+            bytes: 1000,
+            truncated: true,
+            ..kept(dir.path(), text.as_bytes())
+        };
+        assert_eq!(rest(&cut(), 10, 40), text[10..]);
+        assert_eq!(rest(&cut(), 990, 40), "t".repeat(10));
+        assert_eq!(rest(&cut(), 500, 40), text[20..]);
     }
 
     #[test]
     fn saving_moves_the_kept_file_and_leaves_no_draft() {
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
-        save(dir.path(), Place::line(3), Stream::Out, &output).unwrap();
-        save(dir.path(), Place::line(3), Stream::Err, &Output::default()).unwrap();
-        assert!(is_saved(dir.path(), Place::line(3)) && !is_saved(dir.path(), Place::line(4)));
+        let stem = |line: &str| dir.path().join(line);
+        save(&stem("3"), Stream::Out, &output).unwrap();
+        save(&stem("3"), Stream::Err, &Output::default()).unwrap();
+        assert!(is_saved(&stem("3")) && !is_saved(&stem("4")));
         assert_eq!(fs::read(dir.path().join("3.out")).unwrap(), b"long output");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
@@ -160,7 +265,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
-        let error = print(&output, &mut Closed).unwrap_err();
+        let error = print(&output, Seen::default(), None, &mut Closed).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(dir.path().join("kept").exists());
     }

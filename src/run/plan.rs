@@ -58,6 +58,8 @@ pub struct Plan {
     pub earlier: Vec<(Place, Uuid)>,
     /// What the user should know.
     pub notices: Vec<String>,
+    /// True when no input was given.
+    pub resumed: bool,
 }
 
 impl Plan {
@@ -376,6 +378,7 @@ fn finish(
     mut ledger: Ledger,
     notices: Vec<String>,
 ) -> Plan {
+    let resumed = commands.is_none();
     let mut commands = commands.unwrap_or_else(|| stored_commands(&manifest, known));
     commands.sort_unstable_by_key(|(line, _)| *line);
     let of_input = manifest.tasks.iter();
@@ -390,7 +393,7 @@ fn finish(
     for (place, uuid) in tasks {
         let Some((summary, outcome)) = known
             .get(&uuid)
-            .and_then(|known| Some((known, outcome(known.state)?)))
+            .and_then(|known| Some((known, outcome_of(known.state)?)))
         else {
             continue;
         };
@@ -415,6 +418,7 @@ fn finish(
             .map(|task| task.uuid),
         earlier,
         notices,
+        resumed,
     }
 }
 
@@ -426,7 +430,9 @@ fn stored_commands(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> V
     manifest.tasks.iter().map(command).collect()
 }
 
-fn outcome(state: TaskState) -> Option<Outcome> {
+/// The outcome that a state stands for; `None` while a task has not ended.
+#[must_use]
+pub fn outcome_of(state: TaskState) -> Option<Outcome> {
     match state {
         TaskState::Completed => Some(Outcome::Completed),
         TaskState::Failed => Some(Outcome::Failed),

@@ -1,4 +1,4 @@
-//! The thread that writes: outputs of tasks, notes about failures, and the progress.
+//! The thread that writes: outputs of tasks, notes about failures, files about the run, and the progress.
 //!
 //! The session loop sends [`Job`]s over one bounded channel; nothing of a slow terminal or disk reaches the runtime's
 //! threads. An output is written whole when its task has ended, so that outputs of two tasks never mix.
@@ -11,21 +11,22 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use super::ledger::Place;
-use super::output::{self, Stream};
-use super::progress::{Progress, ProgressMode, Standing};
+use super::output::{self, Seen, Stream};
+use super::progress::{Progress, Standing};
+use super::records::{RecordError, Records};
+use super::row::Row;
 use crate::protocol::report::Output;
 
 /// Jobs waiting for the thread. Each holds at most two output tails (8 KiB).
 pub const CAPACITY: usize = 256;
 
 /// Where outputs of tasks go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
     /// stdout to stdout, stderr to stderr.
     Streams,
-    /// `<line>.out` and `<line>.err` in this directory.
-    Directory(PathBuf),
+    /// Files with the stems that the outputs name.
+    Files,
     /// They stay with the result: stdout is taken by the JSON summary.
     Nowhere,
 }
@@ -35,17 +36,36 @@ pub enum Destination {
 pub enum Job {
     /// The output of a task that has ended.
     Output(Box<TaskOutput>),
+    /// Lines of a task that still runs.
+    Lines(Lines),
+    /// A task that has ended, for the files about the run.
+    Row(Box<Row>),
     /// A line for stderr.
     Note(String),
     /// Where the run stands.
     Progress(Standing),
 }
 
+/// Some whole lines of a running task.
+#[derive(Debug)]
+pub struct Lines {
+    /// What stands before each of them.
+    pub tag: Option<String>,
+    /// Of which stream they are.
+    pub stream: Stream,
+    /// The lines.
+    pub bytes: Vec<u8>,
+}
+
 /// The output of a task.
 #[derive(Debug)]
 pub struct TaskOutput {
-    /// Its place in the run.
-    pub place: Place,
+    /// Where its files go, without `.out` and `.err`; used by [`Destination::Files`] alone.
+    pub stem: PathBuf,
+    /// What stands before each of its lines.
+    pub tag: Option<String>,
+    /// What was shown of standard output and standard error while it ran.
+    pub seen: [Seen; 2],
     /// Standard output.
     pub stdout: Output,
     /// Standard error.
@@ -57,11 +77,11 @@ pub struct TaskOutput {
 impl TaskOutput {
     /// True when writing it to `destination` does nothing.
     #[must_use]
-    pub fn is_nothing_for(&self, destination: &Destination) -> bool {
+    pub fn is_nothing_for(&self, destination: Destination) -> bool {
         let silent = self.stdout.bytes == 0 && self.stderr.bytes == 0;
         match destination {
             Destination::Streams => silent && self.note.is_none(),
-            Destination::Directory(_) => false,
+            Destination::Files => false,
             Destination::Nowhere => self.note.is_none(),
         }
     }
@@ -91,13 +111,14 @@ impl Printer {
     /// When no thread can be started.
     pub fn spawn(
         destination: Destination,
-        mode: ProgressMode,
-        standing: Standing,
+        records: Records,
+        progress: Progress,
     ) -> io::Result<Self> {
         let (jobs_tx, jobs_rx) = flume::bounded(CAPACITY);
         let writer = Writer {
-            destination: destination.clone(),
-            progress: Progress::new(mode, standing),
+            destination,
+            records,
+            progress,
             stdout_closed: false,
             stderr_closed: false,
             report: Report::default(),
@@ -114,9 +135,19 @@ impl Printer {
 
     /// Writes the output of a task; waits while the thread is behind.
     pub async fn output(&self, output: TaskOutput) {
-        if !output.is_nothing_for(&self.destination) {
+        if !output.is_nothing_for(self.destination) {
             self.send(Job::Output(Box::new(output))).await;
         }
+    }
+
+    /// Writes lines of a running task; waits while the thread is behind.
+    pub async fn lines(&self, lines: Lines) {
+        self.send(Job::Lines(lines)).await;
+    }
+
+    /// Adds a task to the files about the run; waits while the thread is behind.
+    pub async fn row(&self, row: Row) {
+        self.send(Job::Row(Box::new(row))).await;
     }
 
     /// Writes a line to stderr.
@@ -148,6 +179,7 @@ impl Printer {
 
 struct Writer {
     destination: Destination,
+    records: Records,
     progress: Progress,
     stdout_closed: bool,
     stderr_closed: bool,
@@ -159,11 +191,18 @@ impl Writer {
         for job in jobs_rx.iter() {
             match job {
                 Job::Output(output) => self.write(&output),
+                Job::Lines(lines) => self.write_lines(lines),
+                Job::Row(row) => {
+                    let written = self.records.write(&row);
+                    self.check_file(written);
+                }
                 Job::Note(text) => self.note(&text),
                 Job::Progress(standing) => self.progress.show(standing),
             }
         }
         self.progress.finish();
+        let finished = std::mem::take(&mut self.records).finish();
+        self.check_file(finished);
         self.report
     }
 
@@ -175,14 +214,11 @@ impl Writer {
     }
 
     fn write(&mut self, output: &TaskOutput) {
-        match self.destination.clone() {
+        match self.destination {
             Destination::Streams => self.write_streams(output),
-            Destination::Directory(directory) => {
-                let written = output::save(&directory, output.place, Stream::Out, &output.stdout)
-                    .and_then(|()| {
-                        output::save(&directory, output.place, Stream::Err, &output.stderr)
-                    });
-                self.check(written, || format!("{}", directory.display()));
+            Destination::Files => {
+                let written = save(output);
+                self.check(written, || format!("{}.*", output.stem.display()));
             }
             Destination::Nowhere => {}
         }
@@ -192,53 +228,85 @@ impl Writer {
     }
 
     fn write_streams(&mut self, output: &TaskOutput) {
-        if output.stdout.bytes > 0 && !self.stdout_closed {
-            let written = self
-                .progress
-                .aside(|| output::print(&output.stdout, &mut io::stdout().lock()));
-            match written {
-                // `mitosis run … | head` is no failure of a task; its output stays where it was kept.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    self.stdout_closed = true;
-                    self.note("mitosis: standard output is closed; no further output of tasks is written to it");
-                }
-                written => self.check(written, || "standard output".to_owned()),
-            }
+        let tag = output.tag.as_deref();
+        let [out, err] = output.seen;
+        self.write_to(Stream::Out, &output.stdout, out, tag);
+        self.write_to(Stream::Err, &output.stderr, err, tag);
+    }
+
+    fn write_lines(&mut self, lines: Lines) {
+        let text = Output {
+            bytes: lines.bytes.len() as u64,
+            tail: lines.bytes,
+            ..Output::default()
+        };
+        self.write_to(lines.stream, &text, Seen::default(), lines.tag.as_deref());
+    }
+
+    fn write_to(&mut self, stream: Stream, output: &Output, seen: Seen, tag: Option<&str>) {
+        let closed = match stream {
+            Stream::Out => self.stdout_closed,
+            Stream::Err => self.stderr_closed,
+        };
+        if output.bytes == 0 || closed {
+            return;
         }
-        if output.stderr.bytes > 0 && !self.stderr_closed {
-            let written = self
-                .progress
-                .aside(|| output::print(&output.stderr, &mut io::stderr().lock()));
-            match written {
-                // `mitosis run … 2>&1 | head`: the same, and nowhere to say so.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    self.stderr_closed = true;
-                }
-                written => self.check(written, || "standard error".to_owned()),
+        let written = self.progress.aside(|| match stream {
+            Stream::Out => output::print(output, seen, tag, &mut io::stdout().lock()),
+            Stream::Err => output::print(output, seen, tag, &mut io::stderr().lock()),
+        });
+        match (stream, written) {
+            // `mitosis run … | head` is no failure of a task; its output stays where it was kept.
+            (Stream::Out, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.stdout_closed = true;
+                self.note("mitosis: standard output is closed; no further output of tasks is written to it");
             }
+            // `mitosis run … 2>&1 | head`: the same, and nowhere to say so.
+            (Stream::Err, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.stderr_closed = true;
+            }
+            (Stream::Out, written) => self.check(written, || "standard output".to_owned()),
+            (Stream::Err, written) => self.check(written, || "standard error".to_owned()),
         }
     }
 
     fn check(&mut self, written: io::Result<()>, place: impl FnOnce() -> String) {
-        let Err(error) = written else {
-            return;
-        };
+        if let Err(error) = written {
+            let place = place();
+            self.failed(format!(
+                "the output of a task cannot be written to {place}: {error}"
+            ));
+        }
+    }
+
+    fn check_file(&mut self, written: Result<(), RecordError>) {
+        if let Err(error) = written {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            self.failed(format!("{error}: {}", cause.unwrap_or_default()));
+        }
+    }
+
+    fn failed(&mut self, text: String) {
         self.report.failures += 1;
         if self.report.first.is_none() {
-            let text = format!(
-                "the output of a task cannot be written to {}: {error}",
-                place()
-            );
             self.note(&format!("mitosis: {text}"));
             self.report.first = Some(text);
         }
     }
 }
 
+/// Puts an output into its files; a pattern may name directories that are not there yet.
+fn save(output: &TaskOutput) -> io::Result<()> {
+    if let Some(directory) = output.stem.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    output::save(&output.stem, Stream::Out, &output.stdout)?;
+    output::save(&output.stem, Stream::Err, &output.stderr)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::ledger::Counts;
 
     fn output(text: &[u8]) -> Output {
         Output {
@@ -248,36 +316,29 @@ mod tests {
         }
     }
 
-    fn task(line: u64) -> TaskOutput {
+    fn task(stem: PathBuf) -> TaskOutput {
         TaskOutput {
-            place: Place::line(line),
+            stem,
+            tag: None,
+            seen: [Seen::default(); 2],
             stdout: output(b"a\xff"),
             stderr: output(b""),
             note: None,
         }
     }
 
-    const NOTHING: Standing = Standing {
-        counts: Counts {
-            total: 0,
-            completed: 0,
-            failed: 0,
-            cancelled: 0,
-            skipped: 0,
-            unfinished: 0,
-            earlier: 0,
-            follow_ups: 0,
-        },
-        running: 0,
-    };
+    fn printer() -> Printer {
+        Printer::spawn(Destination::Files, Records::default(), Progress::Off).unwrap()
+    }
 
     #[tokio::test]
     async fn everything_sent_is_written_before_the_thread_ends() {
         let dir = tempfile::tempdir().unwrap();
-        let destination = Destination::Directory(dir.path().to_owned());
-        let printer = Printer::spawn(destination, ProgressMode::Never, NOTHING).unwrap();
+        let printer = printer();
         for line in 1..=2 * CAPACITY as u64 {
-            printer.output(task(line)).await;
+            printer
+                .output(task(dir.path().join(line.to_string())))
+                .await;
         }
         let report = printer.finish().await;
         assert_eq!(report.failures, 0);
@@ -287,10 +348,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_cannot_be_written_is_told_once_and_counted() {
-        let destination = Destination::Directory("/proc/nowhere".into());
-        let printer = Printer::spawn(destination, ProgressMode::Never, NOTHING).unwrap();
-        printer.output(task(1)).await;
-        printer.output(task(2)).await;
+        let printer = printer();
+        printer.output(task("/proc/nowhere/1".into())).await;
+        printer.output(task("/proc/nowhere/2".into())).await;
         let report = printer.finish().await;
         assert_eq!(report.failures, 2);
         assert!(report.first.unwrap().contains("/proc/nowhere"));
@@ -298,11 +358,11 @@ mod tests {
 
     #[test]
     fn silent_tasks_need_no_printer_unless_files_are_wanted() {
-        let mut silent = task(1);
+        let mut silent = task("x".into());
         silent.stdout = Output::default();
-        assert!(silent.is_nothing_for(&Destination::Streams));
-        assert!(!silent.is_nothing_for(&Destination::Directory("x".into())));
+        assert!(silent.is_nothing_for(Destination::Streams));
+        assert!(!silent.is_nothing_for(Destination::Files));
         silent.note = Some("failed".to_owned());
-        assert!(!silent.is_nothing_for(&Destination::Nowhere));
+        assert!(!silent.is_nothing_for(Destination::Nowhere));
     }
 }

@@ -1,13 +1,16 @@
-//! The progress of a run on stderr: a bar on a terminal, a line now and then elsewhere, or nothing.
+//! The progress of a run on stderr: a live block on a terminal, a line now and then elsewhere, or nothing.
 //!
-//! Owned by the printer thread, which hides the bar while it writes anything else. It counts nothing itself.
+//! Owned by the printer thread, which hides the block while it writes anything else. It counts nothing itself; what the
+//! block looks like is [`super::block`]'s part.
 
-use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::block::{self, View};
 use super::ledger::Counts;
+use super::pace::Pace;
+use super::screen::{Screen, Style, width};
 
 /// Pause between two progress lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -15,10 +18,10 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// When progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum ProgressMode {
-    /// A bar if stderr is a terminal, else nothing.
+    /// A live block if stderr is a terminal, else nothing.
     #[default]
     Auto,
-    /// A bar if stderr is a terminal, else a line every 5 seconds.
+    /// A live block if stderr is a terminal, else a line every 5 seconds.
     Always,
     /// Nothing.
     Never,
@@ -38,8 +41,8 @@ pub struct Standing {
 pub enum Progress {
     /// Nothing is shown.
     Off,
-    /// A bar.
-    Bar(ProgressBar),
+    /// A block on a terminal.
+    Block(Box<Block>),
     /// A line at intervals.
     Lines {
         /// When the last one was written.
@@ -48,73 +51,106 @@ pub enum Progress {
 }
 
 impl ProgressMode {
-    /// True when anything is to be shown on this stderr.
+    /// True when anything is to be shown on this screen.
     #[must_use]
-    pub fn shows(self) -> bool {
+    pub fn shows(self, screen: Screen) -> bool {
         match self {
-            Self::Auto => io::stderr().is_terminal(),
+            Self::Auto => screen != Screen::None,
             Self::Always => true,
             Self::Never => false,
         }
     }
 }
 
+/// A live block.
+#[derive(Debug)]
+pub struct Block {
+    target: ProgressBar,
+    style: Style,
+    began: Instant,
+    pace: Pace,
+}
+
 impl Progress {
     /// Begins to show `standing`.
     #[must_use]
-    pub fn new(mode: ProgressMode, standing: Standing) -> Self {
-        if !mode.shows() {
-            return Self::Off;
-        }
-        if !io::stderr().is_terminal() {
-            return Self::Lines {
+    pub fn new(mode: ProgressMode, screen: Screen, standing: Standing) -> Self {
+        match screen {
+            _ if !mode.shows(screen) => Self::Off,
+            Screen::Full(style) => Self::Block(Box::new(Block::new(style, standing))),
+            // Without cursor movement a block would be written again and again.
+            Screen::None | Screen::Dumb => Self::Lines {
                 last: Instant::now(),
-            };
+            },
         }
-        let counts = standing.counts;
-        let bar = ProgressBar::with_draw_target(Some(counts.total), ProgressDrawTarget::stderr());
-        let style =
-            ProgressStyle::with_template("{bar:30} {pos}/{len}{msg}  {per_sec:.0}  eta {eta}")
-                .expect("the template is well-formed");
-        bar.set_style(style);
-        // Tasks of an earlier run say nothing about the rate of this one.
-        bar.set_position(counts.earlier);
-        bar.reset_eta();
-        Self::Bar(bar)
     }
 
     /// Shows where the run stands.
     pub fn show(&mut self, standing: Standing) {
         match self {
             Self::Off => {}
-            Self::Bar(bar) => {
-                bar.set_message(words(standing));
-                bar.set_position(standing.counts.total - standing.counts.unfinished);
-            }
+            Self::Block(block) => block.show(standing),
             Self::Lines { last } => {
                 if last.elapsed() >= LINE_INTERVAL {
                     *last = Instant::now();
-                    let counts = standing.counts;
-                    let done = counts.total - counts.unfinished;
-                    eprintln!("{done}/{}{}", counts.total, words(standing));
+                    let total = standing.counts.total;
+                    eprintln!("{}/{total}{}", standing.done(), words(standing));
                 }
             }
         }
     }
 
-    /// Calls `write` while the bar is out of the way.
+    /// Calls `write` while the block is out of the way.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match self {
-            Self::Bar(bar) => bar.suspend(write),
+            Self::Block(block) => block.target.suspend(write),
             Self::Off | Self::Lines { .. } => write(),
         }
     }
 
-    /// Takes the bar away.
+    /// Takes the block away.
     pub fn finish(&self) {
-        if let Self::Bar(bar) = self {
-            bar.finish_and_clear();
+        if let Self::Block(block) = self {
+            block.target.finish_and_clear();
         }
+    }
+}
+
+impl Block {
+    fn new(style: Style, standing: Standing) -> Self {
+        let target = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let template = ProgressStyle::with_template("{msg}");
+        target.set_style(template.expect("the template is well-formed"));
+        let mut block = Self {
+            target,
+            style,
+            began: Instant::now(),
+            pace: Pace::default(),
+        };
+        // Tasks of an earlier run say nothing about the rate of this one.
+        block.show(standing);
+        block
+    }
+
+    fn show(&mut self, standing: Standing) {
+        let elapsed = self.began.elapsed();
+        self.pace.note(elapsed, standing.done());
+        let view = View {
+            standing,
+            elapsed,
+            rate: self.pace.per_second(),
+            left: self.pace.time_left(standing.counts.unfinished),
+        };
+        let lines = block::lines(&view, width(), self.style);
+        self.target.set_message(lines.join("\n"));
+    }
+}
+
+impl Standing {
+    /// Tasks that have ended.
+    #[must_use]
+    pub fn done(self) -> u64 {
+        self.counts.total - self.counts.unfinished
     }
 }
 

@@ -1,41 +1,39 @@
 //! One run from its state directory to its summary: opens, submits, starts, listens, stops, sums up.
 //!
 //! Owned by the command; everything it opens is closed again in a fixed order, also when something fails on the way:
-//! manager (its workers first), HTTP face, printer, coordinator, state directory. What the ends of tasks mean is the
-//! ledger's business, what is written the printer's.
+//! manager (its workers first), HTTP face, printer, coordinator, state directory. What happens while tasks run is
+//! [`super::listen`]'s part.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
+use super::closing::Told;
+use super::delivery::Delivery;
 use super::engine::Engine;
 use super::error::RunError;
 use super::fit;
-use super::ledger::{Ledger, Place, Recorded};
+use super::halt::Halt;
+use super::ledger::Ledger;
+use super::listen::{Halting, Listener};
 use super::notes;
 use super::options::{Input, RunOptions};
-use super::output;
 use super::plan::{self, Plan};
-use super::printer::{Destination, Printer, TaskOutput};
-use super::progress::Standing;
+use super::printer::Printer;
+use super::progress::{Progress, Standing};
+use super::records::{RecordError, Records};
 use super::state_dir::{Removal, StateDir};
 use super::summary::{Figures, Summary};
 use super::verdict;
 use crate::coordinator::{ARTIFACTS_DIR, Coordinator, CoordinatorConfig};
 use crate::exit_code::Exit;
-use crate::protocol::api::TaskEnd;
-use crate::protocol::{Outcome as TaskOutcome, TaskResult, TaskState};
-use crate::shutdown::{ShutdownRequest, ShutdownSignals};
+use crate::protocol::TaskResult;
+use crate::shutdown::ShutdownSignals;
 
-/// How often progress is shown.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// How long committed ends are waited for once the manager has gone.
-const LAST_ENDS: Duration = Duration::from_secs(5);
-/// Failures that are told one by one; the rest is in the summary's count.
-const TOLD_FAILURES: u64 = 100;
+/// Name of the tasks in a report about a run that is resumed without its input.
+const RESUMED: &str = "resumed run";
 
 /// What came of a run.
 #[derive(Debug)]
@@ -44,8 +42,40 @@ pub struct Outcome {
     pub summary: Summary,
     /// How the process is to end.
     pub exit: Exit,
-    /// What the user should know at the end, e.g. how to resume.
+    /// The first failures of this run.
+    pub failures: Vec<Told>,
+    /// The command that goes on with what is left, or repeats what failed.
+    pub again: Option<Again>,
+    /// What the user should know at the end.
     pub hints: Vec<String>,
+}
+
+/// A command that goes on where a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Again {
+    /// With what has not ended.
+    Resume(String),
+    /// With what failed or was cancelled.
+    Repeat(String),
+}
+
+impl Again {
+    /// The command alone.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        match self {
+            Self::Resume(command) | Self::Repeat(command) => command,
+        }
+    }
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resume(command) => write!(f, "resume with: {command}"),
+            Self::Repeat(command) => write!(f, "repeat the failed with: {command}"),
+        }
+    }
 }
 
 /// Runs `input`, or what the state directory still has to do.
@@ -58,12 +88,10 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
     let mut signals = ShutdownSignals::install(options.stop_deadline())
         .map_err(RunError::io("install signal handlers"))?
         .ahead_of(options.ends);
-    if let Some(directory) = &options.output_dir {
-        std::fs::create_dir_all(directory).map_err(RunError::io("make the output directory"))?;
-    }
     if let Some(input) = &input {
         fit::check(&options, &input.tasks)?;
     }
+    let records = prepare_files(&options, input.as_ref())?;
     let state_dir = open_state_dir(&options)?;
     announce(&options, &state_dir);
     let coordinator = Coordinator::open(CoordinatorConfig {
@@ -83,7 +111,16 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
         Err(error) => Err(error),
     };
     let finished = match plan {
-        Ok(plan) => perform(&options, &coordinator, state_dir.path(), plan, &mut signals).await,
+        Ok(plan) => {
+            let work = Work {
+                options: &options,
+                coordinator: &coordinator,
+                state_dir: state_dir.path(),
+                plan,
+                records,
+            };
+            work.perform(&mut signals).await
+        }
         Err(error) => Err(error),
     };
     let single = match &finished {
@@ -98,6 +135,28 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
         single.as_ref(),
         began.elapsed(),
     )
+}
+
+/// Looks at every file that is to be written, so that what cannot be is refused while it costs nothing.
+fn prepare_files(options: &RunOptions, input: Option<&Input>) -> Result<Records, RunError> {
+    if let Some(pattern) = &options.output.files {
+        let tasks = input.iter().flat_map(|input| &input.tasks);
+        pattern.check(tasks.map(|task| (task.line, task.spec.id.as_deref())))?;
+        std::fs::create_dir_all(pattern.root())
+            .map_err(RunError::io("make the output directory"))?;
+    }
+    let source = input.map_or(RESUMED, |input| &input.source);
+    Ok(Records::open(&options.output.records, source)?)
+}
+
+/// Writes the files about a run that has no tasks: whoever reads them finds them empty, not missing.
+///
+/// # Errors
+/// When one cannot be written.
+pub fn record_nothing(options: &RunOptions, source: &str) -> Result<(), RecordError> {
+    let mut records = Records::open(&options.output.records, source)?;
+    records.begin()?;
+    records.finish()
 }
 
 fn open_state_dir(options: &RunOptions) -> Result<StateDir, RunError> {
@@ -130,205 +189,99 @@ struct Finished {
     ledger: Ledger,
     single: Option<Uuid>,
     interrupted: bool,
+    halted: Option<Halt>,
+    failures: Vec<Told>,
     engine: Figures,
     unwritten: super::printer::Report,
 }
 
-/// Does what is left to do.
-async fn perform(
-    options: &RunOptions,
-    coordinator: &Coordinator,
-    state_dir: &Path,
-    plan: Plan,
-    signals: &mut ShutdownSignals,
-) -> Result<Finished, RunError> {
-    plan.notices.iter().for_each(|notice| say(notice));
-    let standing = Standing {
-        counts: plan.ledger.counts(),
-        running: 0,
-    };
-    let printer = Printer::spawn(options.destination(), options.progress, standing)
-        .map_err(RunError::io("start the printer thread"))?;
-    write_missing(coordinator, &printer, options, &plan).await?;
-    let ends = coordinator.ends();
-    let single = plan.single;
-    let mut session = Session {
-        options,
-        coordinator,
-        printer: &printer,
-        plan,
-        interrupted: false,
-    };
-    let mut engine = Figures::default();
-    if !session.plan.ledger.is_done() {
-        let started = Engine::start(options, coordinator, state_dir).await?;
-        let heard = session.listen(&ends, &started, signals).await;
-        engine = started.stop().await;
-        heard?;
-        session.hear_last(&ends).await?;
-    }
-    let (ledger, interrupted) = (session.plan.ledger, session.interrupted);
-    Ok(Finished {
-        ledger,
-        single,
-        interrupted,
-        engine,
-        unwritten: printer.finish().await,
-    })
-}
-
-/// Writes output files of tasks that ended in a run that could not write them any more.
-async fn write_missing(
-    coordinator: &Coordinator,
-    printer: &Printer,
-    options: &RunOptions,
-    plan: &Plan,
-) -> Result<(), RunError> {
-    let Some(directory) = &options.output_dir else {
-        return Ok(());
-    };
-    for (place, uuid) in &plan.earlier {
-        if output::is_saved(directory, *place) {
-            continue;
-        }
-        if let Some(result) = coordinator.task(*uuid).await?.result {
-            printer.output(task_output(*place, result, None)).await;
-        }
-    }
-    Ok(())
-}
-
-fn task_output(place: Place, result: TaskResult, note: Option<String>) -> TaskOutput {
-    TaskOutput {
-        place,
-        stdout: result.stdout,
-        stderr: result.stderr,
-        note,
-    }
-}
-
-/// The run while its tasks run.
-struct Session<'a> {
+/// What is left to do, and what it takes.
+struct Work<'a> {
     options: &'a RunOptions,
     coordinator: &'a Coordinator,
-    printer: &'a Printer,
+    state_dir: &'a Path,
     plan: Plan,
-    interrupted: bool,
+    records: Records,
 }
 
-impl Session<'_> {
-    /// Takes ends, signals and time as they come, until every task has ended or the manager has gone.
-    async fn listen(
-        &mut self,
-        ends: &flume::Receiver<TaskEnd>,
-        engine: &Engine,
-        signals: &mut ShutdownSignals,
-    ) -> Result<(), RunError> {
-        let shows = self.options.progress.shows();
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        while !self.plan.ledger.is_done() {
-            tokio::select! {
-                end = ends.recv_async() => match end {
-                    Ok(end) => self.on_end(end).await?,
-                    // The coordinator is ours and closes later; its pump is gone only if its task was lost.
-                    Err(flume::RecvError::Disconnected) => return Ok(()),
-                },
-                request = signals.next() => self.on_signal(request, engine).await,
-                gone = engine.gone() => {
-                    // Ours was not the wish if we had none, but it was somebody's.
-                    self.interrupted = true;
-                    return gone;
-                }
-                _ = ticks.tick(), if shows => self.printer.progress(Standing {
-                    counts: self.plan.ledger.counts(),
-                    running: engine.running().await,
-                }),
-            }
-        }
-        Ok(())
-    }
-
-    async fn on_end(&mut self, end: TaskEnd) -> Result<(), RunError> {
-        let Recorded::Ended {
-            place,
-            first_failure,
-        } = self.plan.ledger.record(&end)
-        else {
-            return Ok(());
+impl Work<'_> {
+    async fn perform(self, signals: &mut ShutdownSignals) -> Result<Finished, RunError> {
+        let Self {
+            options,
+            coordinator,
+            state_dir,
+            plan,
+            mut records,
+        } = self;
+        plan.notices.iter().for_each(|notice| say(notice));
+        check_stems(options, coordinator, &plan).await?;
+        records.begin()?;
+        let standing = Standing {
+            counts: plan.ledger.counts(),
+            running: 0,
         };
-        let notes = [
-            self.note_about(place, &end),
-            notes::refused_follow_ups(place, &end.result),
-        ];
-        let notes: Vec<String> = notes.into_iter().flatten().collect();
-        let note = (!notes.is_empty()).then(|| notes.join("\n"));
-        self.printer
-            .output(task_output(place, end.result, note))
-            .await;
-        if first_failure && self.options.fail_fast {
-            self.coordinator.cancel_all(self.plan.suite, true).await?;
-            let rest = self.plan.ledger.counts().unfinished;
-            if rest > 0 {
-                self.printer
-                    .note(format!("mitosis: --fail-fast: cancelling {rest} more"))
-                    .await;
-            }
-        }
-        Ok(())
-    }
-
-    fn note_about(&self, place: Place, end: &TaskEnd) -> Option<String> {
-        let failed = self.plan.ledger.counts().failed;
-        // The result of a single command is its exit code and its output; a note would only repeat them.
-        let untold = end.outcome != TaskOutcome::Failed || failed > TOLD_FAILURES;
-        if untold || (self.plan.single.is_some() && end.result.message.is_none()) {
-            return None;
-        }
-        let unseen = self.options.destination() != Destination::Streams;
-        let mut note = notes::failure(place, self.plan.command(place.line), &end.result, unseen);
-        if failed == TOLD_FAILURES {
-            note.push_str("\nmitosis: further failures are only counted");
-        }
-        Some(note)
-    }
-
-    async fn on_signal(&mut self, request: ShutdownRequest, engine: &Engine) {
-        self.interrupted = true;
-        let note = match request {
-            ShutdownRequest::Preempted { deadline } => {
-                notes::preempted(engine.running().await, deadline)
-            }
-            ShutdownRequest::Graceful { deadline } => {
-                notes::stopping(engine.running().await, deadline)
-            }
-            ShutdownRequest::Immediate => "mitosis: stopping at once".to_owned(),
+        let progress = Progress::new(options.progress, options.screen, standing);
+        let printer = Printer::spawn(options.destination(), records, progress)
+            .map_err(RunError::io("start the printer thread"))?;
+        let delivery = Delivery::new(options, coordinator, &printer, state_dir, &plan.ledger);
+        delivery.earlier(&plan).await?;
+        let ends = coordinator.ends();
+        let single = plan.single;
+        let mut listener = Listener {
+            options,
+            coordinator,
+            printer: &printer,
+            delivery,
+            plan,
+            interrupted: false,
+            halting: Halting::No,
+            failures: Vec::new(),
         };
-        self.printer.note(note).await;
-        engine.request_stop(request);
-    }
-
-    /// Takes the ends that were committed while the manager left.
-    async fn hear_last(&mut self, ends: &flume::Receiver<TaskEnd>) -> Result<(), RunError> {
-        let deadline = tokio::time::Instant::now() + LAST_ENDS;
-        while !self.plan.ledger.is_done() {
-            let counts = self.coordinator.counts(Some(self.plan.suite)).await?;
-            // Every task that is not open in the store has an end that is on its way to us.
-            if self.plan.ledger.counts().unfinished <= open_tasks(counts) {
-                return Ok(());
-            }
-            match tokio::time::timeout_at(deadline, ends.recv_async()).await {
-                Ok(Ok(end)) => self.on_end(end).await?,
-                Ok(Err(_)) | Err(_) => return Ok(()),
-            }
+        let mut engine = Figures::default();
+        if !listener.plan.ledger.is_done() {
+            let started = Engine::start(options, coordinator, state_dir).await?;
+            let heard = listener.listen(&ends, &started, signals).await;
+            engine = started.stop().await;
+            heard?;
+            listener.hear_last(&ends).await?;
         }
-        Ok(())
+        listener.delivery.finish().await?;
+        let (ledger, interrupted) = (listener.plan.ledger, listener.interrupted);
+        Ok(Finished {
+            ledger,
+            single,
+            interrupted,
+            halted: listener.halting.rule(),
+            failures: listener.failures,
+            engine,
+            unwritten: printer.finish().await,
+        })
     }
 }
 
-fn open_tasks(counts: BTreeMap<TaskState, u64>) -> u64 {
-    let open = counts.into_iter().filter(|(state, _)| !state.is_terminal());
-    open.map(|(_, count)| count).sum()
+/// Holds that no two tasks write to one file, where the pattern alone does not say so and the input was not there to be
+/// looked at.
+async fn check_stems(
+    options: &RunOptions,
+    coordinator: &Coordinator,
+    plan: &Plan,
+) -> Result<(), RunError> {
+    let Some(pattern) = &options.output.files else {
+        return Ok(());
+    };
+    if !plan.resumed || !pattern.needs_id() {
+        return Ok(());
+    }
+    let mut ids = Vec::new();
+    for (place, uuid) in plan
+        .ledger
+        .tasks()
+        .filter(|(place, _)| place.follow_up == 0)
+    {
+        ids.push((place.line, coordinator.task(uuid).await?.spec.id));
+    }
+    ids.sort_unstable();
+    Ok(pattern.check(ids.iter().map(|(line, id)| (*line, id.as_deref())))?)
 }
 
 /// The result of the only task, also when it ended in an earlier run.
@@ -351,7 +304,7 @@ fn conclude(
     wall: Duration,
 ) -> Result<Outcome, RunError> {
     let counts = finished.ledger.counts();
-    let exit = verdict::exit(counts, finished.interrupted, single);
+    let exit = verdict::exit(counts, finished.interrupted, finished.halted, single);
     let path = state_dir.path().to_owned();
     if let Some(first) = finished.unwritten.first {
         return Err(RunError::Output {
@@ -362,6 +315,7 @@ fn conclude(
     }
     let has_artifacts = holds_artifacts(&path);
     let removed = exit == Exit::Ok
+        && counts.failed + counts.cancelled == 0
         && !has_artifacts
         && state_dir
             .remove_after_success()
@@ -373,22 +327,22 @@ fn conclude(
             path.display()
         ));
     }
-    if counts.unfinished > 0 {
-        let command = notes::resume_command(&path, &options.again);
-        hints.push(format!("resume with: {command}"));
+    let again = if counts.unfinished > 0 {
+        Some(Again::Resume(notes::resume_command(&path, &options.again)))
     } else if counts.failed + counts.cancelled > 0 && single.is_none() {
-        let mut again = options.again.clone();
-        again.push("--retry-failed".to_owned());
-        hints.push(format!(
-            "repeat the failed with: {}",
-            notes::resume_command(&path, &again)
-        ));
-    }
+        let mut words = options.again.clone();
+        words.push("--retry-failed".to_owned());
+        Some(Again::Repeat(notes::resume_command(&path, &words)))
+    } else {
+        None
+    };
     let kept = (!removed).then_some(path);
     let summary = Summary::of(&finished.ledger, finished.engine, wall, options, kept);
     Ok(Outcome {
         summary,
         exit,
+        failures: finished.failures,
+        again,
         hints,
     })
 }

@@ -114,6 +114,12 @@ pub struct Summary {
     pub run_p99_ns: Option<u64>,
     /// Worker processes.
     pub workers: u16,
+    /// Share of the workers' time in which tasks ran, from 0 to 1; `null` when nothing ran.
+    pub workers_busy: Option<f64>,
+    /// Median time from the hand-over of a task to a worker until its execution has begun.
+    pub start_p50_ns: Option<u64>,
+    /// 99th percentile of the same.
+    pub start_p99_ns: Option<u64>,
     /// `process` or `power`.
     pub durability: String,
     /// True when a signal ended the run before its tasks had ended.
@@ -122,6 +128,9 @@ pub struct Summary {
     pub state_dir: Option<PathBuf>,
     /// The first 100 failures.
     pub failures: Vec<Failure>,
+    /// Tasks that failed in this run.
+    #[serde(skip)]
+    pub failed_now: u64,
 }
 
 /// What the manager knows at the end of a run. All zero when none was needed.
@@ -133,6 +142,22 @@ pub struct Figures {
     pub fetch_p50_ns: Option<u64>,
     /// 99th percentile of the same.
     pub fetch_p99_ns: Option<u64>,
+    /// Median time from hand-over to execution.
+    pub start_p50_ns: Option<u64>,
+    /// 99th percentile of the same.
+    pub start_p99_ns: Option<u64>,
+    /// Time that all executions took together.
+    pub busy: Duration,
+    /// How long there was somebody to execute.
+    pub served: Duration,
+}
+
+impl Figures {
+    fn busy_share(&self, workers: u16) -> Option<f64> {
+        let available = self.served.as_secs_f64() * f64::from(workers);
+        let ran = self.executions > 0 && available > 0.0;
+        ran.then(|| (self.busy.as_secs_f64() / available).min(1.0))
+    }
 }
 
 impl Summary {
@@ -160,25 +185,23 @@ impl Summary {
             run_p50_ns: ledger.run_time().quantile_ns(0.5),
             run_p99_ns: ledger.run_time().quantile_ns(0.99),
             workers: options.workers,
+            workers_busy: figures.busy_share(options.workers),
+            start_p50_ns: figures.start_p50_ns,
+            start_p99_ns: figures.start_p99_ns,
             durability: options.durability.to_string(),
             interrupted: tasks.unfinished > 0,
             state_dir,
             failures: ledger.failures().to_vec(),
+            failed_now: ledger.tally().failed,
         }
     }
-}
 
-impl fmt::Display for Summary {
-    /// Two lines for people, without a final line end.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// How many tasks ended how.
+    #[must_use]
+    pub fn counts_in_words(&self) -> String {
         let counts = self.tasks;
-        let wall = Duration::from_secs_f64(self.wall_seconds);
-        write!(
-            f,
-            "{}: {} completed",
-            plural(counts.total, "task"),
-            counts.completed
-        )?;
+        let tasks = plural(counts.total, "task");
+        let mut words = format!("{tasks}: {} completed", counts.completed);
         for (count, word) in [
             (counts.failed, "failed"),
             (counts.cancelled, "cancelled"),
@@ -186,25 +209,57 @@ impl fmt::Display for Summary {
             (counts.unfinished, "not finished"),
         ] {
             if count > 0 {
-                write!(f, ", {count} {word}")?;
+                words.push_str(&format!(", {count} {word}"));
             }
         }
         if counts.follow_ups > 0 {
             let follow_ups = plural(counts.follow_ups, "follow-up");
-            write!(f, " ({follow_ups} among them)")?;
+            words.push_str(&format!(" ({follow_ups} among them)"));
         }
         if counts.earlier > 0 {
-            write!(f, " ({} of them in an earlier run)", counts.earlier)?;
+            words.push_str(&format!(" ({} of them in an earlier run)", counts.earlier));
         }
+        words
+    }
+
+    fn workers_in_words(&self) -> String {
+        let workers = plural(u64::from(self.workers), "worker");
+        match self.workers_busy {
+            Some(share) => format!("{workers} {:.0}% busy", share * 100.0),
+            None => workers,
+        }
+    }
+
+    /// How fast it went, for a terminal.
+    #[must_use]
+    pub fn pace_in_words(&self) -> String {
+        let rate = self.tasks_per_second;
+        format!("{rate:.1} tasks/s, {}", self.workers_in_words())
+    }
+
+    /// How fast tasks began, for a terminal.
+    #[must_use]
+    pub fn start_in_words(&self) -> Option<String> {
+        let [p50, p99] = [self.start_p50_ns?, self.start_p99_ns?];
+        let [p50, p99] = [p50, p99].map(|ns| span(Duration::from_nanos(ns)));
+        Some(format!("start p50 {p50}, p99 {p99}"))
+    }
+}
+
+impl fmt::Display for Summary {
+    /// Two lines for people, without a final line end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wall = span(Duration::from_secs_f64(self.wall_seconds));
+        let rate = self.tasks_per_second;
         write!(
             f,
-            " in {} ({:.0} tasks/s, ",
-            span(wall),
-            self.tasks_per_second
+            "{} in {wall} ({rate:.0} tasks/s, ",
+            self.counts_in_words()
         )?;
-        write!(f, "{})", plural(u64::from(self.workers), "worker"))?;
+        write!(f, "{})", self.workers_in_words())?;
         let pairs = [
             ("fetch", self.fetch_p50_ns, self.fetch_p99_ns),
+            ("start", self.start_p50_ns, self.start_p99_ns),
             ("queue wait", self.queue_wait_p50_ns, self.queue_wait_p99_ns),
             ("run time", self.run_p50_ns, self.run_p99_ns),
         ];
@@ -248,11 +303,12 @@ pub fn span(duration: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn summary() -> Summary {
+    /// A run of three tasks of which one failed.
+    pub(crate) fn summary() -> Summary {
         Summary {
             tasks: Counts {
                 total: 3,
@@ -270,10 +326,14 @@ mod tests {
             run_p50_ns: Some(1_000_000),
             run_p99_ns: Some(2_000_000_000),
             workers: 2,
+            workers_busy: Some(0.874),
+            start_p50_ns: None,
+            start_p99_ns: None,
             durability: "process".to_owned(),
             interrupted: false,
             state_dir: Some("/tmp/x".into()),
             failures: Vec::new(),
+            failed_now: 1,
         }
     }
 
@@ -284,7 +344,8 @@ mod tests {
         assert_eq!(
             keys.join(" "),
             "attempts durability failures fetch_p50_ns fetch_p99_ns interrupted queue_wait_p50_ns queue_wait_p99_ns \
-             run_p50_ns run_p99_ns state_dir tasks tasks_per_second wall_seconds workers"
+             run_p50_ns run_p99_ns start_p50_ns start_p99_ns state_dir tasks tasks_per_second wall_seconds workers \
+             workers_busy"
         );
         let keys: Vec<_> = value["tasks"]
             .as_object()
@@ -303,7 +364,7 @@ mod tests {
     fn people_read_only_what_happened() {
         assert_eq!(
             summary().to_string(),
-            "3 tasks: 2 completed, 1 failed in 1.50 s (2 tasks/s, 2 workers)\n\
+            "3 tasks: 2 completed, 1 failed in 1.50 s (2 tasks/s, 2 workers 87% busy)\n\
              p50/p99: fetch 45.0 us/310 us, run time 1.00 ms/2.00 s"
         );
     }

@@ -3,6 +3,7 @@
 //! A single command lends its own code, in the way shells and `timeout` write it; everything else follows the table
 //! of [`crate::exit_code`].
 
+use super::halt::{Halt, What};
 use super::ledger::Counts;
 use crate::exit_code::Exit;
 use crate::protocol::TaskResult;
@@ -19,10 +20,16 @@ const SIGNAL_BASE: i32 = 128;
 
 /// The exit code of a run.
 ///
-/// `single` is the result of the only task where the run was one command. A skipped task is no failure: what it needed
+/// `single` is the result of the only task where the run was one command. A run that its own rule ended has what it
+/// was asked for: enough successes, or, without a failure, enough ends; what was cancelled for it is no failure. A skipped task is no failure: what it needed
 /// either ended in another way than it waits for, or was cancelled, and counts itself.
 #[must_use]
-pub fn exit(counts: Counts, interrupted: bool, single: Option<&TaskResult>) -> Exit {
+pub fn exit(
+    counts: Counts,
+    interrupted: bool,
+    halted: Option<Halt>,
+    single: Option<&TaskResult>,
+) -> Exit {
     if counts.unfinished > 0 {
         return if interrupted {
             Exit::Interrupted
@@ -33,11 +40,12 @@ pub fn exit(counts: Counts, interrupted: bool, single: Option<&TaskResult>) -> E
     if let Some(result) = single {
         return of_command(result);
     }
-    if counts.failed + counts.cancelled > 0 {
-        Exit::TaskFailed
-    } else {
-        Exit::Ok
-    }
+    let bad = match halted.map(|rule| rule.what) {
+        Some(What::Success) => 0,
+        Some(What::Done) => counts.failed,
+        Some(What::Fail) | None => counts.failed + counts.cancelled,
+    };
+    if bad > 0 { Exit::TaskFailed } else { Exit::Ok }
 }
 
 fn of_command(result: &TaskResult) -> Exit {
@@ -92,23 +100,41 @@ mod tests {
 
     #[test]
     fn many_tasks_follow_the_table() {
-        assert_eq!(exit(counts(3, 0, 0, 0), false, None), Exit::Ok);
-        assert_eq!(exit(counts(2, 1, 0, 0), false, None), Exit::TaskFailed);
-        assert_eq!(exit(counts(2, 0, 1, 0), false, None), Exit::TaskFailed);
-        assert_eq!(exit(counts(2, 1, 0, 1), true, None), Exit::Interrupted);
-        assert_eq!(exit(counts(2, 0, 0, 1), false, None), Exit::System);
+        assert_eq!(exit(counts(3, 0, 0, 0), false, None, None), Exit::Ok);
+        assert_eq!(
+            exit(counts(2, 1, 0, 0), false, None, None),
+            Exit::TaskFailed
+        );
+        assert_eq!(
+            exit(counts(2, 0, 1, 0), false, None, None),
+            Exit::TaskFailed
+        );
+        assert_eq!(
+            exit(counts(2, 1, 0, 1), true, None, None),
+            Exit::Interrupted
+        );
+        assert_eq!(exit(counts(2, 0, 0, 1), false, None, None), Exit::System);
         let skipped = Counts {
             skipped: 1,
             ..counts(3, 0, 0, 0)
         };
-        assert_eq!(exit(skipped, false, None), Exit::Ok);
+        assert_eq!(exit(skipped, false, None, None), Exit::Ok);
         // The signal came when everything was done.
-        assert_eq!(exit(counts(3, 0, 0, 0), true, None), Exit::Ok);
+        assert_eq!(exit(counts(3, 0, 0, 0), true, None, None), Exit::Ok);
+    }
+
+    #[test]
+    fn a_run_that_its_rule_ended_has_what_it_was_asked_for() {
+        let code = |rule: &str, counts| exit(counts, false, Some(rule.parse().unwrap()), None);
+        assert_eq!(code("now,success=1", counts(1, 2, 3, 0)), Exit::Ok);
+        assert_eq!(code("now,done=3", counts(3, 0, 3, 0)), Exit::Ok);
+        assert_eq!(code("now,done=3", counts(2, 1, 3, 0)), Exit::TaskFailed);
+        assert_eq!(code("now,fail=1", counts(2, 1, 3, 0)), Exit::TaskFailed);
     }
 
     #[test]
     fn a_single_command_lends_its_code() {
-        let code = |result: TaskResult| exit(counts(0, 1, 0, 0), false, Some(&result)).code();
+        let code = |result: TaskResult| exit(counts(0, 1, 0, 0), false, None, Some(&result)).code();
         assert_eq!(code(result(Reason::Exit, Some(0), None)), 0);
         assert_eq!(code(result(Reason::Exit, Some(42), None)), 42);
         assert_eq!(code(result(Reason::Signal, None, Some(9))), 137);

@@ -19,6 +19,7 @@
 //! | `files` | inputs before the start, what was left after the end |
 //! | `limits` | what a task may use at most: control group, wrapper, words |
 //! | `follow_ups` | what the task wrote to `MITO_NEW_TASK` |
+//! | `value` | what the task wrote to `result.json` |
 //!
 //! File calls that are short (a stat, a read of 4 KiB from the page cache, an unlink of a file that is not there) are
 //! made on the runtime's thread: handing them to another one costs more than they do. Whatever grows with the task
@@ -37,6 +38,7 @@ mod stdin;
 pub mod stop;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::io;
 use std::path::PathBuf;
@@ -73,6 +75,8 @@ pub struct ExecConfig {
     pub groups: TaskGroups,
     /// Where executions are noted before they begin; `None` where their report is waited for.
     pub begun: Option<PathBuf>,
+    /// Where the output of the running task lies under its name, for whoever follows it.
+    pub live_dir: Option<PathBuf>,
 }
 
 impl ExecConfig {
@@ -91,6 +95,7 @@ impl ExecConfig {
             kept_output: setup.kept_output,
             groups: setup.groups.clone(),
             begun: Some(setup.slot_dir.join(begun::FILE)),
+            live_dir: setup.live_dir.clone(),
         }
     }
 }

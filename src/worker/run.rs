@@ -127,6 +127,10 @@ struct Peer<'a, 's> {
 }
 
 /// Everything that can happen.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, on the stack of the loop"
+)]
 enum Happened {
     Control,
     Lost(CommError),

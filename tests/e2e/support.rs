@@ -9,6 +9,7 @@ pub(crate) mod program;
 pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod tasks;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod web;
 

@@ -131,7 +131,7 @@ async fn what_ended_stays_until_it_is_repeated_on_demand() {
     let place = Place::new().await;
     let text = "a\nb\n";
     let first = place.plan(Some(text), false).await.unwrap();
-    let task = first.ledger.unfinished().next().unwrap();
+    let task = first.ledger.unfinished().next().unwrap().1;
     place.coordinator.cancel(task, true).await.unwrap();
 
     let again = place.plan(Some(text), false).await.unwrap();

@@ -87,6 +87,7 @@ impl Slot {
             kept_output: KeptOutput::Uploaded,
             groups: self.groups.places().clone(),
             begun: None,
+            live_dir: None,
         }
     }
 }

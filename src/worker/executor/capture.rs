@@ -4,6 +4,9 @@
 //! delays nobody. The files are in append mode, so every writer continues at the end, and stay open from task to task:
 //! a task that prints nothing costs one `fstat` per stream. What is longer than the tail becomes a file of its own in the
 //! output directory by a rename, and the slot gets a fresh one.
+//!
+//! Where somebody follows output while tasks run, every task has fresh files in a directory for that, under its own name:
+//! whoever reads along knows whose lines they are, and the task does not notice.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,6 +27,8 @@ pub(super) struct Capture {
     stderr: Stream,
     null: File,
     output_dir: PathBuf,
+    /// Where the files of the running task lie under its name.
+    live_dir: Option<PathBuf>,
 }
 
 /// What is kept of one task's output, and under which name.
@@ -59,7 +64,11 @@ struct Stream {
 
 impl Capture {
     /// Makes fresh files, and the output directory if it is missing.
-    pub(super) fn create(slot: &Path, output_dir: &Path) -> Result<Self, ExecError> {
+    pub(super) fn create(
+        slot: &Path,
+        output_dir: &Path,
+        live_dir: Option<PathBuf>,
+    ) -> Result<Self, ExecError> {
         let error = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| ExecError::Path {
@@ -83,6 +92,7 @@ impl Capture {
                 .open(null)
                 .map_err(error("open", null))?,
             output_dir: output_dir.to_owned(),
+            live_dir,
         })
     }
 
@@ -98,6 +108,19 @@ impl Capture {
             Streams::Merged => (self.stdout.file.as_fd(), self.stdout.file.as_fd()),
             Streams::Discarded => (self.null(), self.null()),
         }
+    }
+
+    /// Makes the files ready for a task that is about to start.
+    pub(super) fn begin(&mut self, plan: &Plan) -> io::Result<()> {
+        let Some(dir) = &self.live_dir else {
+            return Ok(());
+        };
+        if plan.streams == Streams::Discarded {
+            return Ok(());
+        }
+        let path = |ending| dir.join(format!("{}.{ending}", plan.name));
+        self.stdout.put(path("out"))?;
+        self.stderr.put(path("err"))
     }
 
     /// Replaces both files: an earlier task may still write to the present ones.
@@ -126,6 +149,12 @@ impl Capture {
         let mut troubles = Vec::new();
         captured.stdout = self.stdout.finish(plan.limit, out, &mut troubles).await;
         captured.stderr = self.stderr.finish(plan.limit, err, &mut troubles).await;
+        if self.live_dir.is_some() {
+            // A file that stays under its name is not read again: its task has ended.
+            let removed = [&self.stdout, &self.stderr].map(|stream| remove_if_there(&stream.path));
+            let failed = removed.into_iter().filter_map(Result::err);
+            troubles.extend(failed.map(|error| format!("the followed output stays: {error}")));
+        }
         if !troubles.is_empty() {
             captured.trouble = Some(troubles.join("; "));
         }
@@ -141,6 +170,12 @@ impl Stream {
             punched: 0,
             punching: Punching::Possible,
         })
+    }
+
+    /// A fresh file under another name.
+    fn put(&mut self, path: PathBuf) -> io::Result<()> {
+        self.path = path;
+        self.renew()
     }
 
     fn renew(&mut self) -> io::Result<()> {

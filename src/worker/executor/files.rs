@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::prepare::Executor;
 use super::stop::{StopOrder, StopReason};
-use super::{ExecConfig, now_us};
+use super::{ExecConfig, now_us, value};
 use crate::protocol::artifact::ArtifactKind;
 use crate::protocol::frame::KeptOutput;
 use crate::protocol::report::{Output, Reason, TaskResult};
@@ -78,6 +78,7 @@ impl Executor {
         let filled = self.directories.filled();
         // What was handed back is run again; only a task's end leaves anything.
         if result.reason != Reason::Preempted {
+            self.take_value(&filled, result);
             let mut sources = filled.clone();
             sources.extend(self.kept_output(result));
             if !sources.is_empty() {
@@ -94,6 +95,20 @@ impl Executor {
             && let Err(error) = self.directories.clean().await
         {
             tracing::warn!(%error, "what a task left cannot be wiped now; the next task tries again");
+        }
+    }
+
+    /// Adds what the task wrote to `result.json`.
+    fn take_value(&self, filled: &[Source], result: &mut TaskResult) {
+        if filled
+            .iter()
+            .all(|source| source.kind != ArtifactKind::Result)
+        {
+            return;
+        }
+        match value::read(self.directories.result()) {
+            Ok(value) => result.value = value.map(Box::new),
+            Err(why) => result.note(&why),
         }
     }
 

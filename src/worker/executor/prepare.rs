@@ -93,7 +93,11 @@ impl Executor {
         });
         Ok(Self {
             notes: notes.transpose()?,
-            capture: Capture::create(&slot, &absolute(&config.output_dir)?)?,
+            capture: Capture::create(
+                &slot,
+                &absolute(&config.output_dir)?,
+                config.live_dir.clone(),
+            )?,
             environment: Environment::new(config, &directories, std::env::vars_os())?,
             files: Files::new(config, Outgoing::new(directories.outgoing())),
             group_place: GroupPlace::new(config),
@@ -162,6 +166,10 @@ impl Executor {
         let usage = prepared.usage.clone();
         let group = self.group_place.group_for(&usage);
         let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
+        self.capture.begin(&plan).map_err(|error| {
+            let text = format!("the output files cannot be made: {error}");
+            not_started(Reason::SpawnFailed, text)
+        })?;
         self.note(prepared.begun);
         let spawned = self.spawn(prepared, group.as_ref()).await;
         let child = spawned.map_err(|error| spawn_failed(&error))?;

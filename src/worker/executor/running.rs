@@ -319,5 +319,6 @@ fn result(
         stderr: captured.stderr,
         follow_ups: None,
         artifacts: Vec::new(),
+        value: None,
     }
 }

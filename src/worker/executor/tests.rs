@@ -46,6 +46,7 @@ impl Slot {
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
             begun: None,
+            live_dir: None,
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();

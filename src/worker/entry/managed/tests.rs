@@ -61,6 +61,7 @@ impl Manager {
             cwd: CwdPolicy::TaskDir,
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
+            live_dir: None,
             control: first.clone(),
         };
         let invitation = handle

@@ -27,6 +27,7 @@ fn environment(
         kept_output: KeptOutput::Stays,
         groups: TaskGroups::default(),
         begun: None,
+        live_dir: None,
     };
     let directories = Directories::create(dir.path()).unwrap();
     let variables = variables
@@ -281,6 +282,7 @@ fn ids_that_were_given_are_named_and_replace_what_stood_there() {
         kept_output: KeptOutput::Stays,
         groups: TaskGroups::default(),
         begun: None,
+        live_dir: None,
     };
     let directories = Directories::create(dir.path()).unwrap();
     let outer = [("CUDA_VISIBLE_DEVICES", "0,1,2"), ("MITO_CPUS", "9")];

@@ -24,6 +24,7 @@ fn runner(dir: &Path) -> ExecutorRunner {
         kept_output: KeptOutput::Stays,
         groups: TaskGroups::default(),
         begun: None,
+        live_dir: None,
     };
     ExecutorRunner::new(Executor::new(&config).unwrap())
 }

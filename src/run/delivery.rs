@@ -1,0 +1,259 @@
+//! From ended tasks to what the user asked to see of them: output in the wanted order and place, rows for the files
+//! about the run.
+//!
+//! Owned by the session loop; the printer thread does the writing. With `--keep-order` outputs wait for those before
+//! them: a few of them here, all others where they are anyway, in the store and the kept files, from where they are
+//! read again when it is their turn.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::error::RunError;
+use super::follow::Shown;
+use super::ledger::{Ledger, Place};
+use super::live::{self, Live};
+use super::options::RunOptions;
+use super::output::{self, Seen};
+use super::plan::{Plan, outcome_of};
+use super::printer::{Printer, TaskOutput};
+use super::row::Row;
+use super::tag::tag;
+use super::turn::Turns;
+use crate::coordinator::Coordinator;
+use crate::protocol::api::{TaskDetail, TaskEnd};
+use crate::protocol::task::DEFAULT_CAPTURE_BYTES;
+use crate::protocol::{Outcome, TaskResult};
+
+/// Outputs that wait in memory; each has at most two tails (8 KiB).
+const WAITING_HERE: usize = 128;
+
+/// Carries outputs and rows to the printer.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    options: &'a RunOptions,
+    coordinator: &'a Coordinator,
+    printer: &'a Printer,
+    turns: Option<Turns<Waiting>>,
+    live: Option<Live<'a>>,
+    here: usize,
+}
+
+/// An output that waits for those before it.
+#[derive(Debug)]
+enum Waiting {
+    Here(Box<TaskOutput>),
+    Stored(Place, Uuid),
+}
+
+/// An end and what follows from it for the order of outputs.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The place of the task.
+    pub place: Place,
+    /// Places of the tasks that it submitted.
+    pub follow_ups: Vec<Place>,
+    /// The end.
+    pub end: TaskEnd,
+    /// What is said about it.
+    pub note: Option<String>,
+}
+
+impl<'a> Delivery<'a> {
+    /// Nothing has ended yet but what `ledger` knows.
+    #[must_use]
+    pub fn new(
+        options: &'a RunOptions,
+        coordinator: &'a Coordinator,
+        printer: &'a Printer,
+        state_dir: &Path,
+        ledger: &Ledger,
+    ) -> Self {
+        let wanted = &options.output;
+        let live = || Live::new(coordinator, printer, live::directory(state_dir), wanted.tag);
+        let places = || ledger.unfinished().map(|(place, _)| place);
+        Self {
+            options,
+            coordinator,
+            printer,
+            live: wanted.line_buffer.then(live),
+            turns: wanted.keep_order.then(|| Turns::new(places())),
+            here: 0,
+        }
+    }
+
+    /// Delivers what earlier runs could not: missing output files, and rows of files that begin anew.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn earlier(&self, plan: &Plan) -> Result<(), RunError> {
+        let wants_rows = !self.options.output.records.is_empty();
+        for (place, uuid) in &plan.earlier {
+            let missing = match &self.options.output.files {
+                Some(pattern) if !pattern.needs_id() => {
+                    !output::is_saved(&pattern.stem(*place, None))
+                }
+                Some(_) => true,
+                None => false,
+            };
+            if !wants_rows && !missing {
+                continue;
+            }
+            let mut detail = self.coordinator.task(*uuid).await?;
+            let ended = detail.result.take().zip(outcome_of(detail.summary.state));
+            let Some((result, outcome)) = ended else {
+                continue;
+            };
+            if wants_rows {
+                let row = Row::of(*place, &detail, outcome, result.clone());
+                self.printer.row(row).await;
+            }
+            if missing && !output::is_saved(&self.stem(*place, Some(&detail))) {
+                let output = self.output(*place, Some(&detail), result, None);
+                self.printer.output(output).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what running tasks have written, where that is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn running(&mut self) -> Result<(), RunError> {
+        match &mut self.live {
+            Some(live) => live.show().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Delivers a task that has ended just now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn ended(&mut self, ended: Delivered) -> Result<(), RunError> {
+        let Delivered {
+            place,
+            follow_ups,
+            end,
+            note,
+        } = ended;
+        let detail = match self.options.output.needs_details() {
+            true => Some(self.coordinator.task(end.uuid).await?),
+            false => None,
+        };
+        self.row(place, detail.as_ref(), end.outcome, &end.result)
+            .await;
+        let shown = match (&mut self.live, &detail) {
+            (Some(live), Some(detail)) => live.end(end.uuid, detail.summary.attempts),
+            _ => Shown::default(),
+        };
+        let Some(turns) = &mut self.turns else {
+            let mut output = self.output(place, detail.as_ref(), end.result, note);
+            output.seen = seen(shown, detail.as_ref());
+            self.printer.output(output).await;
+            return Ok(());
+        };
+        follow_ups.into_iter().for_each(|place| turns.expect(place));
+        // What is said about a failure does not wait.
+        if let Some(note) = note {
+            self.printer.note(note).await;
+        }
+        let waiting = if self.here < WAITING_HERE {
+            self.here += 1;
+            Waiting::Here(Box::new(self.output(
+                place,
+                detail.as_ref(),
+                end.result,
+                None,
+            )))
+        } else {
+            Waiting::Stored(place, end.uuid)
+        };
+        if let Some(turns) = &mut self.turns {
+            turns.ended(place, waiting);
+        }
+        while let Some(due) = self.turns.as_mut().and_then(Turns::next_due) {
+            self.print(due).await?;
+        }
+        Ok(())
+    }
+
+    /// Delivers what still waits: the tasks before it will not end in this run.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn finish(&mut self) -> Result<(), RunError> {
+        while let Some(waiting) = self.turns.as_mut().and_then(Turns::next_waiting) {
+            self.print(waiting).await?;
+        }
+        Ok(())
+    }
+
+    async fn print(&mut self, waiting: Waiting) -> Result<(), RunError> {
+        let output = match waiting {
+            Waiting::Here(output) => {
+                self.here -= 1;
+                *output
+            }
+            Waiting::Stored(place, uuid) => {
+                let mut detail = self.coordinator.task(uuid).await?;
+                let Some(result) = detail.result.take() else {
+                    return Ok(());
+                };
+                self.output(place, Some(&detail), result, None)
+            }
+        };
+        self.printer.output(output).await;
+        Ok(())
+    }
+
+    async fn row(
+        &self,
+        place: Place,
+        detail: Option<&TaskDetail>,
+        outcome: Outcome,
+        result: &TaskResult,
+    ) {
+        if self.options.output.records.is_empty() {
+            return;
+        }
+        if let Some(detail) = detail {
+            let row = Row::of(place, detail, outcome, result.clone());
+            self.printer.row(row).await;
+        }
+    }
+
+    fn output(
+        &self,
+        place: Place,
+        detail: Option<&TaskDetail>,
+        result: TaskResult,
+        note: Option<String>,
+    ) -> TaskOutput {
+        let wants_tag = self.options.output.tag;
+        TaskOutput {
+            stem: self.stem(place, detail),
+            tag: detail.filter(|_| wants_tag).map(|detail| tag(&detail.spec)),
+            seen: [Seen::default(); 2],
+            stdout: result.stdout,
+            stderr: result.stderr,
+            note,
+        }
+    }
+
+    fn stem(&self, place: Place, detail: Option<&TaskDetail>) -> PathBuf {
+        let id = detail.and_then(|detail| detail.spec.id.as_deref());
+        match &self.options.output.files {
+            Some(pattern) => pattern.stem(place, id),
+            None => PathBuf::new(),
+        }
+    }
+}
+
+/// What was shown of both streams of a task, and the limit that was kept meanwhile.
+fn seen(shown: Shown, detail: Option<&TaskDetail>) -> [Seen; 2] {
+    let limit = detail.and_then(|detail| detail.spec.capture.limit_bytes);
+    let limit = limit.unwrap_or(DEFAULT_CAPTURE_BYTES);
+    [shown.stdout, shown.stderr].map(|bytes| Seen { bytes, limit })
+}
