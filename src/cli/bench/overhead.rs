@@ -64,10 +64,13 @@ impl OverheadArgs {
 /// Be one half of a pair; started by `bench overhead`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CarryArgs {
+    /// Whether a recorder is installed.
     #[arg(long)]
     recorder: Recorder,
+    /// Tasks to run.
     #[arg(long)]
     tasks: u32,
+    /// Worker processes.
     #[arg(long)]
     workers: u16,
 }
