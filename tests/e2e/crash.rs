@@ -59,8 +59,12 @@ fn assert_none_lost(sandbox: &Sandbox, service: &Service<'_>, submitted: &[Strin
     again
 }
 
+/// Tasks that one death may cost each worker that it concerns: the one that it runs, and the one before, whose report
+/// travels while the next task begins (a worker does not wait for its report to be in the spool).
+const AGAIN_PER_WORKER: usize = 2;
+
 #[test]
-fn a_killed_worker_costs_its_task_one_attempt_and_no_other_anything() {
+fn a_killed_worker_costs_its_tasks_one_attempt_and_no_other_anything() {
     let sandbox = Sandbox::new();
     let count = size(300, 2000);
     list(&sandbox, count, "0.02");
@@ -81,9 +85,8 @@ fn a_killed_worker_costs_its_task_one_attempt_and_no_other_anything() {
     }
     run.finish().code(0);
     let again = tasks::assert_all_completed(&sandbox, &sandbox.path("kept"), count);
-    // On a crowded machine a worker may be in its next task before the end of its last one was heard.
     assert!(
-        again <= 2 * killed,
+        again <= killed * AGAIN_PER_WORKER,
         "{again} tasks were executed again after {killed} kills"
     );
 }
@@ -162,7 +165,10 @@ fn a_killed_service_goes_on_where_it_was() {
         service = service.kill_and_restart();
     }
     let again = assert_none_lost(&sandbox, &service, &submitted);
-    assert!(again <= 2 * 3, "{again} tasks were executed again");
+    assert!(
+        again <= 2 * 3 * AGAIN_PER_WORKER,
+        "{again} tasks were executed again"
+    );
     service.stop().code(0);
 }
 
@@ -178,8 +184,11 @@ fn a_killed_manager_goes_on_where_it_was() {
     manager.kill();
     manager = service.manager(3, &[]);
     let again = assert_none_lost(&sandbox, &service, &submitted);
-    // Besides what ran, nothing: a task in the buffer had not been executed, and a report in the spool is kept.
-    assert!(again <= 3, "{again} tasks were executed again");
+    // Besides these, nothing: a task in the buffer had not been executed, and a report in the spool is kept.
+    assert!(
+        again <= 3 * AGAIN_PER_WORKER,
+        "{again} tasks were executed again"
+    );
     manager.stop().code(0);
     service.stop().code(0);
 }
