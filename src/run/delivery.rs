@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::error::RunError;
 use super::follow::Shown;
-use super::ledger::{Ledger, Place};
+use super::ledger::Place;
 use super::live::{self, Live};
 use super::options::RunOptions;
 use super::output::{self, Seen};
-use super::plan::{Plan, outcome_of};
+use super::plan::{Plan, TaskArguments, outcome_of};
 use super::printer::{Printer, TaskOutput};
 use super::row::Row;
+use super::stem::Named;
 use super::tag::tag;
 use super::turn::Turns;
 use crate::coordinator::Coordinator;
@@ -36,6 +37,7 @@ pub struct Delivery<'a> {
     printer: &'a Printer,
     turns: Option<Turns<Waiting>>,
     live: Option<Live<'a>>,
+    arguments: TaskArguments,
     here: usize,
 }
 
@@ -60,24 +62,34 @@ pub struct Delivered {
 }
 
 impl<'a> Delivery<'a> {
-    /// Nothing has ended yet but what `ledger` knows.
+    /// Nothing has ended yet but what the plan's ledger knows.
     #[must_use]
     pub fn new(
         options: &'a RunOptions,
         coordinator: &'a Coordinator,
         printer: &'a Printer,
         state_dir: &Path,
-        ledger: &Ledger,
+        plan: &Plan,
     ) -> Self {
         let wanted = &options.output;
-        let live = || Live::new(coordinator, printer, live::directory(state_dir), wanted.tag);
-        let places = || ledger.unfinished().map(|(place, _)| place);
+        let live = || {
+            let dir = live::directory(state_dir);
+            Live::new(
+                coordinator,
+                printer,
+                dir,
+                wanted.tag,
+                plan.arguments.clone(),
+            )
+        };
+        let places = || plan.ledger.unfinished().map(|(place, _)| place);
         Self {
             options,
             coordinator,
             printer,
             live: wanted.line_buffer.then(live),
             turns: wanted.keep_order.then(|| Turns::new(places())),
+            arguments: plan.arguments.clone(),
             here: 0,
         }
     }
@@ -90,8 +102,8 @@ impl<'a> Delivery<'a> {
         let wants_rows = !self.options.output.records.is_empty();
         for (place, uuid) in &plan.earlier {
             let missing = match &self.options.output.files {
-                Some(pattern) if !pattern.needs_id() => {
-                    !output::is_saved(&pattern.stem(*place, None))
+                Some(pattern) if !pattern.needs_task() => {
+                    !output::is_saved(&pattern.stem(*place, Named::default()))
                 }
                 Some(_) => true,
                 None => false,
@@ -105,7 +117,8 @@ impl<'a> Delivery<'a> {
                 continue;
             };
             if wants_rows {
-                let row = Row::of(*place, &detail, outcome, result.clone());
+                let arguments = self.arguments.of(*uuid);
+                let row = Row::of(*place, &detail, arguments, outcome, result.clone());
                 self.printer.row(row).await;
             }
             if missing && !output::is_saved(&self.stem(*place, Some(&detail))) {
@@ -219,7 +232,8 @@ impl<'a> Delivery<'a> {
             return;
         }
         if let Some(detail) = detail {
-            let row = Row::of(place, detail, outcome, result.clone());
+            let arguments = self.arguments.of(detail.summary.uuid);
+            let row = Row::of(place, detail, arguments, outcome, result.clone());
             self.printer.row(row).await;
         }
     }
@@ -234,7 +248,9 @@ impl<'a> Delivery<'a> {
         let wants_tag = self.options.output.tag;
         TaskOutput {
             stem: self.stem(place, detail),
-            tag: detail.filter(|_| wants_tag).map(|detail| tag(&detail.spec)),
+            tag: detail
+                .filter(|_| wants_tag)
+                .map(|detail| tag(&detail.spec, self.arguments.of(detail.summary.uuid))),
             seen: [Seen::default(); 2],
             stdout: result.stdout,
             stderr: result.stderr,
@@ -243,9 +259,12 @@ impl<'a> Delivery<'a> {
     }
 
     fn stem(&self, place: Place, detail: Option<&TaskDetail>) -> PathBuf {
-        let id = detail.and_then(|detail| detail.spec.id.as_deref());
+        let named = detail.map_or_else(Named::default, |detail| Named {
+            id: detail.spec.id.as_deref(),
+            arguments: self.arguments.of(detail.summary.uuid),
+        });
         match &self.options.output.files {
-            Some(pattern) => pattern.stem(place, id),
+            Some(pattern) => pattern.stem(place, named),
             None => PathBuf::new(),
         }
     }

@@ -101,8 +101,8 @@ impl OutputOptions {
     /// True when an end alone does not say enough and the store has to be asked.
     #[must_use]
     pub fn needs_details(&self) -> bool {
-        let needs_id = self.files.as_ref().is_some_and(StemPattern::needs_id);
-        needs_id || self.tag || self.line_buffer || !self.records.is_empty()
+        let needs_task = self.files.as_ref().is_some_and(StemPattern::needs_task);
+        needs_task || self.tag || self.line_buffer || !self.records.is_empty()
     }
 }
 

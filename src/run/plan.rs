@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub suite: Uuid,
     /// Commands by line, ascending.
     pub commands: Vec<(u64, String)>,
+    /// What was put into the commands.
+    pub arguments: TaskArguments,
     /// The only task, where the run is one command.
     pub single: Option<Uuid>,
     /// Tasks that had ended before, by place.
@@ -60,6 +63,28 @@ pub struct Plan {
     pub notices: Vec<String>,
     /// True when no input was given.
     pub resumed: bool,
+}
+
+/// What was put into the commands of tasks (`:::` and its kin), by task; a task without arguments is not listed.
+#[derive(Debug, Clone, Default)]
+pub struct TaskArguments(Arc<HashMap<Uuid, Vec<String>>>);
+
+impl TaskArguments {
+    fn of_manifest(manifest: &Manifest) -> Self {
+        let tasks = manifest.tasks.iter();
+        let with_some = tasks.filter(|task| !task.arguments.is_empty());
+        Self(Arc::new(
+            with_some
+                .map(|task| (task.uuid, task.arguments.clone()))
+                .collect(),
+        ))
+    }
+
+    /// The arguments of a task, in the order of their sources.
+    #[must_use]
+    pub fn of(&self, task: Uuid) -> &[String] {
+        self.0.get(&task).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Plan {
@@ -95,6 +120,9 @@ pub async fn make(coordinator: &Coordinator, request: Request<'_>) -> Result<Pla
         check_known(&manifest, &known)?;
         known
     };
+    let resumed = commands.is_none();
+    // Before any repetition: the store was asked about the tasks as they are named now.
+    let commands = commands.unwrap_or_else(|| stored_commands(&manifest, &known));
     let mut notices = Vec::new();
     let mut follow_ups = follow_ups(&manifest, &known);
     if request.retry_failed {
@@ -115,14 +143,12 @@ pub async fn make(coordinator: &Coordinator, request: Request<'_>) -> Result<Pla
         manifest.tasks.iter().map(|task| (task.line, task.uuid)),
         accepted_at_us,
     );
-    Ok(finish(
-        manifest,
-        commands,
-        &follow_ups,
-        &known,
-        ledger,
+    let plan = finish(manifest, commands, &follow_ups, &known, ledger);
+    Ok(Plan {
         notices,
-    ))
+        resumed,
+        ..plan
+    })
 }
 
 /// A task that a task of the input submitted, directly or not.
@@ -372,14 +398,11 @@ async fn strangers(coordinator: &Coordinator, suite: Uuid) -> Result<Option<Stri
 
 fn finish(
     manifest: Manifest,
-    commands: Option<Vec<(u64, String)>>,
+    mut commands: Vec<(u64, String)>,
     follow_ups: &[FollowUp],
     known: &HashMap<Uuid, TaskSummary>,
     mut ledger: Ledger,
-    notices: Vec<String>,
 ) -> Plan {
-    let resumed = commands.is_none();
-    let mut commands = commands.unwrap_or_else(|| stored_commands(&manifest, known));
     commands.sort_unstable_by_key(|(line, _)| *line);
     let of_input = manifest.tasks.iter();
     let mut tasks: Vec<(Place, Uuid)> = of_input
@@ -411,14 +434,15 @@ fn finish(
         ledger,
         suite: manifest.suite,
         commands,
+        arguments: TaskArguments::of_manifest(&manifest),
         single: manifest
             .tasks
             .first()
             .filter(|_| manifest.single_command)
             .map(|task| task.uuid),
         earlier,
-        notices,
-        resumed,
+        notices: Vec::new(),
+        resumed: false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Results as a table: one row per ended task, as CSV or as JSON lines.
 //!
-//! What a task wrote to `MITO_RESULT_DIR/result.json` is in `result`; in CSV, the keys of an object have a column
+//! In CSV each argument of a task has a column `argument.<number>`. What a task wrote to `MITO_RESULT_DIR/result.json` is in `result`; in CSV, the keys of an object have a column
 //! `result.<key>` each. Rows lie in a spool until the end, because only then all columns are known and the order of the
 //! input can be kept; the file appears whole. Owned by the printer thread.
 
@@ -76,6 +76,7 @@ struct Record {
     array_index: Option<i64>,
     command: String,
     args: Vec<String>,
+    arguments: Vec<String>,
     state: String,
     reason: String,
     exit_code: Option<i32>,
@@ -98,6 +99,7 @@ impl Record {
             array_index: row.array_index,
             command: row.command.clone(),
             args: row.args.clone(),
+            arguments: row.arguments.clone(),
             state: row.outcome.as_str().to_owned(),
             reason: result.reason.as_str().to_owned(),
             exit_code: result.exit_code,
@@ -145,6 +147,8 @@ pub struct Results {
     form: Form,
     rows: Spool,
     keys: Keys,
+    /// Most arguments of a task.
+    arguments: usize,
 }
 
 impl Results {
@@ -158,6 +162,7 @@ impl Results {
             form: file.form,
             rows: Spool::beside(&file.path)?,
             keys: Keys::default(),
+            arguments: 0,
         })
     }
 
@@ -167,6 +172,7 @@ impl Results {
     /// When it cannot be written.
     pub fn write(&mut self, row: &Row) -> io::Result<()> {
         let record = Record::of(row);
+        self.arguments = self.arguments.max(record.arguments.len());
         if let Some(value) = &record.result {
             self.keys.note(value);
         }
@@ -183,20 +189,24 @@ impl Results {
         let mut draft = self.draft;
         match self.form {
             Form::Jsonl => self.rows.in_order(|line| draft.write_all(line))?,
-            Form::Csv => write_csv(&mut draft, self.rows, &self.keys)?,
+            Form::Csv => write_csv(&mut draft, self.rows, &self.keys, self.arguments)?,
         }
         draft.commit()
     }
 }
 
-fn write_csv(to: &mut impl Write, rows: Spool, keys: &Keys) -> io::Result<()> {
+fn write_csv(to: &mut impl Write, rows: Spool, keys: &Keys, arguments: usize) -> io::Result<()> {
     let mut table = csv::Writer::from_writer(to);
     let head = COLUMNS.iter().map(|&name| name.to_owned());
-    table.write_record(head.chain(keys.columns()))?;
+    let numbered = (1..=arguments).map(|number| format!("argument.{number}"));
+    table.write_record(head.chain(numbered).chain(keys.columns()))?;
     rows.in_order(|line| {
         let record: Record = serde_json::from_slice(line)?;
         let values = keys.cells(record.result.as_ref())?;
-        table.write_record(record.cells()?.into_iter().chain(values))?;
+        let mut given = record.arguments.clone();
+        given.resize(arguments, String::new());
+        let cells = record.cells()?.into_iter().chain(given);
+        table.write_record(cells.chain(values))?;
         Ok(())
     })?;
     table.flush()
@@ -324,6 +334,29 @@ mod tests {
         assert_eq!((&*rows[2]["result.a"], &*rows[2]["result.b"]), ("true", ""));
         assert_eq!(&*rows[3]["result"], "");
         assert_eq!(&*rows[3]["command"], "echo \"a, b\"");
+    }
+
+    #[test]
+    fn every_argument_has_a_column() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file: ResultsFile = "r.csv".parse().unwrap();
+        file.path = dir.path().join("r.csv");
+        let mut results = Results::create(&file).unwrap();
+        for (line, arguments) in [(1, vec!["a, b"]), (2, vec!["c", "d"])] {
+            let mut row = row(line, "echo", 0);
+            row.arguments = arguments.into_iter().map(str::to_owned).collect();
+            results.write(&row).unwrap();
+        }
+        results.finish().unwrap();
+        let rows = read(&std::fs::read_to_string(file.path).unwrap());
+        assert_eq!(
+            (&*rows[0]["argument.1"], &*rows[0]["argument.2"]),
+            ("a, b", "")
+        );
+        assert_eq!(
+            (&*rows[1]["argument.1"], &*rows[1]["argument.2"]),
+            ("c", "d")
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Row {
     pub command: String,
     /// Program and arguments.
     pub args: Vec<String>,
+    /// What was put into its command.
+    pub arguments: Vec<String>,
     /// Value of `MITO_ARRAY_INDEX`.
     pub array_index: Option<i64>,
     /// Executions begun.
@@ -29,11 +31,18 @@ pub struct Row {
 impl Row {
     /// The row of a task whose end is known.
     #[must_use]
-    pub fn of(place: Place, detail: &TaskDetail, outcome: Outcome, result: TaskResult) -> Self {
+    pub fn of(
+        place: Place,
+        detail: &TaskDetail,
+        arguments: &[String],
+        outcome: Outcome,
+        result: TaskResult,
+    ) -> Self {
         Self {
             place,
             command: command_text(&detail.spec),
             args: detail.spec.args.clone(),
+            arguments: arguments.to_vec(),
             array_index: detail.spec.array_index,
             attempts: detail.summary.attempts,
             outcome,
@@ -73,6 +82,7 @@ pub(super) mod tests {
             place: Place::line(line),
             command: command.to_owned(),
             args: vec![command.to_owned()],
+            arguments: Vec::new(),
             array_index: None,
             attempts: 1,
             outcome: match code {

@@ -25,6 +25,7 @@ use super::printer::Printer;
 use super::progress::{Progress, Standing};
 use super::records::{RecordError, Records};
 use super::state_dir::{Removal, StateDir};
+use super::stem::Named;
 use super::summary::{Figures, Summary};
 use super::verdict;
 use crate::coordinator::{ARTIFACTS_DIR, Coordinator, CoordinatorConfig};
@@ -141,7 +142,13 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
 fn prepare_files(options: &RunOptions, input: Option<&Input>) -> Result<Records, RunError> {
     if let Some(pattern) = &options.output.files {
         let tasks = input.iter().flat_map(|input| &input.tasks);
-        pattern.check(tasks.map(|task| (task.line, task.spec.id.as_deref())))?;
+        pattern.check(tasks.map(|task| {
+            let named = Named {
+                id: task.spec.id.as_deref(),
+                arguments: &task.arguments,
+            };
+            (task.line, named)
+        }))?;
         std::fs::create_dir_all(pattern.root())
             .map_err(RunError::io("make the output directory"))?;
     }
@@ -223,7 +230,7 @@ impl Work<'_> {
         let progress = Progress::new(options.progress, options.screen, standing);
         let printer = Printer::spawn(options.destination(), records, progress)
             .map_err(RunError::io("start the printer thread"))?;
-        let delivery = Delivery::new(options, coordinator, &printer, state_dir, &plan.ledger);
+        let delivery = Delivery::new(options, coordinator, &printer, state_dir, &plan);
         delivery.earlier(&plan).await?;
         let ends = coordinator.ends();
         let single = plan.single;
@@ -269,19 +276,25 @@ async fn check_stems(
     let Some(pattern) = &options.output.files else {
         return Ok(());
     };
-    if !plan.resumed || !pattern.needs_id() {
+    if !plan.resumed || !pattern.needs_task() {
         return Ok(());
     }
-    let mut ids = Vec::new();
+    let mut tasks = Vec::new();
     for (place, uuid) in plan
         .ledger
         .tasks()
         .filter(|(place, _)| place.follow_up == 0)
     {
-        ids.push((place.line, coordinator.task(uuid).await?.spec.id));
+        tasks.push((place.line, coordinator.task(uuid).await?.spec.id, uuid));
     }
-    ids.sort_unstable();
-    Ok(pattern.check(ids.iter().map(|(line, id)| (*line, id.as_deref())))?)
+    tasks.sort_unstable();
+    Ok(pattern.check(tasks.iter().map(|(line, id, uuid)| {
+        let named = Named {
+            id: id.as_deref(),
+            arguments: plan.arguments.of(*uuid),
+        };
+        (*line, named)
+    }))?)
 }
 
 /// The result of the only task, also when it ended in an earlier run.

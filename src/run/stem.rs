@@ -1,7 +1,8 @@
 //! Names of output files: a pattern with placeholders, one stem per task, `<stem>.out` and `<stem>.err`.
 //!
-//! `{#}` is the line (the index, for an array), `{id}` the task's `id`, or its line where it has none. A pattern without
-//! placeholders names a directory, as if `/{#}` stood at its end. Pure: nothing is created here.
+//! `{#}` is the line (the index, for an array), `{id}` the task's `id`, `{}` its arguments, `{1}` the first of them; the
+//! line stands for what a task does not have. A pattern without placeholders names a directory, as if `/{#}` stood at its
+//! end. Pure: nothing is created here.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -21,20 +22,33 @@ enum Part {
     Text(String),
     Line,
     Id,
+    Arguments,
+    Argument(usize),
+}
+
+/// What a pattern may ask of a task beside its place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Named<'a> {
+    /// Its `id`.
+    pub id: Option<&'a str>,
+    /// What was put into its command.
+    pub arguments: &'a [String],
 }
 
 /// Why a pattern is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StemError {
     /// A placeholder that nobody knows.
-    #[error("`{0}` is no placeholder of --output-dir; it knows {{#}} (the line) and {{id}}")]
+    #[error(
+        "`{0}` is no placeholder of --output-dir; it knows {{#}} (the line), {{id}}, {{}} and {{1}} (arguments)"
+    )]
     Unknown(String),
     /// Nothing at all.
     #[error("the name is empty; give a directory, e.g. out, or a pattern, e.g. out/{{id}}")]
     Empty,
     /// Two tasks would overwrite each other.
     #[error(
-        "lines {first} and {second} would both write to {}.out; put {{#}} into the pattern, or change their ids",
+        "lines {first} and {second} would both write to {}.out; put {{#}} into the pattern",
         stem.display()
     )]
     Duplicate {
@@ -63,7 +77,11 @@ impl FromStr for StemPattern {
             parts.push(match &from[..end] {
                 "{#}" => Part::Line,
                 "{id}" => Part::Id,
-                unknown => return Err(StemError::Unknown(unknown.to_owned())),
+                "{}" => Part::Arguments,
+                other => match argument_number(other) {
+                    Some(number) => Part::Argument(number),
+                    None => return Err(StemError::Unknown(other.to_owned())),
+                },
             });
             rest = &from[end..];
         }
@@ -85,10 +103,11 @@ impl std::fmt::Display for StemPattern {
 }
 
 impl StemPattern {
-    /// True when a stem cannot be made without the task's `id`, and two tasks may have the same.
+    /// True when a stem cannot be made from the place alone, and two tasks may have the same.
     #[must_use]
-    pub fn needs_id(&self) -> bool {
-        self.parts.contains(&Part::Id)
+    pub fn needs_task(&self) -> bool {
+        let of_place = |part: &Part| matches!(part, Part::Text(_) | Part::Line);
+        !self.parts.iter().all(of_place)
     }
 
     /// The directory that holds all files, as far as the pattern alone tells.
@@ -107,14 +126,26 @@ impl StemPattern {
 
     /// The stem of a task.
     #[must_use]
-    pub fn stem(&self, place: Place, id: Option<&str>) -> PathBuf {
+    pub fn stem(&self, place: Place, named: Named<'_>) -> PathBuf {
         let mut stem = String::new();
         for part in &self.parts {
-            match (part, id) {
-                (Part::Text(text), _) => stem.push_str(text),
-                (Part::Id, Some(id)) => stem.push_str(&as_name(id)),
-                (Part::Line | Part::Id, _) => stem.push_str(&place.to_string()),
-            }
+            let name = match part {
+                Part::Text(text) => {
+                    stem.push_str(text);
+                    continue;
+                }
+                Part::Line => None,
+                Part::Id => named.id.map(as_name),
+                Part::Arguments => {
+                    let all = (!named.arguments.is_empty()).then(|| named.arguments.join(" "));
+                    all.map(|all| as_name(&all))
+                }
+                Part::Argument(number) => {
+                    let argument = named.arguments.get(number - 1);
+                    argument.map(|argument| as_name(argument))
+                }
+            };
+            stem.push_str(&name.unwrap_or_else(|| place.to_string()));
         }
         // A follow-up is not known before it is submitted: the pattern alone cannot make it differ from others.
         if place.follow_up > 0 && !self.parts.contains(&Part::Line) {
@@ -123,20 +154,20 @@ impl StemPattern {
         stem.into()
     }
 
-    /// Holds that no two tasks, `(line, id)`, have the same stem.
+    /// Holds that no two tasks have the same stem.
     ///
     /// # Errors
     /// The first two that have.
     pub fn check<'a>(
         &self,
-        tasks: impl Iterator<Item = (u64, Option<&'a str>)>,
+        tasks: impl Iterator<Item = (u64, Named<'a>)>,
     ) -> Result<(), StemError> {
-        if !self.needs_id() {
+        if !self.needs_task() {
             return Ok(());
         }
         let mut lines = HashMap::new();
-        for (line, id) in tasks {
-            let stem = self.stem(Place::line(line), id);
+        for (line, named) in tasks {
+            let stem = self.stem(Place::line(line), named);
             if let Some(first) = lines.insert(stem.clone(), line) {
                 return Err(StemError::Duplicate {
                     stem,
@@ -147,6 +178,13 @@ impl StemPattern {
         }
         Ok(())
     }
+}
+
+/// The number in `{1}`, from 1.
+fn argument_number(placeholder: &str) -> Option<usize> {
+    let digits = placeholder.strip_prefix('{')?.strip_suffix('}')?;
+    let number = digits.parse::<usize>().ok()?;
+    (number > 0 && !digits.starts_with('+')).then_some(number)
 }
 
 /// A value as one name of a path: it makes no directory and leads nowhere else.
@@ -167,8 +205,15 @@ mod tests {
         text.parse().expect("a good pattern")
     }
 
-    fn stem(text: &str, line: u64, id: Option<&str>) -> String {
-        let stem = pattern(text).stem(Place::line(line), id);
+    fn id(id: Option<&str>) -> Named<'_> {
+        Named {
+            id,
+            ..Named::default()
+        }
+    }
+
+    fn stem(text: &str, line: u64, name: Option<&str>) -> String {
+        let stem = pattern(text).stem(Place::line(line), id(name));
         stem.to_str().expect("text").to_owned()
     }
 
@@ -189,19 +234,33 @@ mod tests {
     }
 
     #[test]
+    fn arguments_name_files_and_their_line_stands_for_missing_ones() {
+        let arguments = ["a/b".to_owned(), "2".to_owned()];
+        let named = Named {
+            id: None,
+            arguments: &arguments,
+        };
+        let stem = |text, named| pattern(text).stem(Place::line(7), named);
+        assert_eq!(stem("out/{}", named), PathBuf::from("out/a_b 2"));
+        assert_eq!(stem("out/{2}-{1}", named), PathBuf::from("out/2-a_b"));
+        assert_eq!(stem("out/{3}", named), PathBuf::from("out/7"));
+        assert_eq!(stem("out/{}", Named::default()), PathBuf::from("out/7"));
+    }
+
+    #[test]
     fn a_follow_up_never_shares_its_lines_file() {
         let place = Place {
             line: 7,
             follow_up: 2,
         };
-        let stem = |text| pattern(text).stem(place, Some("x"));
+        let stem = |text| pattern(text).stem(place, id(Some("x")));
         assert_eq!(stem("out"), PathBuf::from("out/7.2"));
         assert_eq!(stem("out/{id}"), PathBuf::from("out/x.7.2"));
     }
 
     #[test]
     fn unknown_placeholders_are_refused_in_words() {
-        for text in ["out/{x}", "out/{", "{}"] {
+        for text in ["out/{x}", "out/{", "{0}", "{+1}", "{1.}"] {
             let error = text.parse::<StemPattern>().unwrap_err();
             assert!(matches!(error, StemError::Unknown(_)), "{text}");
         }
@@ -210,18 +269,19 @@ mod tests {
 
     #[test]
     fn two_tasks_with_one_file_are_found_before_they_run() {
-        let check = |text: &str, ids: [Option<&str>; 2]| pattern(text).check((1..).zip(ids));
+        let check =
+            |text: &str, ids: [Option<&str>; 2]| pattern(text).check((1..).zip(ids.map(id)));
         assert_eq!(check("out", [None, None]), Ok(()));
         assert_eq!(check("out/{id}", [Some("a"), Some("b")]), Ok(()));
         let error = check("out/{id}", [Some("a/b"), Some("a_b")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "lines 1 and 2 would both write to out/a_b.out; put {#} into the pattern, or change their ids"
+            "lines 1 and 2 would both write to out/a_b.out; put {#} into the pattern"
         );
         // A number put beside another can read the same.
         assert!(
             pattern("{#}{id}")
-                .check([(1, Some("12")), (11, Some("2"))].into_iter())
+                .check([(1, id(Some("12"))), (11, id(Some("2")))].into_iter())
                 .is_err()
         );
     }
@@ -229,7 +289,9 @@ mod tests {
     proptest! {
         #[test]
         fn an_id_never_leads_out_of_its_directory(id in "[./a-c]{1,8}") {
-            let stem = pattern("out/{id}/x").stem(Place::line(1), Some(&id));
+            let named = Named { id: Some(&id), arguments: std::slice::from_ref(&id) };
+            let stem = pattern("out/{id}/x").stem(Place::line(1), named);
+            prop_assert_eq!(&stem, &pattern("out/{1}/x").stem(Place::line(1), named));
             prop_assert_eq!(stem.components().count(), 3);
             let up = stem.components().any(|part| part == std::path::Component::ParentDir);
             prop_assert!(!up);

@@ -1,7 +1,7 @@
 //! What stands before each line of a task's output with `--tag`, and the writer that puts it there.
 //!
-//! As in GNU parallel a tag is what tells a task from the others, and a TAB: its entry or its array index where it has
-//! one, else its command, shortened. Pure apart from the writer it is given.
+//! As in GNU parallel a tag is what tells a task from the others, and a TAB: its arguments, its entry or its array index
+//! where it has them, else its command, shortened. Pure apart from the writer it is given.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,10 @@ const COMMAND_WIDTH: usize = 40;
 
 /// The tag of a task, without the TAB.
 #[must_use]
-pub fn tag(spec: &TaskSpec) -> String {
+pub fn tag(spec: &TaskSpec, arguments: &[String]) -> String {
+    if !arguments.is_empty() {
+        return shortened(&arguments.join(" "), usize::MAX);
+    }
     match (&spec.entry, spec.array_index) {
         (Some(entry), _) => shortened(entry, usize::MAX),
         (None, Some(index)) => index.to_string(),
@@ -95,19 +98,20 @@ mod tests {
     #[test]
     fn a_task_is_told_by_its_entry_its_index_or_its_command() {
         let line = TaskSpec::shell_line("  sort\tx | uniq  ");
-        assert_eq!(tag(&line), "sort x | uniq");
+        assert_eq!(tag(&line, &[]), "sort x | uniq");
+        assert_eq!(tag(&line, &["a".to_owned(), "b\n".to_owned()]), "a b");
         let long = TaskSpec::shell_line("x".repeat(100));
-        assert_eq!(tag(&long).chars().count(), 40);
+        assert_eq!(tag(&long, &[]).chars().count(), 40);
         let index = TaskSpec {
             array_index: Some(7),
             ..line.clone()
         };
-        assert_eq!(tag(&index), "7");
+        assert_eq!(tag(&index, &[]), "7");
         let entry = TaskSpec {
             entry: Some("a\nb".to_owned()),
             ..index
         };
-        assert_eq!(tag(&entry), "a b");
+        assert_eq!(tag(&entry, &[]), "a b");
     }
 
     proptest! {

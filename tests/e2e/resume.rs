@@ -128,12 +128,14 @@ fn failed_tasks_run_again_only_when_asked() {
     start(&[]).code(1);
     start(&[]).code(1);
     assert_eq!(sandbox.lines("log").len(), 2, "a failed task is terminal");
+    let again = sandbox.run(["run", "--state-dir", "kept", "--retry-failed"]);
+    again.code(1).says(&["failed: line 1", "test -e mended"]);
     sandbox.file("mended", "");
     start(&["--retry-failed"]).code(0);
     start(&[]).code(0);
     let mut log = sandbox.lines("log");
     log.sort();
-    assert_eq!(log, ["x", "x", "y"]);
+    assert_eq!(log, ["x", "x", "x", "y"]);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::run::stem::StemPattern;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputArgs {
-    /// Write outputs to DIR/<line>.out and DIR/<line>.err; {#} (line) and {id} in DIR name the files instead.
+    /// Write outputs to DIR/<line>.out and DIR/<line>.err; {#} (line), {id}, {} and {1}
+    /// (arguments) in DIR name the files instead.
     #[arg(short, long, value_name = "DIR")]
     output_dir: Option<StemPattern>,
     /// Write outputs in the order of the input, each as soon as all before it are written.
@@ -22,7 +23,7 @@ pub(super) struct OutputArgs {
     /// Write lines as running tasks write them, instead of each output whole at its end; lines of tasks mix.
     #[arg(long, visible_alias = "lb", conflicts_with_all = ["output_dir", "json", "keep_order"])]
     line_buffer: bool,
-    /// Begin each line of output with its task (entry, array index, or command) and a TAB.
+    /// Begin each line of output with its task (arguments, entry, array index, or command) and a TAB.
     #[arg(long, conflicts_with_all = ["output_dir", "json"])]
     tag: bool,
     /// Write a line per executed task to FILE as it ends, in the columns of GNU parallel's job log.
