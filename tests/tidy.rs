@@ -33,6 +33,7 @@ const ROOTS: &[&str] = &[
     "examples/",
     "dashboards/",
     "benches/",
+    "packaging/",
     ".ci/",
     ".config/",
 ];
