@@ -99,7 +99,7 @@ mod tests {
     fn a_task_is_told_by_its_entry_its_index_or_its_command() {
         let line = TaskSpec::shell_line("  sort\tx | uniq  ");
         assert_eq!(tag(&line, &[]), "sort x | uniq");
-        assert_eq!(tag(&line, &["a".to_owned(), "b\n".to_owned()]), "a b");
+        assert_eq!(tag(&line, &["a\tb".to_owned(), "c".to_owned()]), "a b c");
         let long = TaskSpec::shell_line("x".repeat(100));
         assert_eq!(tag(&long, &[]).chars().count(), 40);
         let index = TaskSpec {
