@@ -1,13 +1,16 @@
-//! What the executor adds to starting a program: tasks per second of `/bin/true` beside `std::process::Command`.
+//! What the executor adds to starting a program, and what capture and directories cost of that: tasks per second of
+//! a shell that does nothing, writes a line, or leaves a file, beside `std::process::Command`.
 //!
-//! Both run one program at a time in this process, in rounds that alternate so that a change of the machine's mood
-//! meets both. The executor's share includes all that a task gets: directories, environment, output files, result.
+//! All run one program at a time in this process, in rounds that alternate so that a change of the machine's mood
+//! meets all. Differences between neighbours are the prices: `discarded` has no capture, `captured` has two empty
+//! files, `a line` one that is read back, `a file left` a directory that is wiped.
 //! Run it with `cargo bench --bench spawn`; the ratio is what counts, the rates depend on the machine.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use mitosis::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
+use mitosis::protocol::task::{Capture, Streams};
 use mitosis::protocol::{Lease, TaskSpec, Try, WorkerTaskResp};
 use mitosis::worker::executor::{ExecConfig, Executor, StopOrder};
 use tokio::sync::watch;
@@ -36,22 +39,72 @@ fn main() {
         live_dir: None,
     };
     let mut executor = Executor::new(&config).expect("an executor");
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rates = vec![Vec::new(); CASES.len() + 1];
     for round in 0..=ROUNDS {
-        let their_rate = rate(std_round);
-        let our_rate = rate(|| runtime.block_on(executor_round(&mut executor)));
+        let theirs = rate(|| std_round(IDLE));
+        let ours = CASES.map(|case| rate(|| runtime.block_on(executor_round(&mut executor, case))));
         // The first round warms the caches.
         if round > 0 {
-            ours.push(our_rate);
-            theirs.push(their_rate);
-            ratios.push(our_rate / their_rate);
+            for (rates, rate) in rates.iter_mut().zip([theirs].into_iter().chain(ours)) {
+                rates.push(rate);
+            }
         }
     }
     println!("rounds of {TASKS} tasks: {ROUNDS}, one program at a time, median (min to max)");
-    report("std::process::Command", "tasks/s", &mut theirs, 0);
-    report("executor", "tasks/s", &mut ours, 0);
-    report("executor / std", "", &mut ratios, 3);
+    let base = rates[0].clone();
+    let names = CASES.iter().map(|case| case.name);
+    for (name, mut rates) in ["std::process::Command"]
+        .into_iter()
+        .chain(names)
+        .zip(rates)
+    {
+        let mut ratios: Vec<f64> = rates
+            .iter()
+            .zip(&base)
+            .map(|(ours, std)| ours / std)
+            .collect();
+        let cost = 1e6 / median(&mut rates);
+        println!(
+            "{name:<24} {:7.0} tasks/s ({:.0} to {:.0}), {cost:6.0} us each, {:.3} of std",
+            median(&mut rates),
+            rates[0],
+            rates[rates.len() - 1],
+            median(&mut ratios),
+        );
+    }
 }
+
+/// What the executor is given.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    script: &'static str,
+    streams: Streams,
+}
+
+const IDLE: &str = ":";
+const CASES: [Case; 4] = [
+    Case {
+        name: "executor, discarded",
+        script: IDLE,
+        streams: Streams::Discarded,
+    },
+    Case {
+        name: "executor, captured",
+        script: IDLE,
+        streams: Streams::Separate,
+    },
+    Case {
+        name: "executor, a line",
+        script: "echo 0123456789",
+        streams: Streams::Separate,
+    },
+    Case {
+        name: "executor, a file left",
+        script: ": > $MITO_RESOURCE_DIR/left",
+        streams: Streams::Separate,
+    },
+];
 
 fn rate(round: impl FnOnce()) -> f64 {
     let start = Instant::now();
@@ -59,9 +112,10 @@ fn rate(round: impl FnOnce()) -> f64 {
     f64::from(TASKS) / start.elapsed().as_secs_f64()
 }
 
-fn std_round() {
+fn std_round(script: &str) {
     for _ in 0..TASKS {
-        let status = Command::new("/bin/true")
+        let status = Command::new("/bin/sh")
+            .args(["-c", script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -70,7 +124,7 @@ fn std_round() {
     }
 }
 
-async fn executor_round(executor: &mut Executor) {
+async fn executor_round(executor: &mut Executor, case: Case) {
     let (_orders, stop) = watch::channel(StopOrder::None);
     for id in 0..TASKS {
         let task = WorkerTaskResp {
@@ -83,19 +137,21 @@ async fn executor_round(executor: &mut Executor) {
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
             links: Default::default(),
-            spec: TaskSpec::argv(["/bin/true"]),
+            spec: TaskSpec {
+                capture: Capture {
+                    streams: case.streams,
+                    ..Capture::default()
+                },
+                ..TaskSpec::argv(["/bin/sh", "-c", case.script])
+            },
         };
         let result = executor.run(&task, stop.clone(), |_| {}).await;
         assert_eq!(result.exit_code, Some(0), "{result:?}");
     }
 }
 
-fn report(name: &str, unit: &str, values: &mut [f64], digits: usize) {
+/// The median; sorts.
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    let (least, median, most) = (
-        values[0],
-        values[values.len() / 2],
-        values[values.len() - 1],
-    );
-    println!("{name:<24} {median:.digits$} {unit} ({least:.digits$} to {most:.digits$})");
+    values[values.len() / 2]
 }
