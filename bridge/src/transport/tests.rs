@@ -21,9 +21,22 @@ struct Pair {
     server: IpcServer,
     address: Address,
     _jobs: JanitorHandle,
-    _claim: RootClaim,
+    _claim: Claim,
     root: TransportRoot,
     _parent: tempfile::TempDir,
+}
+
+/// Removes the root and its shared memory with the pair; the transport keeps a bookkeeping segment of its own accord.
+struct Claim(Option<RootClaim>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let left = self.0.take().map(RootClaim::remove);
+        assert!(
+            matches!(left, Some(Ok(0))) || std::thread::panicking(),
+            "{left:?}"
+        );
+    }
 }
 
 impl Pair {
@@ -46,7 +59,7 @@ impl Pair {
                 incarnation: Incarnation(1),
             },
             _jobs: jobs,
-            _claim: claim,
+            _claim: Claim(Some(claim)),
             root,
             _parent: parent,
         }
