@@ -4,6 +4,7 @@
 //! Busy: all of them work at once, and what is measured is the processor time of the manager's poller per request. Rounds alternate between the counts, so that a change of the machine's mood meets all. Run it with
 //! `cargo bench -p mitosis-bridge --bench scan`; the ratio to one client is what counts.
 
+use mitosis_bridge::{Batching, FetchWish};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -168,6 +169,7 @@ impl Rig {
             let reply = PreparedReply {
                 key: self.next_key,
                 cost: Cost::ZERO,
+                batching: Batching::Alone,
                 not_after: Instant::now() + Duration::from_secs(600),
                 payload: Bytes::from_static(&PAYLOAD),
             };
@@ -189,7 +191,7 @@ impl Rig {
         worker.set_poll("busy".parse().expect("a strategy"));
         let began = Instant::now();
         for _ in 0..REQUESTS {
-            worker.fetch().await.expect("a reply");
+            worker.fetch(FetchWish::ONE).await.expect("a reply");
         }
         let took = began.elapsed();
         self.take_notices(REQUESTS).await;
@@ -224,7 +226,7 @@ impl Rig {
         let each = BUSY_REQUESTS / self.clients.len() as u64;
         let working = self.all_do(move |worker| async move {
             for _ in 0..each {
-                worker.fetch().await.expect("a reply");
+                worker.fetch(FetchWish::ONE).await.expect("a reply");
             }
         });
         let used = self.poller_time();

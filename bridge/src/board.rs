@@ -1,4 +1,4 @@
-//! The board: one shared record per manager with its doorbell bitmap.
+//! The board: one shared record per manager with its doorbell bitmap and the gate of everything it runs.
 //!
 //! Created by the server, inherited by every worker. A worker that has sent something sets the bit of its slot; the
 //! server's poller takes the bits and looks at those ports alone, instead of scanning all. See [`crate::doorbell`] for the
@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::ids::{LocalId, MAX_WORKERS};
@@ -17,7 +18,7 @@ use crate::map::{SharedLayout, SharedMap};
 
 const WORD_BITS: usize = 64;
 const WORDS: usize = MAX_WORKERS as usize / WORD_BITS;
-const BOARD_VERSION: u32 = 1;
+const BOARD_VERSION: u32 = 2;
 
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -26,24 +27,29 @@ struct BoardLayout {
     /// 1 while the manager's poller is about to block or blocked; whoever swaps it to 0 rings the doorbell.
     asleep: AtomicU32,
     bits: [AtomicU64; WORDS],
+    /// Causes for which nothing may be begun, see [`crate::gate`].
+    gate: AtomicU32,
+    reserved: AtomicU32,
+    /// Ends that count for the gate: failed, completed.
+    ends: [AtomicU32; 2],
 }
 
-// SAFETY: `repr(C)`, only atomics, no padding (4 + 4 + 32 bytes), no drop, any bit pattern is a value.
+// SAFETY: `repr(C)`, only atomics, no padding (4 + 4 + 32 + 16 bytes), no drop, any bit pattern is a value.
 unsafe impl SharedLayout for BoardLayout {
     const NAME: &'static str = "mitosis-board";
 }
 
-/// Access to the board, the same for both sides.
-#[derive(Debug)]
+/// Access to the board, the same for both sides; cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Board {
-    map: SharedMap<BoardLayout>,
+    map: Arc<SharedMap<BoardLayout>>,
 }
 
 impl Board {
     pub(crate) fn create() -> io::Result<(Self, OwnedFd)> {
         let (map, fd) = SharedMap::<BoardLayout>::create()?;
         map.version.store(BOARD_VERSION, Ordering::Relaxed);
-        Ok((Self { map }, fd))
+        Ok((Self { map: Arc::new(map) }, fd))
     }
 
     pub(crate) fn open(fd: OwnedFd) -> io::Result<Self> {
@@ -52,7 +58,7 @@ impl Board {
             let words = "the inherited board has another version";
             return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }
-        Ok(Self { map })
+        Ok(Self { map: Arc::new(map) })
     }
 
     /// A descriptor of the same board for one more worker.
@@ -62,6 +68,14 @@ impl Board {
 
     pub(crate) fn asleep(&self) -> &AtomicU32 {
         &self.map.asleep
+    }
+
+    pub(crate) fn gate(&self) -> &AtomicU32 {
+        &self.map.gate
+    }
+
+    pub(crate) fn ends(&self) -> &[AtomicU32; 2] {
+        &self.map.ends
     }
 
     /// Says that the worker in this slot has sent something.

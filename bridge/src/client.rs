@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::error::{OpenError, TransportError};
+use crate::gate::SharedGate;
 use crate::ids::{Incarnation, LocalId};
 use crate::invitation::Letter;
 use crate::root::TransportRoot;
@@ -79,6 +80,7 @@ pub struct Setup {
 struct Shared {
     incarnation: Incarnation,
     status: StatusBlock,
+    gate: SharedGate,
     waker: Waker,
     spill: SpillDir,
 }

@@ -1,18 +1,22 @@
-//! Which prepared reply goes to which incarnation: the decision behind the fast path.
+//! Which prepared replies go to which incarnation: the decision behind the fast path.
 //!
 //! Owned by the server's poller, which performs what is decided here. Pure: no I/O, the clock is passed in, a body is
 //! opaque. What it guarantees, and its property test attacks:
 //! - a prepared reply is handed out at most once; only the same incarnation sees the same key again (redelivery);
 //! - a new one is handed out only while the gate is open, before its `not_after`, and while the capacity holds its cost;
-//! - never to an incarnation that has not confirmed its previous hand-over.
+//! - never to an incarnation that has not confirmed its previous hand-over;
+//! - one that is to be alone goes to an idle incarnation, and nothing comes with it.
 //!
 //! ```text
-//!               prepare            next_hand                confirm (fetch or report names the key)
+//!               prepare            next_hand                confirm (fetch or report names the last key)
 //!   (manager) ----------> queued ------------> unconfirmed ------------------------------> confirmed
-//!                           |                      | fetch without it: redelivered            |
-//!                           | withdraw             |                                          | next fetch, finish, retire
-//!                           v                      +------------ finish, retire ------------> over (its cost is free)
+//!                           |                      | fetch without it: redelivered
+//!                           | withdraw             |
+//!                           v                      +------------ finish, retire ---------> over
 //! ```
+//!
+//! What an incarnation holds costs the capacity once, however many replies came together: it works on one at a time. The
+//! cost is free when it asks with empty hands, is found idle, is finished or retired.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -23,7 +27,12 @@ use crate::ids::Incarnation;
 /// Longest time a fetch is parked before it is answered empty.
 pub(crate) const PARK_LIMIT: Duration = Duration::from_secs(30);
 /// Ended hand-overs that [`Handover::withdraw`] still recognizes: a withdrawal may cross the end of the task it names.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = 4096;
+/// Work that one answer brings at most, by its expected time: enough that a wake-up is paid for many short tasks, little
+/// enough that nobody notices who got it.
+const BATCH_TIME: Duration = Duration::from_millis(10);
+/// Replies that one answer brings at most; from 8 on more bring next to nothing (measured).
+pub const MAX_BATCH: usize = 16;
 
 /// Whether prepared replies may be handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +54,54 @@ pub enum Withdrawal {
     Unknown,
 }
 
+/// Whether a reply may come together with others, and while something else is in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// No: to an idle incarnation, by itself.
+    Alone,
+    /// Yes; it is expected to take so long. [`Duration::MAX`] where nobody knows.
+    Expected(Duration),
+}
+
+/// What a fetch asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchWish {
+    /// Replies that the asker can take.
+    pub room: u16,
+    /// It has nothing left to do.
+    pub idle: bool,
+}
+
+impl FetchWish {
+    /// One reply for an idle asker.
+    pub const ONE: Self = Self {
+        room: 1,
+        idle: true,
+    };
+}
+
 /// A reply that waits for a fetch.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared<B> {
     pub(crate) key: u64,
     pub(crate) cost: Cost,
     pub(crate) not_after: Instant,
+    pub(crate) batching: Batching,
+    /// Part of an answer's room that it takes, of [`WHOLE_ANSWER`].
+    pub(crate) size: usize,
     pub(crate) body: B,
+}
+
+/// Room of one answer in the measure of [`Prepared::size`]. The first reply always fits.
+pub(crate) const WHOLE_ANSWER: usize = crate::header::FETCH_ANSWER_SLICE;
+
+impl<B> Prepared<B> {
+    fn expected(&self) -> Duration {
+        match self.batching {
+            Batching::Alone => Duration::MAX,
+            Batching::Expected(time) => time,
+        }
+    }
 }
 
 /// Why a reply cannot be prepared.
@@ -69,7 +119,7 @@ pub(crate) enum PrepareRefusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FetchDecision<B> {
     /// Answer with the unconfirmed hand-over once more.
-    Redeliver { key: u64, body: B },
+    Redeliver(Vec<(u64, B)>),
     /// Keep it until [`Handover::next_hand`], [`Handover::expire`] or a drain names it.
     Park,
     /// Tell the worker that there will be no more work.
@@ -82,23 +132,24 @@ pub(crate) enum FetchDecision<B> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment<B> {
     pub(crate) incarnation: Incarnation,
-    pub(crate) key: u64,
-    pub(crate) body: B,
+    /// At least one; the last key names the whole.
+    pub(crate) replies: Vec<(u64, B)>,
     pub(crate) parked_since: Instant,
 }
 
-#[derive(Debug)]
-struct Held<B> {
-    key: u64,
-    cost: Cost,
-    /// Present until the worker confirms, for redelivery.
-    body: Option<B>,
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    since: Instant,
+    wish: FetchWish,
 }
 
 #[derive(Debug)]
 struct Hand<B> {
-    held: Option<Held<B>>,
-    parked_since: Option<Instant>,
+    /// The last answer, until the worker confirms it; for redelivery.
+    unconfirmed: Vec<(u64, B)>,
+    /// What is counted for everything in this hand.
+    cost: Cost,
+    parked: Option<Parked>,
 }
 
 /// The state machine.
@@ -147,8 +198,9 @@ impl<B: Clone> Handover<B> {
     /// Admits an incarnation whose handshake succeeded.
     pub(crate) fn admit(&mut self, incarnation: Incarnation) {
         self.hands.entry(incarnation).or_insert(Hand {
-            held: None,
-            parked_since: None,
+            unconfirmed: Vec::new(),
+            cost: Cost::ZERO,
+            parked: None,
         });
     }
 
@@ -164,8 +216,8 @@ impl<B: Clone> Handover<B> {
         if reply.key == 0 {
             return Err(PrepareRefusal::ZeroKey);
         }
-        let held = |hand: &Hand<B>| hand.held.as_ref().is_some_and(|held| held.key == reply.key);
-        if self.queued.contains(&reply.key) || self.hands.values().any(held) {
+        let holds = |hand: &Hand<B>| hand.unconfirmed.iter().any(|(key, _)| *key == reply.key);
+        if self.queued.contains(&reply.key) || self.hands.values().any(holds) {
             return Err(PrepareRefusal::DuplicateKey);
         }
         if !reply.cost.fits(self.capacity) {
@@ -181,77 +233,78 @@ impl<B: Clone> Handover<B> {
         &mut self,
         incarnation: Incarnation,
         confirms: u64,
+        wish: FetchWish,
         now: Instant,
     ) -> FetchDecision<B> {
         self.confirm(incarnation, confirms);
-        let Some(hand) = self.hands.get_mut(&incarnation) else {
+        let Some(hand) = self.hands.get(&incarnation) else {
             return FetchDecision::NotAdmitted;
         };
-        if let Some(Held {
-            key,
-            body: Some(body),
-            ..
-        }) = &hand.held
-        {
-            return FetchDecision::Redeliver {
-                key: *key,
-                body: body.clone(),
-            };
+        if !hand.unconfirmed.is_empty() {
+            return FetchDecision::Redeliver(hand.unconfirmed.clone());
         }
-        // A confirmed fetch means that the hand is empty again.
-        self.finish(incarnation);
+        if wish.idle {
+            self.finish(incarnation);
+        }
         if self.draining {
             return FetchDecision::Draining;
         }
-        self.park(incarnation, now);
+        self.park(incarnation, Parked { since: now, wish });
         FetchDecision::Park
     }
 
-    fn park(&mut self, incarnation: Incarnation, now: Instant) {
+    fn park(&mut self, incarnation: Incarnation, parked: Parked) {
         let Some(hand) = self.hands.get_mut(&incarnation) else {
             return;
         };
         // A second fetch of one incarnation replaces its first.
-        if hand.parked_since.replace(now).is_none() {
+        if hand.parked.replace(parked).is_none() {
             self.parked.push_back(incarnation);
         }
     }
 
     /// Forgets the parked fetch of an incarnation; `false` when there was none.
     pub(crate) fn unpark(&mut self, incarnation: Incarnation) -> bool {
-        let was_parked = self
-            .hands
-            .get_mut(&incarnation)
-            .and_then(|hand| hand.parked_since.take())
-            .is_some();
+        let hand = self.hands.get_mut(&incarnation);
+        let was_parked = hand.and_then(|hand| hand.parked.take()).is_some();
         if was_parked {
             self.parked.retain(|parked| *parked != incarnation);
         }
         was_parked
     }
 
-    /// Notes that the worker has received the hand-over `key`.
+    /// Notes that the worker has received the hand-over whose last reply is `key`.
     pub(crate) fn confirm(&mut self, incarnation: Incarnation, key: u64) {
-        if let Some(hand) = self.hands.get_mut(&incarnation)
-            && let Some(held) = &mut hand.held
-            && held.key == key
+        let Some(hand) = self.hands.get_mut(&incarnation) else {
+            return;
+        };
+        if hand
+            .unconfirmed
+            .last()
+            .is_some_and(|(last, _)| *last == key)
         {
-            held.body = None;
+            let confirmed = std::mem::take(&mut hand.unconfirmed);
+            self.remember(incarnation, &confirmed);
         }
     }
 
-    /// Ends the hand-over of an incarnation, confirmed or not: its cost is free and it may get another.
+    fn remember(&mut self, incarnation: Incarnation, over: &[(u64, B)]) {
+        for (key, _) in over {
+            if self.ended.len() == REMEMBERED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back((*key, incarnation));
+        }
+    }
+
+    /// Everything in the hand of an incarnation is over, confirmed or not: its cost is free.
     pub(crate) fn finish(&mut self, incarnation: Incarnation) {
         let Some(hand) = self.hands.get_mut(&incarnation) else {
             return;
         };
-        if let Some(held) = hand.held.take() {
-            self.used = self.used.sub(held.cost);
-            if self.ended.len() == REMEMBERED {
-                self.ended.pop_front();
-            }
-            self.ended.push_back((held.key, incarnation));
-        }
+        self.used = self.used.sub(std::mem::replace(&mut hand.cost, Cost::ZERO));
+        let over = std::mem::take(&mut hand.unconfirmed);
+        self.remember(incarnation, &over);
     }
 
     /// Takes replies back; one answer per key, in order.
@@ -277,7 +330,7 @@ impl<B: Clone> Handover<B> {
     }
 
     fn holder(&self, key: u64) -> Option<Incarnation> {
-        let holds = |hand: &Hand<B>| hand.held.as_ref().is_some_and(|held| held.key == key);
+        let holds = |hand: &Hand<B>| hand.unconfirmed.iter().any(|(held, _)| *held == key);
         self.hands
             .iter()
             .find_map(|(incarnation, hand)| holds(hand).then_some(*incarnation))
@@ -310,7 +363,7 @@ impl<B: Clone> Handover<B> {
             .parked
             .iter()
             .filter_map(|incarnation| {
-                let since = self.hands.get(incarnation)?.parked_since?;
+                let since = self.hands.get(incarnation)?.parked?.since;
                 due(since).then_some((*incarnation, since))
             })
             .collect();
@@ -320,50 +373,100 @@ impl<B: Clone> Handover<B> {
         taken
     }
 
-    /// Decides the next assignment; call until `None`, and answer each parked fetch that it names.
+    /// Decides the next assignment; call until `None`, and answer each parked fetch that it names. `is_idle` tells of an
+    /// incarnation that asked while it was busy and has run dry meanwhile.
     ///
     /// The queue is strictly first in, first out: a reply that does not fit holds back those behind it, so that a large
     /// one is not starved by small ones. Replies past their `not_after` stay queued (their owner withdraws them) and are
-    /// stepped over. The incarnation that parked last is served first: its poller is the one most likely awake.
-    pub(crate) fn next_hand(&mut self, now: Instant) -> Option<Assignment<B>> {
+    /// stepped over. Of those who can take the first, the incarnation that parked last is served: its poller is the one
+    /// most likely awake; who is idle comes before who is busy.
+    pub(crate) fn next_hand(
+        &mut self,
+        now: Instant,
+        is_idle: impl FnMut(Incarnation) -> bool,
+    ) -> Option<Assignment<B>> {
         if self.gate == Gate::Shut || self.parked.is_empty() {
             return None;
         }
-        let index = self.queue.iter().position(|reply| now <= reply.not_after)?;
-        let available = self.capacity.sub(self.used);
-        if !self.queue[index].cost.fits(available) {
-            return None;
-        }
-        let incarnation = self.parked.pop_back()?;
-        let hand = self
-            .hands
-            .get_mut(&incarnation)
-            .expect("a parked incarnation is admitted");
-        let parked_since = hand
-            .parked_since
-            .take()
-            .expect("a parked incarnation has a parking time");
+        let first = self.queue.iter().position(|reply| now <= reply.not_after)?;
+        let incarnation = self.choose(first, is_idle)?;
+        let hand = self.hands.get_mut(&incarnation)?;
+        let parked = hand.parked.take()?;
+        self.parked.retain(|other| *other != incarnation);
         debug_assert!(
-            hand.held.is_none(),
-            "an incarnation parks only with an empty hand"
+            hand.unconfirmed.is_empty(),
+            "an incarnation parks only after it confirmed"
         );
-        let reply = self
-            .queue
-            .remove(index)
-            .expect("the index was found in the queue");
-        self.queued.remove(&reply.key);
-        self.used = self.used.add(reply.cost);
-        hand.held = Some(Held {
-            key: reply.key,
-            cost: reply.cost,
-            body: Some(reply.body.clone()),
-        });
+        let replies = self.take_batch(first, parked.wish.room, now);
+        self.hands
+            .get_mut(&incarnation)?
+            .unconfirmed
+            .clone_from(&replies);
         Some(Assignment {
             incarnation,
-            key: reply.key,
-            body: reply.body,
-            parked_since,
+            replies,
+            parked_since: parked.since,
         })
+    }
+
+    /// Who gets the reply at `index`, if somebody can take it now; its cost is counted then.
+    fn choose(
+        &mut self,
+        index: usize,
+        mut is_idle: impl FnMut(Incarnation) -> bool,
+    ) -> Option<Incarnation> {
+        let (cost, batching) = (self.queue[index].cost, self.queue[index].batching);
+        let idle = self.parked.iter().rev().copied().find(|incarnation| {
+            let parked = self.hands.get(incarnation).and_then(|hand| hand.parked);
+            parked.is_some_and(|parked| parked.wish.idle) || is_idle(*incarnation)
+        });
+        if let Some(incarnation) = idle {
+            self.finish(incarnation);
+            if !cost.fits(self.capacity.sub(self.used)) {
+                return None;
+            }
+            self.used = self.used.add(cost);
+            self.hands.get_mut(&incarnation)?.cost = cost;
+            return Some(incarnation);
+        }
+        if batching == Batching::Alone {
+            return None;
+        }
+        // It runs after what is in that hand, so it needs no more than what is counted for the hand already.
+        let covers = |incarnation: &&Incarnation| {
+            let hand = self.hands.get(incarnation);
+            hand.is_some_and(|hand| hand.cost != Cost::ZERO && cost.fits(hand.cost))
+        };
+        self.parked.iter().rev().find(covers).copied()
+    }
+
+    /// Takes the reply at `first` out of the queue, and those behind it that may come along.
+    fn take_batch(&mut self, first: usize, room: u16, now: Instant) -> Vec<(u64, B)> {
+        let fair = self.queue.len().div_ceil(self.hands.len().max(1));
+        let most = usize::from(room).min(MAX_BATCH).min(fair).max(1);
+        let cost = self.queue[first].cost;
+        let (mut time, mut size) = (Duration::ZERO, 0_usize);
+        let mut count = 0;
+        for reply in self.queue.iter().skip(first) {
+            time = time.saturating_add(reply.expected());
+            size = size.saturating_add(reply.size);
+            let alone = reply.batching == Batching::Alone;
+            let comes_along =
+                !alone && time <= BATCH_TIME && size <= WHOLE_ANSWER && reply.cost == cost;
+            if count == most || now > reply.not_after || (count > 0 && !comes_along) {
+                break;
+            }
+            count += 1;
+            if alone {
+                break;
+            }
+        }
+        let taken = self.queue.drain(first..first + count);
+        let replies: Vec<(u64, B)> = taken.map(|reply| (reply.key, reply.body)).collect();
+        for (key, _) in &replies {
+            self.queued.remove(key);
+        }
+        replies
     }
 }
 

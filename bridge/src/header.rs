@@ -6,10 +6,11 @@
 
 use iceoryx2::prelude::ZeroCopySend;
 
+use crate::handover::FetchWish;
 use crate::ids::Incarnation;
 
 /// Version of headers, handshake and shared layouts. Peers of different versions refuse each other.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Longest payload of any frame, spill files included.
 pub const MAX_PAYLOAD: usize = 4 << 20;
@@ -20,9 +21,9 @@ pub(crate) const FETCH_REQUEST_SLICE: usize = 1 << 10;
 /// Longest report inside shared memory; longer ones go through a spill file.
 pub(crate) const REPORT_SLICE: usize = 16 << 10;
 /// Longest report answer inside shared memory; longer ones go through a spill file.
-pub(crate) const REPORT_ANSWER_SLICE: usize = 1 << 10;
+pub(crate) const REPORT_ANSWER_SLICE: usize = 4 << 10;
 /// Longest echo: the poller answers it itself and writes no file.
-pub const MAX_ECHO: usize = REPORT_ANSWER_SLICE;
+pub const MAX_ECHO: usize = 1 << 10;
 /// Longest control state. It has no spill file: a reader must have it before the fetch answer behind it.
 pub const MAX_CONTROL: usize = 64 << 10;
 
@@ -153,7 +154,8 @@ pub(crate) struct RequestHeader {
     pub(crate) flags: u32,
     /// Bytes of the data, in the payload or in the spill file.
     pub(crate) len: u32,
-    pub(crate) reserved: u32,
+    /// Of a fetch: what it asks for, see [`RequestHeader::wish`].
+    pub(crate) wish: u32,
     pub(crate) incarnation: u64,
     /// Echoed by the answer.
     pub(crate) correlation: u64,
@@ -171,7 +173,8 @@ pub(crate) struct ResponseHeader {
     pub(crate) flags: u32,
     /// Bytes of the data, in the payload or in the spill file.
     pub(crate) len: u32,
-    pub(crate) reserved: u32,
+    /// State word of the hand-over in this answer, where its bytes lie in a file; others name theirs in the payload.
+    pub(crate) word: u32,
     pub(crate) incarnation: u64,
     pub(crate) correlation: u64,
     /// Key of the hand-over in this answer; 0 for none.
@@ -234,6 +237,21 @@ impl RequestHeader {
     pub(crate) fn with_data(mut self, len: usize, spilled: bool) -> Self {
         (self.len, self.flags) = data_fields(len, spilled);
         self
+    }
+
+    /// Says what a fetch asks for.
+    pub(crate) fn with_wish(mut self, wish: FetchWish) -> Self {
+        self.wish = u32::from(wish.room) | u32::from(wish.idle) << 16;
+        self
+    }
+
+    /// What a fetch asks for; any bits mean something.
+    pub(crate) fn wish(&self) -> FetchWish {
+        let [low, high, idle, _] = self.wish.to_le_bytes();
+        FetchWish {
+            room: u16::from_le_bytes([low, high]),
+            idle: idle != 0,
+        }
     }
 
     /// Validates everything that does not need state, against a payload of `room` bytes.
@@ -363,7 +381,7 @@ mod tests {
         };
         let refusal = header.check(OURS, 0).unwrap_err();
         assert_eq!(refusal, FrameFault::Version { theirs: 9 });
-        assert!(refusal.to_string().contains("version 9 is not 1"));
+        assert!(refusal.to_string().contains("version 9 is not 2"));
     }
 
     #[test]
@@ -387,12 +405,12 @@ mod tests {
     #[test]
     fn a_refusal_is_readable_across_versions() {
         let answer = ResponseHeader {
-            version: 2,
+            version: PROTOCOL_VERSION + 1,
             ..ResponseHeader::answer(AnswerKind::Refused, &report(0))
         };
         assert_eq!(answer.check(OURS, 0).unwrap().kind, AnswerKind::Refused);
         let other = ResponseHeader {
-            version: 2,
+            version: PROTOCOL_VERSION + 1,
             ..ResponseHeader::answer(AnswerKind::Reply, &report(0))
         };
         assert!(other.check(OURS, 0).is_err());

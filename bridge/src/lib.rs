@@ -50,6 +50,7 @@
 mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 }
+mod batch;
 mod board;
 pub mod client;
 pub mod config;
@@ -59,6 +60,7 @@ pub mod error;
 pub mod floor;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod gate;
 mod handover;
 mod header;
 mod histogram;
@@ -78,10 +80,13 @@ pub mod status;
 mod transport;
 mod waker;
 
+pub use batch::Dispatch;
 pub use client::{Client, ClientFds, ClientHandle, Expected, FetchAnswer, Setup};
 pub use config::{PollConfig, PollStrategy};
 pub use cost::Cost;
 pub use error::{BridgeError, CallError, OpenError};
+pub use gate::{Ending, HaltAfter, SharedGate, Shut};
+pub use handover::{Batching, FetchWish, MAX_BATCH};
 pub use header::{MAX_CONTROL, MAX_ECHO, MAX_PAYLOAD, Operation, PROTOCOL_VERSION};
 pub use histogram::HistogramSnapshot;
 pub use ids::{Incarnation, LocalId, MAX_WORKERS};
@@ -91,4 +96,6 @@ pub use server::{
     ServerEvent, ServerEvents, ServerHandle, Wake, Withdrawal,
 };
 pub use stats::{PollerStats, RefusalReason};
-pub use status::{Outcome, Phase, StatusBlock, StatusSnapshot, StatusView, TaskInHand};
+pub use status::{
+    Outcome, Phase, Revocation, StatusBlock, StatusSnapshot, StatusView, TaskInHand, Word,
+};

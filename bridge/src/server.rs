@@ -26,6 +26,7 @@ use crate::board::Board;
 use crate::config::{PollConfig, SharedPoll};
 use crate::cost::Cost;
 use crate::error::{OpenError, TransportError};
+use crate::gate::SharedGate;
 use crate::janitor::{Janitor, JanitorHandle};
 use crate::root::TransportRoot;
 use crate::spill::SpillDir;
@@ -76,6 +77,7 @@ struct Shared {
     counters: Counters,
     waker: Waker,
     board_fd: std::os::fd::OwnedFd,
+    gate: SharedGate,
     spill: SpillDir,
     /// Room for hand-over notices: taken by `prepare`, given back when the notice is received or the reply withdrawn.
     notices: Semaphore,
@@ -136,6 +138,7 @@ impl Server {
             counters: Counters::default(),
             waker: Waker::new().map_err(system("create the waker"))?,
             board_fd,
+            gate: SharedGate::new(board.clone()),
             spill: SpillDir::new(config.root.path()),
             notices: Semaphore::new(notices),
             unread: Unread::default(),

@@ -6,11 +6,13 @@
 
 mod layout;
 mod view;
+mod words;
 mod writer;
 
 pub(crate) use layout::clock_ns;
 pub use layout::{LAYOUT_VERSION, Outcome, Phase};
 pub use view::{StatusSnapshot, StatusView, TaskInHand};
+pub use words::{Revocation, Word};
 pub use writer::StatusBlock;
 
 pub use crate::histogram::{BOUNDS_NS, BUCKETS, HistogramSnapshot};

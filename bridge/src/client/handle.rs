@@ -8,22 +8,38 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 use super::Shared;
 use super::poller::{Command, Fetched, Report};
+use crate::batch::Dispatch;
 use crate::config::{PollConfig, unpack};
 use crate::error::CallError;
+use crate::gate::SharedGate;
+use crate::handover::FetchWish;
 use crate::header::{MAX_PAYLOAD, REPORT_SLICE, RequestKind};
 use crate::ids::Incarnation;
 use crate::spill::{Body, Incoming, OpenSpill};
-use crate::status::StatusBlock;
+use crate::status::{StatusBlock, Word};
 
 /// Answer to a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchAnswer {
-    /// Work, as the manager prepared it.
-    Reply(Bytes),
+    /// Work, as the manager prepared it; at least one.
+    Replies(Vec<Dispatch>),
     /// Nothing came within the long poll; ask again.
     Empty,
     /// No more work: leave.
     Draining,
+}
+
+impl FetchAnswer {
+    /// The payload of an answer that brings one reply, as to [`FetchWish::ONE`].
+    #[must_use]
+    pub fn only(self) -> Option<Bytes> {
+        match self {
+            Self::Replies(mut replies) if replies.len() == 1 => {
+                replies.pop().map(|reply| reply.payload)
+            }
+            Self::Replies(_) | Self::Empty | Self::Draining => None,
+        }
+    }
 }
 
 /// What a `fetch` that was given up has left for the next one.
@@ -32,7 +48,7 @@ struct FetchTurn {
     /// The poller has been asked and its answer has not been taken.
     asked: bool,
     /// An answer whose file is still to be read.
-    large: Option<Arc<OpenSpill>>,
+    large: Option<(u64, Word, Arc<OpenSpill>)>,
 }
 
 /// Ends of the channels that a handle needs.
@@ -66,17 +82,18 @@ impl ClientHandle {
         }
     }
 
-    /// Asks for work and waits for the answer, at most for the manager's long poll. May be dropped and called again at
+    /// Asks for work as wished and waits for the answer, at most for the manager's long poll. May be dropped and called again at
     /// any moment: an answer that came meanwhile is given to the next call, and a lost one is sent again.
     ///
     /// # Errors
     /// When the manager is gone or refuses, or this end is closed.
-    pub async fn fetch(&self) -> Result<FetchAnswer, CallError> {
+    pub async fn fetch(&self, wish: FetchWish) -> Result<FetchAnswer, CallError> {
         let mut turn = self.turn.lock().await;
         if turn.large.is_none() {
             if !turn.asked {
                 let sent = self.parts.commands_tx.send_async(Command::Fetch {
                     asked: Instant::now(),
+                    wish,
                 });
                 sent.await.map_err(|_| CallError::Closed)?;
                 turn.asked = true;
@@ -90,16 +107,16 @@ impl ClientHandle {
             };
             turn.asked = false;
             match fetched.map_err(|_| CallError::Closed)? {
-                Fetched::Reply(Incoming::Inline(payload)) => {
-                    return Ok(FetchAnswer::Reply(payload));
+                Fetched::Replies(replies) => return Ok(FetchAnswer::Replies(replies)),
+                Fetched::Large { key, word, file } => {
+                    turn.large = Some((key, word, Arc::new(file)))
                 }
-                Fetched::Reply(Incoming::Spilled(file)) => turn.large = Some(Arc::new(file)),
                 Fetched::Empty => return Ok(FetchAnswer::Empty),
                 Fetched::Draining => return Ok(FetchAnswer::Draining),
                 Fetched::Failed(error) => return Err(error),
             }
         }
-        let file = turn
+        let (key, word, file) = turn
             .large
             .clone()
             .expect("a file was just found or left by an earlier call");
@@ -108,7 +125,7 @@ impl ClientHandle {
             .map_err(|_| CallError::Closed)?
             .map_err(CallError::Spill)?;
         turn.large = None;
-        Ok(FetchAnswer::Reply(payload))
+        Ok(FetchAnswer::Replies(vec![Dispatch { key, word, payload }]))
     }
 
     /// Sends a report and waits for its answer until the deadline. Dropping the future does not take the report back.
@@ -231,6 +248,12 @@ impl ClientHandle {
     #[must_use]
     pub fn status(&self) -> &StatusBlock {
         &self.parts.shared.status
+    }
+
+    /// The gate to look at before anything is begun.
+    #[must_use]
+    pub fn gate(&self) -> SharedGate {
+        self.parts.shared.gate.clone()
     }
 
     /// This life.

@@ -13,6 +13,7 @@ use super::{ClientFds, Expected, Setup, Shared};
 use crate::board::Board;
 use crate::doorbell::{Doorbell, Line};
 use crate::error::{OpenError, TransportError};
+use crate::gate::SharedGate;
 use crate::header::{AnswerKind, Operation, RequestHeader, RequestKind};
 use crate::invitation::{Hello, Letter};
 use crate::root::TransportRoot;
@@ -74,6 +75,7 @@ fn open<C: ClientTransport>(
         .map_err(system("map the status block"))?;
     // Before anything is opened: the manager's janitor finds what this process leaves by its pid.
     status.set_pid(std::process::id());
+    let gate = SharedGate::new(board.clone());
     let mut bell = Bell::new(doorbell, waker.clone(), board, letter.local_id);
     let mut pause = || {
         bell.listen(RETRY);
@@ -89,6 +91,7 @@ fn open<C: ClientTransport>(
     let shared = Arc::new(Shared {
         incarnation: letter.incarnation,
         status,
+        gate,
         waker,
         spill: SpillDir::new(root.path()),
     });

@@ -19,11 +19,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::bell::Bell;
+use crate::batch::Dispatch;
 use crate::config::{PollConfig, PollStrategy};
 use crate::error::CallError;
+use crate::handover::FetchWish;
 use crate::header::RequestKind;
 use crate::pending::{CallId, PendingTable};
-use crate::spill::{Body, Incoming};
+use crate::spill::{Body, Incoming, OpenSpill};
+use crate::status::Word;
 use crate::transport::ClientTransport;
 use crate::transport::ipc::ACTIVE_REPORTS;
 
@@ -43,7 +46,7 @@ const UNTOLD: PollConfig = PollConfig {
 /// What the async side tells the poller.
 #[derive(Debug)]
 pub(super) enum Command {
-    Fetch { asked: Instant },
+    Fetch { asked: Instant, wish: FetchWish },
     Close { until: Instant },
 }
 
@@ -60,7 +63,13 @@ pub(super) struct Report {
 /// Result of a fetch.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    Reply(Incoming),
+    Replies(Vec<Dispatch>),
+    /// One whose bytes lie in a file.
+    Large {
+        key: u64,
+        word: Word,
+        file: OpenSpill,
+    },
     Empty,
     Draining,
     Failed(CallError),
@@ -140,6 +149,8 @@ pub(super) struct Poller<C: ClientTransport> {
     pub(super) bell: Bell,
     ends: Ends,
     confirms: u64,
+    /// What the fetch under way asks for.
+    wish: FetchWish,
     correlation: u64,
     gone: bool,
     /// Reports are not sent before this: the last one could not be.
@@ -167,6 +178,7 @@ impl<C: ClientTransport> Poller<C> {
             bell,
             ends,
             confirms: 0,
+            wish: FetchWish::ONE,
             correlation: 0,
             gone: false,
             hold_reports_until: None,
@@ -221,7 +233,8 @@ impl<C: ClientTransport> Poller<C> {
                 Command::Fetch { .. } if !matches!(self.stage, Stage::Open) => {
                     self.fetched(Fetched::Failed(CallError::Closed));
                 }
-                Command::Fetch { asked } => {
+                Command::Fetch { asked, wish } => {
+                    self.wish = wish;
                     self.fetch = Fetch::Wanted {
                         asked,
                         not_before: asked,

@@ -12,7 +12,7 @@ use crate::config::PollConfig;
 use crate::cost::Cost;
 use crate::doorbell::Doorbell;
 use crate::error::BridgeError;
-use crate::handover::{Gate, Prepared, Withdrawal};
+use crate::handover::{Batching, Gate, Prepared, Withdrawal};
 use crate::ids::{Incarnation, LocalId};
 use crate::invitation::Token;
 use crate::spill::Body;
@@ -38,6 +38,8 @@ pub struct PreparedReply {
     pub cost: Cost,
     /// It is not handed out later than this.
     pub not_after: Instant,
+    /// Whether it may come together with others.
+    pub batching: Batching,
     /// What the worker gets; at most [`crate::MAX_PAYLOAD`] bytes.
     pub payload: Bytes,
 }
@@ -85,8 +87,8 @@ pub(super) enum Command {
         done: Done<Result<(), BridgeError>>,
     },
     Prepare {
-        reply: Prepared<Body>,
-        done: Done<Result<(), BridgeError>>,
+        replies: Vec<Prepared<Body>>,
+        done: Done<Vec<(u64, BridgeError)>>,
     },
     Withdraw {
         keys: Vec<u64>,

@@ -11,12 +11,14 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::command::{Command, Envelope, InheritedFds, Invitation, Invited, PreparedReply, Wake};
+use crate::batch::ENTRY;
 use crate::board::Board;
 use crate::config::PollConfig;
 use crate::cost::Cost;
 use crate::doorbell::{Doorbell, MAX_MESSAGE};
 use crate::error::BridgeError;
-use crate::handover::{Gate, Prepared, Withdrawal};
+use crate::gate::{SharedGate, Shut};
+use crate::handover::{Gate, Prepared, WHOLE_ANSWER, Withdrawal};
 use crate::header::{FETCH_ANSWER_SLICE, MAX_CONTROL, MAX_PAYLOAD, PROTOCOL_VERSION};
 use crate::ids::{Incarnation, LocalId};
 use crate::invitation::{Letter, Token};
@@ -113,43 +115,86 @@ impl ServerHandle {
         }
     }
 
-    /// Queues a reply that the poller hands out by itself. Waits for room for its notice.
+    /// Queues one reply; see [`Self::prepare_all`].
     ///
     /// # Errors
-    /// When the key is 0 or in use, the cost can never fit, or the payload is too large.
+    /// When it is refused, or the bridge is closed.
     pub async fn prepare(&self, reply: PreparedReply) -> Result<(), BridgeError> {
+        let refused = self.prepare_all(vec![reply]).await?;
+        refused
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Queues replies that the poller hands out by itself, in order. Waits for room for their notices. Returns those that
+    /// were refused: the key is 0 or in use, the cost can never fit, or the payload is too large.
+    ///
+    /// # Errors
+    /// When the bridge is closed; then none of them is handed out any more.
+    pub async fn prepare_all(
+        &self,
+        replies: Vec<PreparedReply>,
+    ) -> Result<Vec<(u64, BridgeError)>, BridgeError> {
+        let mut refused = Vec::new();
+        let mut ready = Vec::with_capacity(replies.len());
+        for reply in replies {
+            let key = reply.key;
+            match self.with_body(reply).await {
+                Ok(prepared) => ready.push(prepared),
+                Err(BridgeError::Closed) => return Err(BridgeError::Closed),
+                Err(error) => refused.push((key, error)),
+            }
+        }
+        while !ready.is_empty() {
+            // No more at once than there can ever be room for.
+            let rest = ready.split_off(ready.len().min(self.shared.config.notices));
+            let together = std::mem::replace(&mut ready, rest);
+            refused.extend(self.queue(together).await?);
+        }
+        Ok(refused)
+    }
+
+    async fn with_body(&self, reply: PreparedReply) -> Result<Prepared<Body>, BridgeError> {
         let PreparedReply {
             key,
             cost,
             not_after,
+            batching,
             payload,
         } = reply;
         if payload.len() > MAX_PAYLOAD {
             return Err(BridgeError::TooLarge { len: payload.len() });
         }
-        let room = self
-            .shared
-            .notices
-            .acquire()
-            .await
-            .map_err(|_| BridgeError::Closed)?;
-        let body = self.body(payload).await?;
-        let reply = Prepared {
+        let size = payload.len() + ENTRY;
+        Ok(Prepared {
             key,
             cost,
             not_after,
-            body,
-        };
+            batching,
+            // What lies in a file is alone in its answer.
+            size: size.min(WHOLE_ANSWER),
+            body: self.body(payload).await?,
+        })
+    }
+
+    async fn queue(
+        &self,
+        replies: Vec<Prepared<Body>>,
+    ) -> Result<Vec<(u64, BridgeError)>, BridgeError> {
+        let count = u32::try_from(replies.len()).unwrap_or(u32::MAX);
+        let room = self.shared.notices.acquire_many(count).await;
+        let room = room.map_err(|_| BridgeError::Closed)?;
         let (done, done_rx) = oneshot::channel();
-        self.enqueue(Command::Prepare { reply, done }).await?;
-        // From here on the poller answers for the room: it gives it back when it refuses or the reply is withdrawn, and
-        // the notice gives it back otherwise, even when this future is dropped while it waits.
+        self.enqueue(Command::Prepare { replies, done }).await?;
+        // From here on the poller answers for the room: it gives it back for each that it refuses or that is withdrawn,
+        // and the notice gives it back otherwise, even when this future is dropped while it waits.
         room.forget();
-        self.answer(done_rx).await?
+        self.answer(done_rx).await
     }
 
     async fn body(&self, payload: Bytes) -> Result<Body, BridgeError> {
-        if payload.len() <= FETCH_ANSWER_SLICE {
+        if payload.len() + ENTRY <= FETCH_ANSWER_SLICE {
             return Ok(Body::Inline(payload));
         }
         let spill = self.shared.spill.clone();
@@ -174,7 +219,23 @@ impl ServerHandle {
     /// # Errors
     /// When the bridge is closed.
     pub async fn set_gate(&self, gate: Gate) -> Result<(), BridgeError> {
+        if gate == Gate::Shut {
+            // What lies in workers is not begun from here on; the answer says the same of what lies at the poller.
+            self.shared.gate.close(Shut::Paused);
+        }
         self.call(|done| Command::SetGate { gate, done }).await
+    }
+
+    /// Goes on after ends had reached their limit.
+    pub fn end_halt(&self) {
+        self.shared.gate.open(Shut::Halted);
+        self.shared.waker.wake();
+    }
+
+    /// The gate in shared memory that workers and poller look at before anything is begun or handed out.
+    #[must_use]
+    pub fn gate(&self) -> SharedGate {
+        self.shared.gate.clone()
     }
 
     /// Changes how much may be in workers' hands; what is there stays.

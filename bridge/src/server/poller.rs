@@ -81,6 +81,8 @@ pub(super) struct Poller<T: ServerTransport> {
     spun: bool,
     next_housekeeping: Instant,
     next_hang_up_check: Instant,
+    /// Where answers are put together.
+    pub(super) answer_buffer: Vec<u8>,
 }
 
 impl<T: ServerTransport> Poller<T> {
@@ -110,6 +112,7 @@ impl<T: ServerTransport> Poller<T> {
             spun: false,
             next_housekeeping: now + HOUSEKEEPING,
             next_hang_up_check: now,
+            answer_buffer: Vec::new(),
             shared,
         }
     }
@@ -236,7 +239,15 @@ impl<T: ServerTransport> Poller<T> {
     fn hand_over(&mut self) -> bool {
         let mut any = false;
         let now = self.turn_at;
-        while let Some(assignment) = self.handover.next_hand(now) {
+        while self.shared.gate.is_open() {
+            let peers = &mut self.peers;
+            let is_idle = |incarnation| {
+                let peer = peers.get(incarnation);
+                peer.is_some_and(|peer| peer.status.is_idle())
+            };
+            let Some(assignment) = self.handover.next_hand(now, is_idle) else {
+                break;
+            };
             any = true;
             self.perform(assignment, now);
         }

@@ -15,6 +15,7 @@ use self::handshake::Refusal;
 use super::events::Ring;
 use super::peer::{Arrived, Stage};
 use super::poller::Poller;
+use crate::batch;
 use crate::handover::{Assignment, FetchDecision};
 use crate::header::{
     AnswerKind, Checked, MAX_ECHO, Operation, RequestHeader, RequestKind, ResponseHeader,
@@ -22,11 +23,18 @@ use crate::header::{
 use crate::ids::Incarnation;
 use crate::spill::{Body, Incoming, Name};
 use crate::stats::{Counters, RefusalReason};
-use crate::status::clock_ns;
+use crate::status::{Word, clock_ns};
 use crate::transport::{IncomingRequest, ServerPorts, ServerTransport};
 
 /// Frames taken from one port before the others have their turn.
 const FRAMES_PER_VISIT: usize = 8;
+
+/// Whether an answer repeats one that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    Yes,
+}
 
 type RequestOf<T> = <<T as ServerTransport>::Ports as ServerPorts>::Request;
 
@@ -138,25 +146,17 @@ impl<T: ServerTransport> Poller<T> {
     ) {
         match self
             .handover
-            .fetch(incarnation, header.confirms, arrived.at)
+            .fetch(incarnation, header.confirms, header.wish(), arrived.at)
         {
             FetchDecision::Park => {
                 if let Some(peer) = self.peers.get(incarnation) {
                     peer.parked = Some(arrived);
                 }
             }
-            FetchDecision::Redeliver { key, body } => {
+            FetchDecision::Redeliver(replies) => {
                 let at = arrived.at;
-                let with_key = |header| ResponseHeader { key, ..header };
-                self.answer(
-                    incarnation,
-                    arrived.request,
-                    AnswerKind::Reply,
-                    Some(&body),
-                    with_key,
-                );
+                self.answer_replies(incarnation, arrived, &replies, Again::Yes, Duration::ZERO);
                 self.shared.counters.served(Operation::Fetch, at.elapsed());
-                self.ring(incarnation);
             }
             FetchDecision::Draining => {
                 self.answer(
@@ -177,8 +177,7 @@ impl<T: ServerTransport> Poller<T> {
     pub(super) fn perform(&mut self, assignment: Assignment<Body>, now: Instant) {
         let Assignment {
             incarnation,
-            key,
-            body,
+            replies,
             parked_since,
         } = assignment;
         let was_parked = parked_since < self.turn_at;
@@ -187,31 +186,19 @@ impl<T: ServerTransport> Poller<T> {
         } else {
             Duration::ZERO
         };
-        let Some(arrived) = self
+        // The notices first: the owner has them before anything that the worker does with the tasks.
+        for (key, _) in &replies {
+            self.outbox.notice(*key, incarnation, now);
+        }
+        let parked_request = self
             .peers
             .get(incarnation)
-            .and_then(|peer| peer.parked.take())
-        else {
-            // The request is gone, so the worker asks again and gets it by redelivery.
-            self.outbox.notice(key, incarnation, now);
+            .and_then(|peer| peer.parked.take());
+        let Some(arrived) = parked_request else {
+            // The request is gone, so the worker asks again and gets them by redelivery.
             return;
         };
-        let parked_ns = u64::try_from(parked.as_nanos()).unwrap_or(u64::MAX);
-        let with_key = |header| ResponseHeader {
-            key,
-            parked_ns,
-            ..header
-        };
-        // The notice first: the owner has it before anything that the worker does with the task.
-        self.outbox.notice(key, incarnation, now);
-        self.answer(
-            incarnation,
-            arrived.request,
-            AnswerKind::Reply,
-            Some(&body),
-            with_key,
-        );
-        self.ring(incarnation);
+        self.answer_replies(incarnation, arrived, &replies, Again::No, parked);
         if was_parked {
             self.shared.counters.was_parked(parked);
             self.shared.counters.served(Operation::Fetch, now.elapsed());
@@ -220,6 +207,54 @@ impl<T: ServerTransport> Poller<T> {
                 .counters
                 .served(Operation::Fetch, parked_since.elapsed());
         }
+    }
+
+    /// Answers a fetch with replies, each under its state word; the last key names them all.
+    fn answer_replies(
+        &mut self,
+        incarnation: Incarnation,
+        arrived: Arrived<RequestOf<T>>,
+        replies: &[(u64, Body)],
+        again: Again,
+        parked: Duration,
+    ) {
+        let Some(peer) = self.peers.get(incarnation) else {
+            return;
+        };
+        let status = &peer.status;
+        let word = |key| match again {
+            Again::No => status.hand(key),
+            Again::Yes => status.word_of(key),
+        };
+        let mut answer = std::mem::take(&mut self.answer_buffer);
+        answer.clear();
+        let mut file = None;
+        for (key, body) in replies {
+            match body {
+                Body::Inline(payload) => batch::append(&mut answer, *key, word(*key), payload),
+                Body::Spilled(_) => file = Some((body.clone(), word(*key))),
+            }
+        }
+        let (body, word) = file.unwrap_or_else(|| {
+            let body = Body::Inline(Bytes::copy_from_slice(&answer));
+            (body, Word::NONE)
+        });
+        self.answer_buffer = answer;
+        let parked_ns = u64::try_from(parked.as_nanos()).unwrap_or(u64::MAX);
+        let complete = |header| ResponseHeader {
+            key: replies.last().map_or(0, |(key, _)| *key),
+            word: word.0.into(),
+            parked_ns,
+            ..header
+        };
+        self.answer(
+            incarnation,
+            arrived.request,
+            AnswerKind::Reply,
+            Some(&body),
+            complete,
+        );
+        self.ring(incarnation);
     }
 
     /// Answers a parked fetch without work.

@@ -4,6 +4,7 @@ mod fixture;
 mod refusals;
 mod tuning;
 
+use crate::FetchWish;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use crate::error::{BridgeError, CallError};
 use crate::ids::{Incarnation, LocalId};
 use fixture::{Fixture, LONG, reply, within};
 
-fn task(text: &'static str) -> FetchAnswer {
-    FetchAnswer::Reply(Bytes::from_static(text.as_bytes()))
+fn task(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
 }
 
 #[tokio::test]
@@ -25,11 +26,14 @@ async fn a_parked_fetch_is_answered_when_a_reply_is_prepared() {
     let worker = fixture.join(1).await;
     let fetching = tokio::spawn({
         let handle = worker.handle.clone();
-        async move { handle.fetch().await }
+        async move { handle.fetch(FetchWish::ONE).await }
     });
     fixture.until_parked(1).await;
     within(fixture.handle.prepare(reply(9, "a"))).await.unwrap();
-    assert_eq!(within(fetching).await.unwrap().unwrap(), task("a"));
+    assert_eq!(
+        within(fetching).await.unwrap().unwrap().only(),
+        Some(task("a"))
+    );
     assert_eq!(fixture.handed_over().await, (9, worker.incarnation));
 }
 
@@ -40,7 +44,13 @@ async fn a_caller_that_looks_for_its_answer_also_gets_one_that_comes_late() {
     worker.handle.set_poll("busy".parse().unwrap());
     // At once, then after its budget: the fetch is parked, so the caller has long begun to look.
     within(fixture.handle.prepare(reply(9, "a"))).await.unwrap();
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
     let late = async {
         fixture.until_parked(1).await;
         tokio::time::sleep(2 * crate::config::DEFAULT_SPIN).await;
@@ -48,8 +58,8 @@ async fn a_caller_that_looks_for_its_answer_also_gets_one_that_comes_late() {
             .await
             .unwrap();
     };
-    let (fetched, ()) = tokio::join!(within(worker.handle.fetch()), late);
-    assert_eq!(fetched.unwrap(), task("b"));
+    let (fetched, ()) = tokio::join!(within(worker.handle.fetch(FetchWish::ONE)), late);
+    assert_eq!(fetched.unwrap().only(), Some(task("b")));
 }
 
 #[tokio::test]
@@ -64,8 +74,20 @@ async fn a_lost_answer_is_repeated_and_told_once() {
     within(fixture.handle.prepare(reply(10, "b")))
         .await
         .unwrap();
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("b"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("b"))
+    );
     assert_eq!(fixture.handed_over().await.0, 9);
     assert_eq!(fixture.handed_over().await.0, 10);
 }
@@ -75,12 +97,22 @@ async fn a_fetch_that_is_dropped_loses_nothing() {
     let mut fixture = Fixture::open().await;
     let worker = fixture.join(1).await;
     for _ in 0..3 {
-        let given_up = tokio::time::timeout(Duration::from_millis(20), worker.handle.fetch()).await;
+        let given_up = tokio::time::timeout(
+            Duration::from_millis(20),
+            worker.handle.fetch(FetchWish::ONE),
+        )
+        .await;
         assert!(given_up.is_err());
     }
     within(fixture.handle.prepare(reply(9, "a"))).await.unwrap();
     assert_eq!(fixture.handed_over().await.0, 9);
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
 }
 
 #[tokio::test]
@@ -203,7 +235,13 @@ async fn prepare_waits_for_room_for_the_notice() {
         assert!(matches!(refused, Err(BridgeError::DuplicateKey(2))));
     }
     let worker = fixture.join(1).await;
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
     assert_eq!(fixture.handed_over().await.0, 2);
 }
 
@@ -212,10 +250,20 @@ async fn nothing_passes_a_shut_gate_and_withdrawal_says_who_has_it() {
     let mut fixture = Fixture::open().await;
     let worker = fixture.join(1).await;
     within(fixture.handle.prepare(reply(1, "a"))).await.unwrap();
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
     within(fixture.handle.set_gate(Gate::Shut)).await.unwrap();
     within(fixture.handle.prepare(reply(2, "b"))).await.unwrap();
-    let held = tokio::time::timeout(Duration::from_millis(50), worker.handle.fetch()).await;
+    let held = tokio::time::timeout(
+        Duration::from_millis(50),
+        worker.handle.fetch(FetchWish::ONE),
+    )
+    .await;
     assert!(held.is_err());
     let answers = within(fixture.handle.withdraw(vec![1, 2])).await.unwrap();
     let expected = [
@@ -225,7 +273,13 @@ async fn nothing_passes_a_shut_gate_and_withdrawal_says_who_has_it() {
     assert_eq!(answers, expected);
     within(fixture.handle.prepare(reply(3, "c"))).await.unwrap();
     within(fixture.handle.set_gate(Gate::Open)).await.unwrap();
-    assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("c"));
+    assert_eq!(
+        within(worker.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("c"))
+    );
 }
 
 #[tokio::test]
@@ -237,18 +291,37 @@ async fn capacity_is_freed_by_finish_and_by_retirement() {
             .await
             .unwrap();
     }
-    assert_eq!(within(one.handle.fetch()).await.unwrap(), task("a"));
-    let waits = tokio::time::timeout(Duration::from_millis(50), two.handle.fetch()).await;
+    assert_eq!(
+        within(one.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
+    let waits =
+        tokio::time::timeout(Duration::from_millis(50), two.handle.fetch(FetchWish::ONE)).await;
     assert!(waits.is_err());
     within(fixture.handle.finish(one.incarnation))
         .await
         .unwrap();
-    assert_eq!(within(two.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(two.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
     drop(two.client);
     within(fixture.handle.retire(two.incarnation))
         .await
         .unwrap();
-    assert_eq!(within(one.handle.fetch()).await.unwrap(), task("a"));
+    assert_eq!(
+        within(one.handle.fetch(FetchWish::ONE))
+            .await
+            .unwrap()
+            .only(),
+        Some(task("a"))
+    );
 }
 
 #[tokio::test]
@@ -257,7 +330,7 @@ async fn a_drain_sends_parked_and_later_fetches_away() {
     let worker = fixture.join(1).await;
     let fetching = tokio::spawn({
         let handle = worker.handle.clone();
-        async move { handle.fetch().await }
+        async move { handle.fetch(FetchWish::ONE).await }
     });
     fixture.until_parked(1).await;
     within(fixture.handle.drain_fetches()).await.unwrap();
@@ -266,7 +339,7 @@ async fn a_drain_sends_parked_and_later_fetches_away() {
         FetchAnswer::Draining
     );
     assert_eq!(
-        within(worker.handle.fetch()).await.unwrap(),
+        within(worker.handle.fetch(FetchWish::ONE)).await.unwrap(),
         FetchAnswer::Draining
     );
 }
@@ -284,7 +357,13 @@ async fn the_newest_control_state_is_there_before_the_task() {
         within(fixture.handle.prepare(reply(u64::from(number) + 1, "a")))
             .await
             .unwrap();
-        assert_eq!(within(worker.handle.fetch()).await.unwrap(), task("a"));
+        assert_eq!(
+            within(worker.handle.fetch(FetchWish::ONE))
+                .await
+                .unwrap()
+                .only(),
+            Some(task("a"))
+        );
         assert_eq!(*worker.handle.control().borrow(), state);
         fixture.handed_over().await;
     }
@@ -310,7 +389,7 @@ async fn a_retired_incarnation_is_unknown_and_its_reports_are_delivered_first() 
     let mut gone = worker.handle.gone();
     within(gone.wait_for(|gone| *gone)).await.unwrap();
     assert!(matches!(
-        within(worker.handle.fetch()).await,
+        within(worker.handle.fetch(FetchWish::ONE)).await,
         Err(CallError::Gone)
     ));
 }
@@ -321,7 +400,7 @@ async fn a_panic_of_the_poller_reaches_everybody() {
     let worker = fixture.join(1).await;
     let fetching = tokio::spawn({
         let handle = worker.handle.clone();
-        async move { handle.fetch().await }
+        async move { handle.fetch(FetchWish::ONE).await }
     });
     fixture.until_parked(1).await;
     fixture.panic().await;
@@ -345,7 +424,7 @@ async fn dropping_the_server_mid_flight_ends_every_call() {
     let mut fixture = Fixture::open().await;
     let worker = fixture.join(1).await;
     let (fetch, report) = (worker.handle.clone(), worker.handle.clone());
-    let fetching = tokio::spawn(async move { fetch.fetch().await });
+    let fetching = tokio::spawn(async move { fetch.fetch(FetchWish::ONE).await });
     let reporting = tokio::spawn(async move { report.report("x".into(), LONG).await });
     let (_, token) = fixture.report().await;
     let Fixture {
@@ -378,7 +457,7 @@ async fn closing_waits_for_tokens_and_answers_the_parked() {
     let mut fixture = Fixture::open().await;
     let worker = fixture.join(1).await;
     let (fetch, report) = (worker.handle.clone(), worker.handle.clone());
-    let fetching = tokio::spawn(async move { fetch.fetch().await });
+    let fetching = tokio::spawn(async move { fetch.fetch(FetchWish::ONE).await });
     let reporting = tokio::spawn(async move { report.report("x".into(), LONG).await });
     let (_, token) = fixture.report().await;
     fixture.until_parked(1).await;
@@ -414,7 +493,7 @@ async fn a_client_that_closes_waits_for_its_acknowledgements() {
         matches!(left, Some(ServerEvent::Left { incarnation }) if incarnation == worker.incarnation)
     );
     assert!(matches!(
-        within(worker.handle.fetch()).await,
+        within(worker.handle.fetch(FetchWish::ONE)).await,
         Err(CallError::Closed)
     ));
     let report = within(worker.handle.report("y".into(), LONG)).await;

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use crate::header::Operation;
 use crate::histogram::Histogram;
 use crate::map::SharedLayout;
+use crate::status::words::Words;
 
 /// Version of the layout; a reader and a writer of different versions refuse each other.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -94,7 +95,7 @@ impl Outcome {
 
 /// The record. The first group is written by the manager (before the spawn, `poll_wanted` at any moment), the next by the
 /// worker's poller, the last by the worker's executor; each field has one writer, except `asleep` (see
-/// [`crate::sleep`]) and `poll_wanted`, where the newest word counts whoever wrote it.
+/// [`crate::sleep`]), `poll_wanted`, where the newest word counts whoever wrote it, and the words of dispatches.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct StatusLayout {
@@ -132,6 +133,9 @@ pub(crate) struct StatusLayout {
     pub(crate) executor_progress_ns: AtomicU64,
     pub(crate) outcomes: [AtomicU64; Outcome::ALL.len()],
     pub(crate) report_retries: AtomicU64,
+
+    /// Written by the manager and the worker, see [`crate::status::words`].
+    pub(crate) words: Words,
 }
 
 // SAFETY: `repr(C)`, only atomics and `repr(C)` structs and arrays of atomics; fields are ordered so that none needs

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use super::layout::{LAYOUT_VERSION, Outcome, Phase, StatusLayout, clock_ns};
+use super::words::{Revocation, Word};
 use crate::config::{PollConfig, pack, unpack};
 use crate::header::Operation;
 use crate::histogram::HistogramSnapshot;
@@ -126,6 +127,27 @@ impl StatusView {
     #[must_use]
     pub fn poll(&self) -> Option<PollConfig> {
         unpack(self.map.poll_in_force.load(Ordering::Relaxed))
+    }
+
+    /// Takes a state word for a hand-over that the poller is about to answer.
+    pub(crate) fn hand(&self, key: u64) -> Word {
+        self.map.words.hand(key)
+    }
+
+    /// The state word of a hand-over that is answered once more.
+    pub(crate) fn word_of(&self, key: u64) -> Word {
+        self.map.words.find(key)
+    }
+
+    /// Takes a dispatch back that lies in the worker, if it was not begun. No round trip: the answer is final.
+    #[must_use]
+    pub fn withdraw(&self, key: u64) -> Revocation {
+        self.map.words.withdraw(key)
+    }
+
+    /// Whether the worker says that it has nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.map.phase.load(Ordering::Relaxed) == Phase::Idle.code()
     }
 
     /// How long ago the worker last set its bit on the board.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::layout::{LAYOUT_VERSION, Outcome, Phase, StatusLayout, clock_ns};
 use super::view::TaskInHand;
+use super::words::Word;
 use crate::config::{PollConfig, pack};
 use crate::header::Operation;
 use crate::histogram::bump;
@@ -132,6 +133,17 @@ impl StatusBlock {
             layout.task_pgid.store(0, Ordering::Relaxed);
         });
         self.executor_progress();
+    }
+
+    /// Claims a dispatch for its execution: false when it was withdrawn. To be followed by [`Self::clear`] either way.
+    #[must_use]
+    pub fn begin(&self, word: Word, key: u64) -> bool {
+        self.map.words.begin(word, key)
+    }
+
+    /// Frees the state word of a dispatch that is over here: begun and ended, or withdrawn.
+    pub fn clear(&self, word: Word, key: u64) {
+        self.map.words.clear(word, key);
     }
 
     /// Counts a task that ended here.

@@ -1,5 +1,6 @@
 //! Calls between a server and clients in this process.
 
+use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ async fn a_worker_joins_fetches_reports_and_leaves() {
     let worker = fixture.join(7).await;
     assert_eq!(&worker.setup.setup[..], b"setup of 7");
     fixture.prepare(1, "task").await;
-    let answer = within(worker.handle.fetch()).await.unwrap();
-    assert_eq!(answer, FetchAnswer::Reply(Bytes::from_static(b"task")));
+    let answer = within(worker.handle.fetch(FetchWish::ONE)).await.unwrap();
+    assert_eq!(answer.only(), Some(Bytes::from_static(b"task")));
     assert_eq!(fixture.handed_over().await, (1, worker.incarnation));
     let handle = worker.handle.clone();
     let reporting = tokio::spawn(async move { handle.report("done".into(), LONG).await });

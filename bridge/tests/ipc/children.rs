@@ -2,6 +2,7 @@
 
 pub(crate) mod roles;
 
+use mitosis_bridge::FetchWish;
 use mitosis_bridge::{FetchAnswer, Incarnation, ServerEvent, Wake};
 use rustix::process::Signal;
 
@@ -80,8 +81,8 @@ async fn a_hand_over_to_a_worker_that_died_is_told_and_its_cost_comes_back() {
         assert!(matches!(event, ServerEvent::Closed { .. }), "{event:?}");
     }
     let heir = fixture.join(1).await;
-    let answer = within(heir.handle.fetch()).await.unwrap();
-    assert_eq!(answer, FetchAnswer::Reply("b".into()));
+    let answer = within(heir.handle.fetch(FetchWish::ONE)).await.unwrap();
+    assert_eq!(answer.only(), Some("b".into()));
     heir.close().await;
     fixture.close().await;
 }
@@ -115,7 +116,7 @@ async fn a_stopped_worker_slows_nobody_and_catches_up() {
     // Two hand-overs: one worker is stopped, the other works.
     let fetching = tokio::spawn({
         let handle = worker.handle.clone();
-        async move { handle.fetch().await }
+        async move { handle.fetch(FetchWish::ONE).await }
     });
     fixture.until_parked(2).await;
     fixture.prepare(1, "a").await;

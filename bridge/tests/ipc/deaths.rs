@@ -3,6 +3,7 @@
 //! After each of them the books must balance: what was reported is delivered, the cost of a hand-over is free again, the
 //! heir of a slot gets nothing that was meant for the dead, and no file or descriptor is left.
 
+use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
 use mitosis_bridge::{Cost, FetchAnswer, Ring, ServerEvent};
@@ -42,8 +43,8 @@ impl Fixture {
         let heir = self.join(local_id).await;
         let task = format!("task {key}");
         self.prepare(key, task.clone()).await;
-        let answer = within(heir.handle.fetch()).await.unwrap();
-        assert_eq!(answer, FetchAnswer::Reply(task.into()));
+        let answer = within(heir.handle.fetch(FetchWish::ONE)).await.unwrap();
+        assert_eq!(answer.only(), Some(task.into()));
         assert_eq!(self.handed_over().await, (key, heir.incarnation));
         let reporting = tokio::spawn({
             let handle = heir.handle.clone();
@@ -124,7 +125,7 @@ async fn two_hundred_workers_that_leave_without_waiting_leave_nothing() {
             fixture.handle.set_poll("interval:20ms".parse().unwrap());
         }
         let (fetch, report) = (worker.handle.clone(), worker.handle.clone());
-        let fetching = tokio::spawn(async move { fetch.fetch().await });
+        let fetching = tokio::spawn(async move { fetch.fetch(FetchWish::ONE).await });
         let reporting = tokio::spawn(async move { report.report("x".into(), LONG).await });
         tokio::task::yield_now().await;
         drop(worker.client);

@@ -1,6 +1,7 @@
 //! Payloads beyond a slot of shared memory, and what happens when there is no room for them, for the transport, or for
 //! descriptors: words, never a crash.
 
+use mitosis_bridge::FetchWish;
 use std::process::Command;
 
 use bytes::Bytes;
@@ -27,11 +28,8 @@ async fn large_payloads_go_both_ways_and_leave_no_file() {
     for (key, len) in (1..).zip(sizes) {
         let payload = pattern(len);
         fixture.prepare(key, payload.clone()).await;
-        let fetched = within(worker.handle.fetch()).await.unwrap();
-        assert!(
-            fetched == FetchAnswer::Reply(payload.clone()),
-            "{len} bytes"
-        );
+        let fetched = within(worker.handle.fetch(FetchWish::ONE)).await.unwrap();
+        assert!(fetched.only() == Some(payload.clone()), "{len} bytes");
         assert_eq!(fixture.handed_over().await.0, key);
         let reporting = tokio::spawn({
             let (handle, payload) = (worker.handle.clone(), payload.clone());
@@ -44,7 +42,7 @@ async fn large_payloads_go_both_ways_and_leave_no_file() {
     }
     // Its next fetch confirms the last one, whose file is then of no use.
     fixture.prepare(99, "small").await;
-    within(worker.handle.fetch()).await.unwrap();
+    within(worker.handle.fetch(FetchWish::ONE)).await.unwrap();
     let spill = fixture.root.path().join("spill");
     until(|| files_below(&spill), |files| *files == 0).await;
     worker.close().await;

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{FETCH_PATIENCE, Fetch, Fetched, InFlight, Poller, RETRY, Stage};
+use crate::batch;
 use crate::error::CallError;
 use crate::header::{AnswerKind, Checked, Operation, ResponseHeader};
 use crate::spill::{Incoming, Name};
+use crate::status::Word;
 use crate::transport::{AnswerState, ClientTransport, PendingAnswer};
 
 /// An answer older than this that is found when a wait ran out was announced by nobody.
@@ -81,13 +83,13 @@ impl<C: ClientTransport> Poller<C> {
         };
         self.take_control();
         let fetched = match checked.kind {
-            AnswerKind::Reply => match self.incoming(checked, payload, Name::Keep) {
-                Ok(incoming) => {
+            AnswerKind::Reply => match self.replies(header, checked, payload) {
+                Some(fetched) => {
                     self.confirms = header.key;
-                    Fetched::Reply(incoming)
+                    fetched
                 }
                 // Not confirmed, so the manager sends it again.
-                Err(_) => return self.want_again(asked, RETRY),
+                None => return self.want_again(asked, RETRY),
             },
             AnswerKind::Empty => Fetched::Empty,
             AnswerKind::Draining => Fetched::Draining,
@@ -100,6 +102,23 @@ impl<C: ClientTransport> Poller<C> {
         self.fetch = Fetch::Idle;
         self.record(Operation::Fetch, asked, header);
         self.fetched(fetched);
+    }
+
+    /// `None` when the file cannot be opened or the bytes are no replies.
+    fn replies(
+        &self,
+        header: &ResponseHeader,
+        checked: Checked<AnswerKind>,
+        payload: &Bytes,
+    ) -> Option<Fetched> {
+        match self.incoming(checked, payload, Name::Keep).ok()? {
+            Incoming::Inline(answer) => Some(Fetched::Replies(batch::split(&answer)?)),
+            Incoming::Spilled(file) => Some(Fetched::Large {
+                key: header.key,
+                word: u16::try_from(header.word).map_or(Word::NONE, Word),
+                file,
+            }),
+        }
     }
 
     fn record(&self, operation: Operation, asked: Instant, header: &ResponseHeader) {

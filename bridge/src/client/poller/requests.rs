@@ -84,7 +84,7 @@ impl<C: ClientTransport> Poller<C> {
         if now < not_before || !matches!(self.stage, Stage::Open) {
             return false;
         }
-        let header = self.header(RequestKind::Fetch);
+        let header = self.header(RequestKind::Fetch).with_wish(self.wish);
         match self.transport.send(Operation::Fetch, header, &[]) {
             Ok(pending) => {
                 self.fetch = Fetch::Sent {

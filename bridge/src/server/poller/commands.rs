@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{LOST_AFTER, Poller, answer};
 use crate::config::PollConfig;
 use crate::error::{BridgeError, TransportError};
-use crate::handover::{PrepareRefusal, Prepared, Withdrawal};
+use crate::gate::Shut;
+use crate::handover::{Gate, PrepareRefusal, Prepared, Withdrawal};
 use crate::header::AnswerKind;
 use crate::ids::{Incarnation, LocalId};
 use crate::server::command::{Command, Invited, Wake};
@@ -46,10 +47,13 @@ impl<T: ServerTransport> Poller<T> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Invite { invited, done } => answer(done, self.invite(*invited)),
-            Command::Prepare { reply, done } => answer(done, self.prepare(reply)),
+            Command::Prepare { replies, done } => answer(done, self.prepare(replies)),
             Command::Withdraw { keys, done } => answer(done, self.withdraw(&keys)),
             Command::SetGate { gate, done } => {
                 self.handover.set_gate(gate);
+                if gate == Gate::Open {
+                    self.shared.gate.open(Shut::Paused);
+                }
                 answer(done, ());
             }
             Command::SetCapacity { capacity, done } => {
@@ -109,20 +113,28 @@ impl<T: ServerTransport> Poller<T> {
         Ok(ports)
     }
 
-    fn prepare(&mut self, reply: Prepared<Body>) -> Result<(), BridgeError> {
-        let key = reply.key;
-        let refusal = if self.closing.is_some() {
-            BridgeError::Closed
-        } else {
-            match self.handover.prepare(reply) {
-                Ok(()) => return Ok(()),
-                Err(PrepareRefusal::ZeroKey) => BridgeError::ZeroKey,
-                Err(PrepareRefusal::DuplicateKey) => BridgeError::DuplicateKey(key),
-                Err(PrepareRefusal::ExceedsCapacity) => BridgeError::ExceedsCapacity(key),
+    /// Returns those that are refused.
+    fn prepare(&mut self, replies: Vec<Prepared<Body>>) -> Vec<(u64, BridgeError)> {
+        let mut refused = Vec::new();
+        for reply in replies {
+            let key = reply.key;
+            if self.closing.is_some() {
+                refused.push((key, BridgeError::Closed));
+                continue;
             }
-        };
-        self.shared.notices.add_permits(1);
-        Err(refusal)
+            refused.extend(
+                self.handover
+                    .prepare(reply)
+                    .err()
+                    .map(|refusal| match refusal {
+                        PrepareRefusal::ZeroKey => (key, BridgeError::ZeroKey),
+                        PrepareRefusal::DuplicateKey => (key, BridgeError::DuplicateKey(key)),
+                        PrepareRefusal::ExceedsCapacity => (key, BridgeError::ExceedsCapacity(key)),
+                    }),
+            );
+        }
+        self.shared.notices.add_permits(refused.len());
+        refused
     }
 
     fn withdraw(&mut self, keys: &[u64]) -> Vec<(u64, Withdrawal)> {

@@ -1,5 +1,6 @@
 //! A server and clients over the in-process transport.
 
+use crate::Batching;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ pub(super) fn reply(key: u64, payload: impl Into<Bytes>) -> PreparedReply {
     PreparedReply {
         key,
         cost: Cost([1, 0, 0, 0]),
+        batching: Batching::Alone,
         not_after: Instant::now() + Duration::from_secs(600),
         payload: payload.into(),
     }

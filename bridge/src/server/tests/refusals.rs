@@ -162,7 +162,7 @@ async fn a_frame_of_another_version_is_refused_in_words_and_counted() {
             .unwrap()
     })
     .await;
-    assert!(text.contains("version 9 is not 1"), "{text}");
+    assert!(text.contains("version 9 is not 2"), "{text}");
     assert_eq!(refused[RefusalReason::Version.index()], 1);
 }
 

@@ -2,6 +2,7 @@
 
 mod manager;
 
+use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
 use mitosis_bridge::{CallError, Client, ClientFds, ClientHandle, Expected, FetchAnswer, LocalId};
@@ -66,8 +67,9 @@ fn die() {
 async fn echo(handle: &ClientHandle) {
     let mut last = None;
     loop {
-        match handle.fetch().await.unwrap() {
-            FetchAnswer::Reply(payload) => {
+        match handle.fetch(FetchWish::ONE).await.unwrap() {
+            FetchAnswer::Replies(mut replies) => {
+                let payload = replies.remove(0).payload;
                 let reporter = handle.clone();
                 last = Some(tokio::spawn(async move {
                     reporter.report(payload, DEADLINE).await
@@ -84,7 +86,7 @@ async fn echo(handle: &ClientHandle) {
 
 /// Fetches as fast as it is answered.
 async fn greedy(handle: &ClientHandle) {
-    while handle.fetch().await.unwrap() != FetchAnswer::Draining {}
+    while handle.fetch(FetchWish::ONE).await.unwrap() != FetchAnswer::Draining {}
 }
 
 /// Sends a report and is gone before anybody can answer.
@@ -125,7 +127,7 @@ async fn tell_control(handle: &ClientHandle) {
 
 async fn until_gone(handle: &ClientHandle) {
     let fetched = loop {
-        match handle.fetch().await {
+        match handle.fetch(FetchWish::ONE).await {
             Ok(FetchAnswer::Empty | FetchAnswer::Draining) => {
                 pause(Duration::from_millis(1)).await;
             }
@@ -150,13 +152,12 @@ async fn die_at(last: u32) {
     next(); // 1: joined
     let fetching = tokio::spawn({
         let handle = handle.clone();
-        async move { handle.fetch().await }
+        async move { handle.fetch(FetchWish::ONE).await }
     });
     tokio::task::yield_now().await;
     next(); // 2: asked, perhaps not sent
-    let FetchAnswer::Reply(payload) = fetching.await.unwrap().unwrap() else {
-        panic!("a task is prepared");
-    };
+    let answer = fetching.await.unwrap().unwrap();
+    let payload = answer.only().expect("a task is prepared");
     next(); // 3: has the task, the manager does not know
     let reporting = tokio::spawn({
         let handle = handle.clone();

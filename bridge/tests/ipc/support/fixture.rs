@@ -1,5 +1,6 @@
 //! A server with a root of its own, and clients in this process.
 
+use mitosis_bridge::Batching;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ pub(crate) fn reply(key: u64, payload: impl Into<Bytes>) -> PreparedReply {
     PreparedReply {
         key,
         cost: Cost([1, 0, 0, 0]),
+        batching: Batching::Alone,
         not_after: Instant::now() + Duration::from_secs(600),
         payload: payload.into(),
     }
