@@ -14,9 +14,12 @@ pub(crate) mod pump;
 pub mod ws;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mitosis_bridge::FetchWish;
 use tokio::sync::watch;
 
 use crate::protocol::{Desired, ReportTaskResp, TaskReport, WorkerTaskResp};
@@ -27,13 +30,17 @@ use crate::protocol::{Desired, ReportTaskResp, TaskReport, WorkerTaskResp};
 /// cheap handles on channels or on an HTTP client.
 #[async_trait]
 pub trait WorkerComm: Send + Sync + fmt::Debug {
-    /// Waits for the next task. The answer may take as long as the peer parks the request (30 s at most).
+    /// Waits for the next tasks, as many as `wish` has room for at most. The answer may take as long as the peer parks the
+    /// request (30 s at most).
     ///
-    /// Dropping the future is safe: a task handed over to a dropped fetch is handed over again by the next one.
-    async fn fetch_task(&self) -> Result<Fetched, CommError>;
+    /// Dropping the future is safe: tasks handed over to a dropped fetch are handed over again by the next one.
+    async fn fetch_tasks(&self, wish: FetchWish) -> Result<Fetched, CommError>;
 
-    /// Delivers one report and returns the receiver's verdict. Sending the same report again is safe.
-    async fn report_task(&self, report: &TaskReport) -> Result<ReportTaskResp, CommError>;
+    /// Delivers reports and returns the receiver's verdict on each, in their order. Sending the same report again is safe.
+    async fn report_tasks(
+        &self,
+        reports: &[Arc<TaskReport>],
+    ) -> Result<Vec<ReportTaskResp>, CommError>;
 
     /// Tells the peer that this worker is alive, where the transport does not already say so.
     async fn send_heartbeat(&self) -> Result<(), CommError>;
@@ -52,10 +59,10 @@ pub trait WorkerComm: Send + Sync + fmt::Debug {
 }
 
 /// What a fetch brought.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Fetched {
-    /// Run or release this; it is never dropped.
-    Task(Box<WorkerTaskResp>),
+    /// Run or release these, in their order; none is ever dropped.
+    Tasks(Vec<Dispatched>),
     /// Nothing came up; ask again after the pause.
     Empty {
         /// Pause; zero where the peer itself parks requests.
@@ -63,6 +70,52 @@ pub enum Fetched {
     },
     /// Nothing will come.
     Draining,
+}
+
+/// A task that came with a fetch.
+#[derive(Debug, Clone)]
+pub struct Dispatched {
+    /// What to run.
+    pub task: Arc<WorkerTaskResp>,
+    /// Decides who begins it, or takes it back.
+    pub claim: Arc<dyn Claim>,
+    /// Nothing else is to be fetched until it has ended.
+    pub alone: bool,
+}
+
+impl Dispatched {
+    /// A task that its peer does not take back: whoever begins it in this process first, has it.
+    #[must_use]
+    pub fn own(task: WorkerTaskResp) -> Self {
+        Self {
+            task: Arc::new(task),
+            claim: Arc::new(OwnClaim::default()),
+            alone: true,
+        }
+    }
+}
+
+/// The right to begin a task, which one of several may take: the thread that runs tasks, the loop that hands it back, a
+/// peer that withdraws it.
+pub trait Claim: Send + Sync + fmt::Debug {
+    /// Takes it; false when somebody else was faster.
+    fn take(&self) -> bool;
+
+    /// The task is over here, or was withdrawn.
+    fn clear(&self);
+}
+
+#[derive(Debug, Default)]
+struct OwnClaim {
+    taken: AtomicBool,
+}
+
+impl Claim for OwnClaim {
+    fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::SeqCst)
+    }
+
+    fn clear(&self) {}
 }
 
 /// When a fetched task may begin.

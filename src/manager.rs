@@ -12,6 +12,7 @@
 //! executes a task, and no other role imports this module's insides.
 
 pub mod config;
+mod durations;
 pub mod error;
 pub mod handle;
 pub mod stats;

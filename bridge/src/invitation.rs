@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn a_letter_of_another_version_is_refused_in_words() {
         let other = Letter {
-            version: 2,
+            version: 1,
             ..letter()
         };
         let refusal = Letter::decode(&other.encode()).unwrap_err().to_string();
-        assert!(refusal.contains("version 2 is not 1"), "{refusal}");
+        assert!(refusal.contains("version 1 is not 2"), "{refusal}");
     }
 
     #[test]

@@ -22,15 +22,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mitosis_bridge::FetchWish;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CommError, Fetched, StartRule, WorkerComm};
+use super::{CommError, Dispatched, Fetched, StartRule, WorkerComm};
 use crate::client::{ApiClient, ClientError};
 use crate::endpoint::TokenSource;
 use crate::protocol::api::ReportTaskBody;
@@ -133,34 +135,7 @@ impl HttpWorkerComm {
         }
     }
 
-    /// What a failed call means; a final refusal is also told by [`WorkerComm::lost`].
-    fn failed(&self, error: &ClientError) -> CommError {
-        let meaning = verdict::final_or_passing(error);
-        if let CommError::Refused { reason } = &meaning {
-            self.keeper.give_up(reason);
-        }
-        meaning
-    }
-}
-
-#[async_trait]
-impl WorkerComm for HttpWorkerComm {
-    async fn fetch_task(&self) -> Result<Fetched, CommError> {
-        let asked = Instant::now();
-        let fetched = self.call(|client, _| async move { client.fetch_task(FETCH_WAIT).await });
-        match fetched.await {
-            Ok(Some(task)) => Ok(Fetched::Task(Box::new(task))),
-            Ok(None) if asked.elapsed() >= PARKED => Ok(Fetched::Empty {
-                retry_after: Duration::ZERO,
-            }),
-            Ok(None) => Ok(Fetched::Empty {
-                retry_after: UNPARKED_PAUSE,
-            }),
-            Err(error) => Err(self.failed(&error)),
-        }
-    }
-
-    async fn report_task(&self, report: &TaskReport) -> Result<ReportTaskResp, CommError> {
+    async fn report(&self, report: &TaskReport) -> Result<ReportTaskResp, CommError> {
         let body = ReportTaskBody {
             seq: report.seq,
             task_id: report.task_id,
@@ -177,6 +152,44 @@ impl WorkerComm for HttpWorkerComm {
                 None => Err(self.failed(&error)),
             },
         }
+    }
+
+    /// What a failed call means; a final refusal is also told by [`WorkerComm::lost`].
+    fn failed(&self, error: &ClientError) -> CommError {
+        let meaning = verdict::final_or_passing(error);
+        if let CommError::Refused { reason } = &meaning {
+            self.keeper.give_up(reason);
+        }
+        meaning
+    }
+}
+
+#[async_trait]
+impl WorkerComm for HttpWorkerComm {
+    async fn fetch_tasks(&self, _wish: FetchWish) -> Result<Fetched, CommError> {
+        let asked = Instant::now();
+        let fetched = self.call(|client, _| async move { client.fetch_task(FETCH_WAIT).await });
+        match fetched.await {
+            Ok(Some(task)) => Ok(Fetched::Tasks(vec![Dispatched::own(task)])),
+            Ok(None) if asked.elapsed() >= PARKED => Ok(Fetched::Empty {
+                retry_after: Duration::ZERO,
+            }),
+            Ok(None) => Ok(Fetched::Empty {
+                retry_after: UNPARKED_PAUSE,
+            }),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn report_tasks(
+        &self,
+        reports: &[Arc<TaskReport>],
+    ) -> Result<Vec<ReportTaskResp>, CommError> {
+        let mut answers = Vec::with_capacity(reports.len());
+        for report in reports {
+            answers.push(self.report(report).await?);
+        }
+        Ok(answers)
     }
 
     async fn send_heartbeat(&self) -> Result<(), CommError> {

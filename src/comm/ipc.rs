@@ -5,8 +5,8 @@
 //! redelivery are the bridge's.
 //!
 //! ```text
-//!   fetch_task  --> link.fetch()          reply bytes --> FetchTaskResponse
-//!   report_task --> link.report(bytes)    reply bytes --> ReportTaskResp
+//!   fetch_tasks  --> link.fetch(wish)     reply bytes --> FetchTaskResponse, each with its claim
+//!   report_tasks --> link.report(bytes)   reply bytes --> a ReportTaskResp each
 //!   control()   <-- ControlFeed           snapshots --> ControlState --for_worker--> Desired
 //!   lost()      <-- link.gone(), or a hand-over that nobody can read
 //! ```
@@ -14,19 +14,21 @@
 mod control;
 mod link;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use mitosis_bridge::client::FetchAnswer;
+use mitosis_bridge::{Dispatch, FetchWish};
 use mitosis_bridge::error::CallError;
 use mitosis_bridge::ids::{Incarnation, LocalId};
 use tokio::sync::watch;
 
-use crate::protocol::frame::{self, FetchTaskResponse};
+use crate::protocol::frame::{self, DecodeError, FetchTaskResponse};
 use crate::protocol::{ControlState, Desired, ReportTaskResp, TaskReport};
 
-use super::{CommError, Fetched, StartRule, WorkerComm};
+use super::{CommError, Dispatched, Fetched, StartRule, WorkerComm};
 use control::ControlFeed;
 pub use link::{BridgeLink, ManagerLink};
 
@@ -71,22 +73,32 @@ impl<L: ManagerLink> IpcWorkerComm<L> {
         self.control.skipped()
     }
 
-    fn task(&self, reply: &Bytes) -> Result<Fetched, CommError> {
-        let decoded = frame::decode::<FetchTaskResponse>("answer to a fetch", reply);
-        // The manager sent what it knew before this task; the loop is to judge the task by it.
+    fn tasks(&self, replies: Vec<Dispatch>) -> Result<Fetched, CommError> {
+        // The manager sent what it knew before these tasks; the loop is to judge them by it.
         self.control.absorb();
-        match decoded {
-            Ok(FetchTaskResponse::Task(task)) => Ok(Fetched::Task(task)),
-            Ok(FetchTaskResponse::Empty) => Ok(ask_again()),
-            Ok(FetchTaskResponse::Draining) => Ok(Fetched::Draining),
-            Err(error) => {
-                // The next fetch would confirm a hand-over that nobody can report on. Leaving makes the manager give
-                // the task to somebody else.
-                let reason = chain(&error);
-                self.unreadable_tx.send_replace(Some(reason.clone()));
-                Err(CommError::Protocol { reason })
-            }
+        let mut tasks = Vec::with_capacity(replies.len());
+        for reply in replies {
+            let decoded = frame::decode::<FetchTaskResponse>("answer to a fetch", &reply.payload);
+            let (task, alone) = match decoded {
+                Ok(FetchTaskResponse::Task(task)) => (task, false),
+                Ok(FetchTaskResponse::Alone(task)) => (task, true),
+                Err(error) => return Err(self.unreadable(&error)),
+            };
+            tasks.push(Dispatched {
+                task: task.into(),
+                claim: self.link.claim(&reply),
+                alone,
+            });
         }
+        Ok(Fetched::Tasks(tasks))
+    }
+
+    /// The next fetch would confirm a hand-over that nobody can report on. Leaving makes the manager give the tasks to
+    /// somebody else.
+    fn unreadable(&self, error: &DecodeError) -> CommError {
+        let reason = chain(error);
+        self.unreadable_tx.send_replace(Some(reason.clone()));
+        CommError::Protocol { reason }
     }
 }
 
@@ -99,21 +111,33 @@ fn ask_again() -> Fetched {
 
 #[async_trait]
 impl<L: ManagerLink> WorkerComm for IpcWorkerComm<L> {
-    async fn fetch_task(&self) -> Result<Fetched, CommError> {
-        match self.link.fetch().await {
-            Ok(FetchAnswer::Reply(reply)) => self.task(&reply),
+    async fn fetch_tasks(&self, wish: FetchWish) -> Result<Fetched, CommError> {
+        match self.link.fetch(wish).await {
+            Ok(FetchAnswer::Replies(replies)) => self.tasks(replies),
             Ok(FetchAnswer::Empty) => Ok(ask_again()),
             Ok(FetchAnswer::Draining) => Ok(Fetched::Draining),
             Err(error) => Err(comm_error(&error)),
         }
     }
 
-    async fn report_task(&self, report: &TaskReport) -> Result<ReportTaskResp, CommError> {
-        let payload = Bytes::from(frame::encode(report));
+    async fn report_tasks(
+        &self,
+        reports: &[Arc<TaskReport>],
+    ) -> Result<Vec<ReportTaskResp>, CommError> {
+        let reports: Vec<&TaskReport> = reports.iter().map(AsRef::as_ref).collect();
+        let payload = Bytes::from(frame::encode(&reports));
         let reply = self.link.report(payload, REPORT_DEADLINE).await;
         let reply = reply.map_err(|error| comm_error(&error))?;
-        frame::decode("answer to a report", &reply).map_err(|error| CommError::Protocol {
-            reason: chain(&error),
+        let answers: Vec<ReportTaskResp> = frame::decode("answer to reports", &reply)
+            .map_err(|error| CommError::Protocol {
+                reason: chain(&error),
+            })?;
+        if answers.len() == reports.len() {
+            return Ok(answers);
+        }
+        let (told, answered) = (reports.len(), answers.len());
+        Err(CommError::Protocol {
+            reason: format!("{told} reports have {answered} answers"),
         })
     }
 

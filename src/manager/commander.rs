@@ -8,9 +8,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use mitosis_bridge::{
-    BridgeError, Gate, Incarnation, PreparedReply, ServerHandle, Wake, Withdrawal,
+    Batching, BridgeError, Gate, Incarnation, PreparedReply, ServerHandle, Wake, Withdrawal,
 };
 
 use crate::protocol::ControlState;
@@ -21,7 +20,7 @@ use super::session::error_chain;
 use super::state::Key;
 
 /// Preparations that travel together.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 256;
 
 /// One order.
 #[derive(Debug)]
@@ -154,32 +153,36 @@ impl Commander {
 }
 
 async fn prepare(server: ServerHandle, together: Vec<Preparation>) -> Option<Answer> {
-    let prepared = together.into_iter().map(|preparation| {
-        let Preparation {
-            key,
-            cost,
-            not_after,
-            task,
-        } = preparation;
-        let payload = Bytes::from(encode(&FetchTaskResponse::Task(task)));
-        let reply = PreparedReply {
-            key,
-            cost,
-            not_after,
-            payload,
-        };
-        let server = &server;
-        async move { (key, server.prepare(reply).await) }
-    });
-    let mut refused = Vec::new();
-    for (key, outcome) in join_all(prepared).await {
-        match outcome {
-            Ok(()) => {}
-            Err(BridgeError::Closed) => return Some(Answer::Closed),
-            Err(error) => refused.push((key, error_chain(&error))),
+    let replies = together.into_iter().map(reply).collect();
+    match server.prepare_all(replies).await {
+        Ok(refused) if refused.is_empty() => None,
+        Ok(refused) => {
+            let told = |(key, error)| (key, error_chain(&error));
+            Some(Answer::Unpreparable(refused.into_iter().map(told).collect()))
         }
+        Err(_) => Some(Answer::Closed),
     }
-    (!refused.is_empty()).then_some(Answer::Unpreparable(refused))
+}
+
+fn reply(preparation: Preparation) -> PreparedReply {
+    let Preparation {
+        key,
+        cost,
+        not_after,
+        batching,
+        task,
+    } = preparation;
+    let frame = match batching {
+        Batching::Alone => FetchTaskResponse::Alone(task),
+        Batching::Expected(_) => FetchTaskResponse::Task(task),
+    };
+    PreparedReply {
+        key,
+        cost,
+        not_after,
+        batching,
+        payload: Bytes::from(encode(&frame)),
+    }
 }
 
 /// An order that failed for a passing reason is repeated by nobody: the next control state says everything again.

@@ -10,7 +10,7 @@ use mitosis_bridge::config::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
 
 use crate::protocol::Capacity;
-use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, HaltLimits, KeptOutput};
 
 use super::error::ManagerError;
 
@@ -68,6 +68,7 @@ impl ManagerConfig {
                 cwd: CwdPolicy::TaskDir,
                 kept_output: KeptOutput::Stays,
                 live_dir: None,
+                halt_after: HaltLimits::default(),
             },
             worker_program: WorkerProgram::Current,
             durability: Durability::Process,
@@ -204,6 +205,8 @@ pub struct ExecDefaults {
     pub kept_output: KeptOutput,
     /// Where the output of running tasks lies under their names; it has to be there.
     pub live_dir: Option<PathBuf>,
+    /// Ends after which no worker begins anything more.
+    pub halt_after: HaltLimits,
 }
 
 /// Which program the workers run.

@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use mitosis_bridge::cost::Cost;
 use mitosis_bridge::server::{Gate, Ring, Wake};
+use mitosis_bridge::{Batching, MAX_BATCH};
 use uuid::Uuid;
 
 use crate::protocol::control::WorkerMode;
+use crate::protocol::limits::Limits as TaskLimits;
 use crate::protocol::report::ReportTaskOp;
 use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
 use crate::protocol::{
@@ -33,6 +35,7 @@ use crate::protocol::{
 
 use super::admission::Admission;
 use super::config::Limits;
+use super::durations::Durations;
 use super::id_pool::IdPool;
 use super::intake::Intake;
 use super::ledger::Ledger;
@@ -44,6 +47,7 @@ mod executions;
 mod holders;
 mod leases;
 mod reports;
+mod stealing;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -55,12 +59,18 @@ pub(crate) use reports::Source;
 use uploads::Uploads;
 
 /// Answer slot of one report; the loop maps it to the bridge's token.
-pub(crate) type ReplyId = u64;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ReplyId {
+    /// Reports that came together are answered together.
+    pub(crate) frame: u64,
+    /// Its place among them.
+    pub(crate) index: usize,
+}
 
 /// Fewest replies kept prepared, so that a burst of fetches does not wait for this loop.
-const LEAST_PREPARED: usize = 16;
+const LEAST_PREPARED: usize = 4 * MAX_BATCH;
 /// Most replies kept prepared: the bridge reserves room for a notice for each.
-pub(crate) const MOST_PREPARED: usize = 512;
+pub(crate) const MOST_PREPARED: usize = 2048;
 /// How often what is waited for is looked at.
 const WATCH: Duration = Duration::from_millis(200);
 /// How often leases are looked at.
@@ -87,6 +97,8 @@ pub(crate) enum Action {
     },
     /// End an incarnation that does not react.
     End(Incarnation),
+    /// Take a hand-over back from the worker that has it; the answer is [`Reactor::revoked`], at once.
+    Revoke(Incarnation, Key),
     /// Look whether an incarnation that owes an answer is busy, and say so by [`Reactor::looked_at`].
     LookAt(Incarnation),
     /// The hand-over of this incarnation is over: what it occupied is free.
@@ -99,6 +111,7 @@ pub(crate) struct Preparation {
     pub(crate) key: Key,
     pub(crate) cost: Cost,
     pub(crate) not_after: Instant,
+    pub(crate) batching: Batching,
     pub(crate) task: Box<WorkerTaskResp>,
 }
 
@@ -117,11 +130,13 @@ pub(crate) struct Settings {
     pub(crate) manager: Uuid,
 }
 
-/// A living incarnation, and what it holds: two leases at most, because a worker's next fetch may overtake its last
-/// report.
+/// A living incarnation, and what it holds.
 #[derive(Debug, Default)]
 struct Holder {
+    /// In the order in which they were handed out, which is that in which they are run.
     hands: Vec<LeaseKey>,
+    /// The last hand-over that it has not confirmed, and since when it has not.
+    owes: Option<(Key, Instant)>,
     /// Every report up to this number is closed: durable, or refused for good.
     acked_through: u64,
     /// Closed reports beyond a gap.
@@ -175,6 +190,7 @@ pub(crate) struct Reactor {
     ledger: Ledger,
     intake: Intake,
     counts: Counts,
+    durations: Durations,
     /// Leases whose cost is not one slot's share.
     special: usize,
     /// Ids that no task has.
@@ -190,6 +206,8 @@ pub(crate) struct Reactor {
     /// Why nothing new is begun any more.
     draining: Option<String>,
     gate: Gate,
+    /// Ends have reached a limit, and no worker begins anything more.
+    halted: bool,
     orders: BTreeMap<LeaseKey, CancelOrder>,
     control: ControlState,
     /// Incarnations to wake for the next control state; `None` when it is unchanged.
@@ -239,6 +257,7 @@ impl Reactor {
             recording: VecDeque::new(),
             waiting: VecDeque::new(),
             counts: Counts::default(),
+            durations: Durations::default(),
             special: 0,
             ids: settings.admission.ids(),
             next_key: 1,
@@ -250,6 +269,7 @@ impl Reactor {
             paused: Pause::default(),
             draining: None,
             gate: Gate::Open,
+            halted: false,
             orders: BTreeMap::new(),
             control: ControlState {
                 epoch: settings.epoch,
@@ -268,6 +288,7 @@ impl Reactor {
     /// What is to be done since the last call.
     pub(crate) fn take_actions(&mut self, now: Now) -> Vec<Action> {
         self.fill(now);
+        self.steal(now);
         self.publish();
         std::mem::take(&mut self.actions)
     }
@@ -385,7 +406,13 @@ impl Reactor {
         }
         if gate == Gate::Shut {
             self.withdraw_where(|_| true);
+            self.revoke_where(|_, _| true);
         }
+    }
+
+    /// Ends have reached a limit: what workers do not begin any more is not their fault.
+    pub(crate) fn halt(&mut self) {
+        self.halted = true;
     }
 
     /// Begins nothing new and hands everything unstarted back with these words.
@@ -398,7 +425,7 @@ impl Reactor {
         let unstarted: Vec<LeaseKey> = self
             .held
             .iter()
-            .filter(|(_, held)| held.hand().is_none())
+            .filter(|(_, held)| !matches!(held.stage, Stage::Running { .. }))
             .map(|(key, _)| *key)
             .collect();
         for key in unstarted {
@@ -449,7 +476,12 @@ impl Reactor {
         if self.gate == Gate::Shut {
             return;
         }
-        let wanted = (4 * usize::from(self.settings.workers)).clamp(LEAST_PREPARED, MOST_PREPARED);
+        let enough = 2 * MAX_BATCH * usize::from(self.settings.workers);
+        let wanted = enough.clamp(LEAST_PREPARED, MOST_PREPARED);
+        // Preparations travel together: one at a time would wake the poller for each.
+        if self.prepared > wanted / 2 {
+            return;
+        }
         let mut tired = Vec::new();
         while self.prepared < wanted
             && let Some(lease) = self.buffer.pop_front()
@@ -489,6 +521,15 @@ impl Reactor {
             not_after,
             withdrawing: false,
         };
+        let alone = ids.is_some()
+            || self.settings.admission.is_special(&held.cost)
+            || held.task.spec.limits != TaskLimits::default();
+        let batching = if alone {
+            Batching::Alone
+        } else {
+            let expected = self.durations.expected(held.task.suite_uuid, &held.task.spec);
+            Batching::Expected(expected)
+        };
         let mut task = Box::new(held.task.clone());
         task.try_no = Try(held.tries + 1);
         task.attempt = held.attempt();
@@ -499,6 +540,7 @@ impl Reactor {
             key,
             cost: held.cost,
             not_after,
+            batching,
             task,
         }));
         Prepared::Yes
@@ -584,11 +626,12 @@ impl Reactor {
     /// A hand-over is over.
     fn let_go(&mut self, lease: LeaseKey, key: Key, incarnation: Incarnation) {
         self.keys.remove(&key);
-        if let Some(holder) = self.holders.get_mut(&incarnation) {
-            holder.hands.retain(|held| *held != lease);
-        }
-        // A confirmed fetch says the same; only where tasks differ in size is somebody waiting for the difference.
-        if self.special > 0 {
+        let Some(holder) = self.holders.get_mut(&incarnation) else {
+            return;
+        };
+        holder.hands.retain(|held| *held != lease);
+        // A fetch with empty hands says the same; only where tasks differ in size is somebody waiting for the difference.
+        if self.special > 0 && holder.hands.is_empty() {
             self.actions.push(Action::Finish(incarnation));
         }
     }

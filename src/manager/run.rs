@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mitosis_bridge::{Gate, ReplyToken, Server, ServerEvent, ServerEvents, ServerHandle};
+use mitosis_bridge::{
+    Gate, ReplyToken, Ring, Server, ServerEvent, ServerEvents, ServerHandle, Shut,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::comm::begun;
@@ -19,7 +21,9 @@ use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
 use crate::protocol::session::{Hello, Hint};
 use crate::protocol::tuning::TuningReport;
-use crate::protocol::{ControlState, Incarnation, Mode, PROTOCOL_VERSION, TaskReport};
+use crate::protocol::{
+    ControlState, Incarnation, Mode, PROTOCOL_VERSION, ReportTaskResp, TaskReport,
+};
 use crate::shutdown::ShutdownRequest;
 use crate::telemetry::exposition::Source;
 use crate::telemetry::names;
@@ -108,18 +112,51 @@ struct Run {
     resuming: Vec<oneshot::Sender<()>>,
 }
 
-/// Unanswered reports: the reactor knows numbers, the bridge wants its tokens.
+/// Unanswered reports: the reactor knows numbers, the bridge wants its tokens. Those that came in one frame are answered
+/// in one.
 #[derive(Debug, Default)]
 struct Tokens {
-    waiting: std::collections::HashMap<ReplyId, ReplyToken>,
-    last: ReplyId,
+    waiting: std::collections::HashMap<u64, Frame>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Frame {
+    token: ReplyToken,
+    answers: Vec<Option<ReportTaskResp>>,
+    ring: Ring,
 }
 
 impl Tokens {
-    fn keep(&mut self, token: ReplyToken) -> ReplyId {
+    /// Returns the number of the frame.
+    fn keep(&mut self, token: ReplyToken, reports: usize) -> u64 {
         self.last += 1;
-        self.waiting.insert(self.last, token);
+        let frame = Frame {
+            token,
+            answers: vec![None; reports],
+            ring: Ring::Lazy,
+        };
+        self.waiting.insert(self.last, frame);
         self.last
+    }
+
+    /// Notes one answer, and sends them all when it is the last. The token of a dead worker is gone.
+    fn answer(&mut self, to: ReplyId, response: ReportTaskResp, ring: Ring) {
+        let Some(frame) = self.waiting.get_mut(&to.frame) else {
+            return;
+        };
+        if ring == Ring::Now {
+            frame.ring = Ring::Now;
+        }
+        if let Some(answer) = frame.answers.get_mut(to.index) {
+            *answer = Some(response);
+        }
+        if frame.answers.iter().all(Option::is_some)
+            && let Some(frame) = self.waiting.remove(&to.frame)
+        {
+            let answers: Vec<ReportTaskResp> = frame.answers.into_iter().flatten().collect();
+            frame.token.reply(Bytes::from(encode(&answers)), frame.ring);
+        }
     }
 }
 
@@ -168,8 +205,17 @@ impl Run {
         self.reactor.tick(now);
         self.supervisor.fill(self.reactor.control(), now.mono);
         self.advance(now).await;
-        for action in self.reactor.take_actions(now) {
-            self.perform(action);
+        if self.handle.gate().is_shut_for(Shut::Halted) {
+            self.reactor.halt();
+        }
+        // What came back from a worker is prepared anew at once.
+        loop {
+            let actions = self.reactor.take_actions(now);
+            let more = actions.iter().any(|action| matches!(action, Action::Revoke(..)));
+            actions.into_iter().for_each(|action| self.perform(action));
+            if !more {
+                break;
+            }
         }
         self.spool.flush();
         self.pump(now);
@@ -272,7 +318,7 @@ impl Run {
             Some(SupervisorEvent::Ended(ended)) => {
                 self.tokens
                     .waiting
-                    .retain(|_, token| token.incarnation() != ended.incarnation);
+                    .retain(|_, frame| frame.token.incarnation() != ended.incarnation);
                 self.reactor.worker_ended(&ended, Now::read());
             }
             Some(SupervisorEvent::Hopeless(last)) => self.fail(ManagerError::NoWorkers { last }),
@@ -351,14 +397,17 @@ impl Run {
         token: ReplyToken,
         now: Now,
     ) {
-        match decode::<TaskReport>("report", payload) {
-            Ok(report) => {
-                let source = ReportSource {
-                    incarnation,
-                    confirms,
-                    reply: self.tokens.keep(token),
-                };
-                self.reactor.report(source, report, now);
+        match decode::<Vec<TaskReport>>("reports", payload) {
+            Ok(reports) => {
+                let frame = self.tokens.keep(token, reports.len());
+                for (index, report) in reports.into_iter().enumerate() {
+                    let source = ReportSource {
+                        incarnation,
+                        confirms,
+                        reply: ReplyId { frame, index },
+                    };
+                    self.reactor.report(source, report, now);
+                }
             }
             // Dropping the token tells the sender; saying the same again will not help it.
             Err(error) => {
@@ -503,11 +552,10 @@ impl Run {
             Action::Publish { state, wake } => self.commander.order(Order::Publish(state, wake)),
             Action::Finish(incarnation) => self.commander.order(Order::Finish(incarnation)),
             Action::Spool(record) => self.spool.append(record),
-            Action::Reply { to, response, ring } => {
-                // The token of a dead worker is gone.
-                if let Some(token) = self.tokens.waiting.remove(&to) {
-                    token.reply(Bytes::from(encode(&response)), ring);
-                }
+            Action::Reply { to, response, ring } => self.tokens.answer(to, response, ring),
+            Action::Revoke(incarnation, key) => {
+                let outcome = self.supervisor.revoke(incarnation, key);
+                self.reactor.revoked(key, outcome, Now::read());
             }
             Action::End(incarnation) => self.supervisor.kill(incarnation, WorkerEnd::Unresponsive),
             Action::LookAt(incarnation) => {

@@ -3,7 +3,7 @@
 //! ```text
 //!   claimed --> Buffered --prepare--> Prepared(key) --handed over--> Handed --Started--> Running
 //!                  ^                      |  withdrawn                  |                    |
-//!                  |<---------------------+                             |                    | final report
+//!                  |<---------------------+------- withdrawn -----------+                    | final report
 //!                  |                                                    |                    v
 //!                  +-- durable -- Recording(ticket) <-- holder lost ----+------------->   the ledger
 //! ```
@@ -142,12 +142,10 @@ pub(crate) enum Stage {
         /// The bridge was asked to give it back.
         withdrawing: bool,
     },
-    /// With a worker that has not said that it began.
+    /// With a worker that has not said that it began: in line there, and to be had back as long as it has not.
     Handed {
         hand: Hand,
         at: Instant,
-        /// The worker has said that it received it.
-        confirmed: bool,
     },
     /// With a worker that began an execution.
     Running { hand: Hand, started_at_us: i64 },

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use mitosis_bridge::status::StatusView;
+use mitosis_bridge::status::{Revocation, StatusView};
 use rustix::process::pidfd_send_signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -257,6 +257,12 @@ impl Supervisor {
     /// Whether a worker has something to do that it is not done with. A dead one has not.
     pub(super) fn is_busy(&self, incarnation: Incarnation) -> bool {
         self.live.get(&incarnation).is_some_and(Live::is_busy)
+    }
+
+    /// Takes a hand-over back that a worker has not begun. Of a dead one it is known what it began.
+    pub(super) fn revoke(&self, incarnation: Incarnation, key: u64) -> Revocation {
+        let live = self.live.get(&incarnation);
+        live.map_or(Revocation::Begun, |live| live.status.withdraw(key))
     }
 
     /// The slot of a living worker, and what it tells.

@@ -207,6 +207,7 @@ impl Launcher {
             kept_output: shared.exec.kept_output,
             groups: shared.groups.places().clone(),
             live_dir: shared.exec.live_dir.clone(),
+            halt_after: shared.exec.halt_after,
             control,
         };
         Bytes::from(encode(&setup))

@@ -5,8 +5,8 @@
 //!
 //! | service | request | answer |
 //! |---|---|---|
-//! | `…_task_fetch_…` | empty; the header confirms the last hand-over | [`FetchTaskResponse`] |
-//! | `…_task_report_…` | [`super::TaskReport`] | [`super::ReportTaskResp`] |
+//! | `…_task_fetch_…` | empty; the header confirms the last hand-over | several [`FetchTaskResponse`] |
+//! | `…_task_report_…` | several [`super::TaskReport`] | as many [`super::ReportTaskResp`] |
 //! | `…_control` (topic) | [`super::ControlState`] | none |
 //! | invitation (inherited socket) | none | [`WorkerSetup`] |
 
@@ -19,15 +19,13 @@ use super::control::ControlState;
 use super::limits::TaskGroups;
 use super::task::WorkerTaskResp;
 
-/// The answer to a fetch.
+/// One of the tasks in the answer to a fetch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FetchTaskResponse {
     /// Run this.
     Task(Box<WorkerTaskResp>),
-    /// Nothing came up while the request was parked; ask again.
-    Empty,
-    /// Nothing will come: the manager is stopping.
-    Draining,
+    /// Run this, and ask for nothing else meanwhile: it was admitted by what the machine has left.
+    Alone(Box<WorkerTaskResp>),
 }
 
 /// What a managed worker needs to know before its first fetch. It travels with the invitation.
@@ -52,8 +50,22 @@ pub struct WorkerSetup {
     /// Where the output of a running task lies under its name, `<uuid>.<attempt>.out` and `.err`, for whoever follows it.
     #[serde(default)]
     pub live_dir: Option<PathBuf>,
+    /// Ends after which no worker of this manager begins anything more.
+    #[serde(default)]
+    pub halt_after: HaltLimits,
     /// The control state at the time of the invitation.
     pub control: ControlState,
+}
+
+/// Ends after which nothing more is begun; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HaltLimits {
+    /// So many failures.
+    pub failed: Option<u32>,
+    /// So many successes.
+    pub completed: Option<u32>,
+    /// So many of either.
+    pub done: Option<u32>,
 }
 
 /// What becomes of output that is longer than the tail.
@@ -130,6 +142,7 @@ mod tests {
             lease: Lease::new(1, 2),
             try_no: Try(1),
             attempt: 1,
+            failures: 0,
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
             links: Default::default(),
@@ -145,8 +158,8 @@ mod tests {
     /// Every frame that travels as MessagePack, decoded from the same bytes.
     fn decode_all(bytes: &[u8]) {
         let _ = decode::<FetchTaskResponse>("fetch answer", bytes);
-        let _ = decode::<TaskReport>("report", bytes);
-        let _ = decode::<ReportTaskResp>("report answer", bytes);
+        let _ = decode::<Vec<TaskReport>>("reports", bytes);
+        let _ = decode::<Vec<ReportTaskResp>>("answer to reports", bytes);
         let _ = decode::<ControlState>("control state", bytes);
         let _ = decode::<WorkerSetup>("setup", bytes);
         let _ = decode::<ToCoordinator>("session frame", bytes);
@@ -162,6 +175,7 @@ mod tests {
             lease: Lease::new(1, 2),
             try_no: Try(1),
             attempt: 1,
+            failures: 0,
             suite_uuid: Uuid::nil(),
             upstream_task_uuid: None,
             links: BTreeMap::from([("artifact:a/result".to_owned(), "/a".to_owned())]),
@@ -192,6 +206,7 @@ mod tests {
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
             live_dir: None,
+            halt_after: HaltLimits::default(),
             control: ControlState::default(),
         };
         vec![

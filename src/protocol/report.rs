@@ -64,10 +64,20 @@ impl ReportTaskOp {
     /// The op that reports `result`.
     #[must_use]
     pub fn ended(result: TaskResult) -> Self {
+        match Self::outcome_of(&result) {
+            Outcome::Completed => Self::Completed(result),
+            Outcome::Cancelled => Self::Cancelled(result),
+            Outcome::Failed => Self::Failed(result),
+        }
+    }
+
+    /// How a task with this result ended.
+    #[must_use]
+    pub fn outcome_of(result: &TaskResult) -> Outcome {
         match result.reason {
-            Reason::Exit if result.exit_code == Some(0) => Self::Completed(result),
-            Reason::Cancelled => Self::Cancelled(result),
-            _ => Self::Failed(result),
+            Reason::Exit if result.exit_code == Some(0) => Outcome::Completed,
+            Reason::Cancelled => Outcome::Cancelled,
+            _ => Outcome::Failed,
         }
     }
 

@@ -521,6 +521,9 @@ pub struct WorkerTaskResp {
     pub try_no: Try,
     /// Value of `MITO_ATTEMPT` if this hand-over is executed, from 1.
     pub attempt: u32,
+    /// Executions of it that failed before.
+    #[serde(default)]
+    pub failures: u32,
     /// The suite the task belongs to.
     pub suite_uuid: Uuid,
     /// The task this one was derived from, if any.
@@ -537,6 +540,12 @@ pub struct WorkerTaskResp {
 }
 
 impl WorkerTaskResp {
+    /// Whether a failure of this execution ends the task.
+    #[must_use]
+    pub fn fails_for_good(&self) -> bool {
+        self.failures + 1 >= self.spec.max_attempts()
+    }
+
     /// Both names.
     #[must_use]
     pub fn task(&self) -> TaskRef {

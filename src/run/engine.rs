@@ -14,7 +14,7 @@ use super::summary::Figures;
 use crate::coordinator::{Coordinator, Durability};
 use crate::manager::config::{Durability as SpoolDurability, ExecDefaults};
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
-use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
+use crate::protocol::frame::{CwdPolicy, EnvPolicy, HaltLimits, KeptOutput};
 use crate::service::{Service, ServiceOptions};
 use crate::shutdown::ShutdownRequest;
 
@@ -138,6 +138,7 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
         cwd: CwdPolicy::Fixed(cwd),
         kept_output: KeptOutput::Stays,
         live_dir: live_directory(options, state_dir)?,
+        halt_after: HaltLimits::default(),
     };
     config.durability = match options.durability {
         Durability::Process => SpoolDurability::Process,

@@ -31,6 +31,7 @@ mod directories;
 mod environment;
 mod files;
 mod follow_ups;
+mod interrupt;
 mod limits;
 mod prepare;
 mod running;
@@ -48,6 +49,7 @@ use crate::comm::begun;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
 use crate::protocol::limits::TaskGroups;
 
+pub use interrupt::Interrupt;
 pub use prepare::{Executor, Prepared};
 pub use running::{Running, Started};
 pub use stop::{StopOrder, StopReason};

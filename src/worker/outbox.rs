@@ -8,7 +8,7 @@
 //! | | |
 //! |---|---|
 //! | who fills | the loop, two reports per task at most |
-//! | capacity | [`CAPACITY`] reports |
+//! | capacity | [`CAPACITY`] reports: two for each task in line |
 //! | when full | the loop fetches nothing ([`Outbox::has_room_for_a_task`]) |
 //! | when the receiver is gone | the loop leaves; what is left is logged |
 
@@ -24,9 +24,21 @@ use super::state::HandOver;
 use super::tally::Tally;
 
 /// Most reports that wait for an acknowledgement.
-pub const CAPACITY: usize = 8;
+pub const CAPACITY: usize = 64;
 /// Most reports of one task: its beginning and its end.
 const REPORTS_PER_TASK: usize = 2;
+/// Bytes of reports in one frame, roughly: beyond that it would not stay in shared memory.
+const FRAME_BYTES: usize = 12 << 10;
+/// Bytes of a report without what its task wrote, roughly.
+const REPORT_BYTES: usize = 512;
+
+/// About how long a report is on the wire.
+fn weight(report: &TaskReport) -> usize {
+    let written = report.op.result().map_or(0, |(_, result)| {
+        result.stdout.tail.len() + result.stderr.tail.len()
+    });
+    REPORT_BYTES + written
+}
 
 /// The outbox of one life of a worker.
 #[derive(Debug)]
@@ -34,8 +46,12 @@ pub struct Outbox {
     entries: VecDeque<Entry>,
     /// Number of the last report put in.
     last_seq: u64,
-    /// Most reports on their way at once.
+    /// Most frames on their way at once.
     window: usize,
+    /// Most reports in one frame.
+    batch: usize,
+    /// Frames that have gone out.
+    frames: u64,
     jitter: Jitter,
     tally: Tally,
 }
@@ -53,8 +69,8 @@ enum Delivery {
     Due,
     /// To be sent again at this time.
     Waiting(Instant),
-    /// On its way.
-    InFlight,
+    /// On its way in the frame of this number.
+    InFlight(u64),
 }
 
 /// What became of a report.
@@ -73,13 +89,15 @@ pub enum Answer {
 }
 
 impl Outbox {
-    /// An empty outbox with at most `window` reports on their way at once.
+    /// An empty outbox with at most `window` frames of `batch` reports on their way at once.
     #[must_use]
-    pub fn new(window: usize, jitter: Jitter) -> Self {
+    pub fn new(window: usize, batch: usize, jitter: Jitter) -> Self {
         Self {
             entries: VecDeque::with_capacity(CAPACITY),
             last_seq: 0,
             window: window.max(1),
+            batch: batch.max(1),
+            frames: 0,
             jitter,
             tally: Tally::default(),
         }
@@ -120,29 +138,35 @@ impl Outbox {
         self.entries.len()
     }
 
-    /// True when the reports of one more task fit.
+    /// Tasks whose reports fit, if nothing was in line.
     #[must_use]
-    pub fn has_room_for_a_task(&self) -> bool {
-        self.entries.len() + REPORTS_PER_TASK <= CAPACITY
+    pub fn room_for_tasks(&self) -> usize {
+        CAPACITY.saturating_sub(self.entries.len()) / REPORTS_PER_TASK
     }
 
-    /// The next report to send, if one is due; it counts as on its way until [`Outbox::answered`].
-    pub fn due(&mut self, now: Instant) -> Option<Arc<TaskReport>> {
-        let in_flight = self.in_flight();
-        if in_flight >= self.window {
-            return None;
+    /// The reports to send together next, if any is due; they count as on their way until [`Outbox::answered`].
+    pub fn due(&mut self, now: Instant) -> Vec<Arc<TaskReport>> {
+        if self.in_flight() >= self.window {
+            return Vec::new();
         }
-        let next = self
-            .entries
-            .iter_mut()
-            .find(|entry| entry.delivery != Delivery::InFlight)?;
-        match next.delivery {
-            Delivery::Waiting(until) if until > now => None,
-            _ => {
-                next.delivery = Delivery::InFlight;
-                Some(Arc::clone(&next.report))
+        let frame = self.frames + 1;
+        let mut room = FRAME_BYTES;
+        let mut due = Vec::new();
+        let unsent = |entry: &&mut Entry| !matches!(entry.delivery, Delivery::InFlight(_));
+        for entry in self.entries.iter_mut().filter(unsent) {
+            let waits = matches!(entry.delivery, Delivery::Waiting(until) if until > now);
+            let size = weight(&entry.report);
+            if waits || due.len() == self.batch || (size > room && !due.is_empty()) {
+                break;
             }
+            room = room.saturating_sub(size);
+            entry.delivery = Delivery::InFlight(frame);
+            due.push(Arc::clone(&entry.report));
         }
+        if !due.is_empty() {
+            self.frames = frame;
+        }
+        due
     }
 
     /// When the next report becomes due, if one waits for its next attempt.
@@ -151,13 +175,10 @@ impl Outbox {
         if self.in_flight() >= self.window {
             return None;
         }
-        let next = self
-            .entries
-            .iter()
-            .find(|entry| entry.delivery != Delivery::InFlight)?;
-        match next.delivery {
+        let unsent = |entry: &&Entry| !matches!(entry.delivery, Delivery::InFlight(_));
+        match self.entries.iter().find(unsent)?.delivery {
             Delivery::Waiting(until) => Some(until),
-            Delivery::Due | Delivery::InFlight => None,
+            Delivery::Due | Delivery::InFlight(_) => None,
         }
     }
 
@@ -249,9 +270,14 @@ impl Outbox {
         }
     }
 
+    /// Frames of which a report is not answered; those of one frame lie together.
     fn in_flight(&self) -> usize {
-        let in_flight = |entry: &&Entry| entry.delivery == Delivery::InFlight;
-        self.entries.iter().filter(in_flight).count()
+        let mut last = 0;
+        let frames = self.entries.iter().filter(|entry| match entry.delivery {
+            Delivery::InFlight(frame) => std::mem::replace(&mut last, frame) != frame,
+            Delivery::Due | Delivery::Waiting(_) => false,
+        });
+        frames.count()
     }
 
     fn position(&self, seq: u64) -> Option<usize> {

@@ -1,39 +1,38 @@
 //! The worker's only loop: waits for whatever happens next, lets [`super::state`] decide, performs what it decides.
 //!
 //! ```text
-//!   control | peer lost | heartbeat refused | signal | report answered | task ended | fetch answered | timer
+//!   control | peer lost | heartbeat refused | signal | reports answered | news of tasks | fetch answered | timer
 //!        \__________________________________  select, in this order  ________________________________/
 //!                                               |
 //!                         state: event -> actions;  outbox: answer -> what is due
 //!                                               |
-//!              fetch / start / end / report: futures that live in the loop, never awaited to the side
+//!              fetch / report: futures that live in the loop, never awaited to the side; start / end: the run queue
 //! ```
 //!
 //! Nothing is awaited outside the select until the worker leaves, so control is heard at every moment. Owned by
 //! [`super::entry`]; it does not know which transport or executor it drives.
 
-use std::any::Any;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use mitosis_bridge::MAX_BATCH;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::comm::{CommError, Fetched, WorkerComm};
-use crate::protocol::{Desired, ReportTaskResp, TaskResult};
+use crate::protocol::{Desired, ReportTaskResp};
 use crate::shutdown::ShutdownRequest;
 
 use super::backoff::Jitter;
 use super::clock::now;
-use super::executor::StopOrder;
 use super::files::ArtifactSender;
 use super::heartbeat::{HeartbeatRule, keep_beating};
 use super::outbox::Outbox;
-use super::runner::TaskRunner;
+use super::runner::{News, RunQueue};
 use super::signals::StopSignals;
-use super::state::{Action, Event, HandOver, Phase, WorkerState};
+use super::state::{Action, Event, Phase, WorkerState};
 use super::status::WorkerStatus;
 
 mod end;
@@ -57,8 +56,6 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 pub struct Parts<'a> {
     /// Gives tasks, takes reports.
     pub comm: &'a dyn WorkerComm,
-    /// Executes tasks.
-    pub runner: &'a dyn TaskRunner,
     /// Delivers what tasks left.
     pub sender: &'a dyn ArtifactSender,
     /// Is told where the worker stands.
@@ -68,17 +65,21 @@ pub struct Parts<'a> {
 /// How the loop is to behave.
 #[derive(Debug, Clone, Copy)]
 pub struct LoopConfig {
-    /// Most reports on their way at once; 1 where the transport does not keep their order.
+    /// Most frames of reports on their way at once; 1 where the transport does not keep their order.
     pub report_window: usize,
+    /// Most reports in one frame.
+    pub report_batch: usize,
     /// When to send heartbeats.
     pub heartbeat: HeartbeatRule,
 }
 
-/// Tasks whose artifacts may be on their way; with as many, nothing is fetched: a slot's disk is finite. One more is
-/// fetched while the report of the last is unanswered.
+/// Tasks whose artifacts may be on their way; with as many, nothing is fetched: a slot's disk is finite. What is in line
+/// by then comes on top.
 const MOST_DELIVERIES: usize = 4;
-/// Most reports on their way over IPC, whose service keeps their order.
+/// Most frames of reports on their way over IPC, whose service keeps their order.
 const IPC_REPORT_WINDOW: usize = 4;
+/// Most reports in one of them: what one fetch brings.
+const IPC_REPORT_BATCH: usize = MAX_BATCH;
 /// How often a managed worker stamps its status block while a task is in hand.
 const STAMP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -88,6 +89,7 @@ impl LoopConfig {
     pub fn managed() -> Self {
         Self {
             report_window: IPC_REPORT_WINDOW,
+            report_batch: IPC_REPORT_BATCH,
             heartbeat: HeartbeatRule::WhileBusy(STAMP_INTERVAL),
         }
     }
@@ -97,20 +99,26 @@ impl LoopConfig {
     pub fn independent(heartbeat: Duration) -> Self {
         Self {
             report_window: 1,
+            report_batch: 1,
             heartbeat: HeartbeatRule::Always(heartbeat),
         }
     }
 }
 
-/// Runs the worker until it has left.
-pub async fn run(parts: Parts<'_>, signals: &mut StopSignals, config: LoopConfig) -> Ended {
+/// Runs the worker until it has left; then the queue is dropped, which abandons what may still run.
+pub async fn run(
+    parts: Parts<'_>,
+    queue: RunQueue,
+    signals: &mut StopSignals,
+    config: LoopConfig,
+) -> Ended {
     let (busy_tx, busy_rx) = watch::channel(false);
     let mut peer = Peer {
         signals,
         lost: parts.comm.lost(),
         heartbeat: keep_beating(parts.comm, config.heartbeat, busy_rx).boxed(),
     };
-    let mut worker = Worker::new(parts, config, busy_tx);
+    let mut worker = Worker::new(parts, queue, config, busy_tx);
     worker.begin();
     while !worker.is_through() {
         let happened = worker.next(&mut peer).await;
@@ -127,23 +135,20 @@ struct Peer<'a, 's> {
 }
 
 /// Everything that can happen.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives at a time, on the stack of the loop"
-)]
 enum Happened {
     Control,
     Lost(CommError),
     Signal(ShutdownRequest),
-    Answered(u64, Result<ReportTaskResp, CommError>),
-    TaskEnded(Result<TaskResult, Box<dyn Any + Send>>),
+    Answered(Answered),
+    News(Vec<News>),
     Fetched(Result<Fetched, CommError>),
     Delivered,
     Timer,
 }
 
-type Running<'a> = BoxFuture<'a, Result<TaskResult, Box<dyn Any + Send>>>;
-type Sending<'a> = BoxFuture<'a, (u64, Result<ReportTaskResp, CommError>)>;
+/// The numbers of reports that went together, and what was answered to them.
+type Answered = (Vec<u64>, Result<Vec<ReportTaskResp>, CommError>);
+type Sending<'a> = BoxFuture<'a, Answered>;
 type Fetching<'a> = BoxFuture<'a, Result<Fetched, CommError>>;
 
 struct Worker<'a> {
@@ -154,44 +159,47 @@ struct Worker<'a> {
     /// Newest wishes of the peer; closed when the peer is gone, which `lost` tells as well.
     control: watch::Receiver<Desired>,
     control_open: bool,
-    /// Read by the runner of the current task; the newest order replaces earlier ones.
-    orders_tx: watch::Sender<StopOrder>,
+    queue: RunQueue,
     /// Read by the heartbeat.
     busy_tx: watch::Sender<bool>,
     fetching: Option<Fetching<'a>>,
     fetch_failures: u32,
-    running: Option<Running<'a>>,
     /// At most `report_window`; each answers once.
     sending: FuturesUnordered<Sending<'a>>,
     /// Artifacts of at most [`MOST_DELIVERIES`] tasks on their way.
     delivering: FuturesUnordered<BoxFuture<'a, ()>>,
-    in_hand: Option<HandOver>,
     lost: Option<CommError>,
     /// When leaving ends, delivered or not.
     leave_by: Option<Instant>,
     actions: Vec<Action>,
+    /// What follows from actions, fed once they are all performed.
+    later: Vec<Event>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(parts: Parts<'a>, config: LoopConfig, busy_tx: watch::Sender<bool>) -> Self {
+    fn new(
+        parts: Parts<'a>,
+        queue: RunQueue,
+        config: LoopConfig,
+        busy_tx: watch::Sender<bool>,
+    ) -> Self {
         Self {
             parts,
             state: WorkerState::new(parts.comm.start_rule()),
-            outbox: Outbox::new(config.report_window, Jitter::new()),
+            outbox: Outbox::new(config.report_window, config.report_batch, Jitter::new()),
             jitter: Jitter::new(),
             control: parts.comm.control(),
             control_open: true,
-            orders_tx: watch::channel(StopOrder::None).0,
+            queue,
             busy_tx,
             fetching: None,
             fetch_failures: 0,
-            running: None,
             sending: FuturesUnordered::new(),
             delivering: FuturesUnordered::new(),
-            in_hand: None,
             lost: None,
             leave_by: None,
             actions: Vec::new(),
+            later: Vec::new(),
         }
     }
 
@@ -223,8 +231,8 @@ impl<'a> Worker<'a> {
             }
             error = &mut peer.lost, if self.lost.is_none() => Happened::Lost(error),
             request = peer.signals.next() => Happened::Signal(request),
-            Some((seq, answer)) = self.sending.next() => Happened::Answered(seq, answer),
-            result = wait_for(&mut self.running) => Happened::TaskEnded(result),
+            Some(answered) = self.sending.next() => Happened::Answered(answered),
+            news = self.queue.news() => Happened::News(news),
             answer = wait_for(&mut self.fetching) => Happened::Fetched(answer),
             Some(()) = self.delivering.next() => Happened::Delivered,
             error = &mut peer.heartbeat, if self.lost.is_none() => Happened::Lost(error),
@@ -245,8 +253,8 @@ impl<'a> Worker<'a> {
     }
 
     async fn leave(mut self) -> Ended {
-        // Dropping the runner's future kills what an immediate stop could not wait for.
-        let still_running = self.running.take().is_some();
+        // What an immediate stop could not wait for is killed when the queue is dropped.
+        let still_running = self.state.in_line() > 0;
         self.sending.clear();
         if !self.delivering.is_empty() {
             warn!(

@@ -1,7 +1,8 @@
-//! The seam between the worker's loop and whatever executes a task.
+//! The seam between the worker's loop and whatever executes tasks.
 //!
-//! The loop starts one task at a time, keeps telling the runner how the task is to end ([`EndOrder`]), and takes its
-//! result. It knows nothing of processes; the runner knows nothing of reports, leases or control states.
+//! The loop puts tasks in line ([`RunQueue`]), says how one is to end ([`EndOrder`]), and takes their results; they are
+//! run one after the other ([`drive`]) on a thread of their own ([`RunnerThread`]). The loop knows nothing of processes; the
+//! runner knows nothing of reports, leases or control states.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,11 +15,16 @@ use crate::protocol::{TaskResult, WorkerTaskResp};
 use super::executor::{StopOrder, StopReason};
 use super::status::WorkerStatus;
 
+mod drive;
 mod executing;
+mod queue;
+mod thread;
 
-pub use executing::ExecutorRunner;
+pub use drive::{Gatekeeper, drive};
+pub use queue::{News, RunQueue, run_queue};
+pub use thread::RunnerThread;
 
-/// Executes tasks.
+/// Executes tasks, one at a time.
 #[async_trait]
 pub trait TaskRunner: Send + Sync + fmt::Debug {
     /// Runs one task to its end and says how it ended; never fails, because whatever goes wrong is the task's result.

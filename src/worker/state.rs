@@ -1,45 +1,47 @@
 //! What a worker does next: a pure state machine. Events go in, actions come out, time is passed in.
 //!
 //! ```text
-//!            Fetch                 task                verdict: run
-//!   Idle ------------> Fetching --------> (rule) ----> Held --------------+
-//!    ^ ^                  |                  |           |                 |
-//!    | +--nothing, draining                  | start at  | cancel, stop,   v
-//!    |                                       | once      | refused      Running
-//!    |                                       +-----------|---------------> |
-//!    +------- Report(final) <----------------------------+---- ended ------+
+//!            Fetch                 tasks               verdict: run
+//!   idle ------------> fetching --------> (rule) ----> held --------------+
+//!    ^                                       |           |                |
+//!    |                             at once   |           | cancel, stop,  v
+//!    |                                       +-----------|-- refused -> in line: one runs, the others wait
+//!    |                                                   |                |
+//!    +------- Report(final) <----------------------------+---- ended -----+-- taken back, withdrawn
 //! ```
 //!
-//! Beside the slot there is the newest [`Desired`] state and, once the worker is to leave, a [`Stop`] that never goes
-//! away. Owned by the loop in [`super::run`], which performs the actions; nothing here does I/O or reads a clock.
+//! A worker runs one task at a time and may have others in line behind it, so that the next begins without a question;
+//! a fetch for more is under way when half of them are through. Beside the line there is the newest [`Desired`] state and,
+//! once the worker is to leave, a [`Stop`] that never goes away. Whether a task in line has begun is decided where it is
+//! begun; whoever wants it back tries to claim it first. Owned by the loop in [`super::run`], which performs the actions;
+//! nothing here does I/O or reads a clock.
 //!
 //! Invariants, held by property tests: a fetched task gets exactly one final report unless it turned out not to be
 //! this worker's; nothing is fetched while paused, stopping or without room for reports; an order about another
 //! hand-over has no effect; a cancel that is known before the start prevents the start; a stop wins over a pause.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::comm::StartRule;
+use crate::comm::{Dispatched, StartRule};
 use crate::protocol::report::Reason;
-use crate::protocol::{Desired, Mode, TaskResult, WorkerTaskResp};
+use crate::protocol::{Desired, Mode, TaskResult};
 use crate::shutdown::ShutdownRequest;
 
 use super::runner::{EndCause, EndMode, EndOrder};
 
 mod event;
 
-pub use event::{Action, Event, Final, HandOver, Phase, StartVerdict, Stop, StopCause, Urgency};
+pub use event::{
+    Action, Event, Final, HandOver, Phase, StartVerdict, Stop, StopCause, TakeBack, Urgency,
+};
 
+/// A task that was given to the runner and has not ended.
 #[derive(Debug)]
-enum Slot {
-    Idle,
-    Fetching,
-    Held(Arc<WorkerTaskResp>),
-    Running {
-        held: HandOver,
-        ordered: Option<EndOrder>,
-    },
+struct InLine {
+    held: HandOver,
+    alone: bool,
+    ordered: Option<EndOrder>,
 }
 
 /// The state machine.
@@ -47,7 +49,13 @@ enum Slot {
 pub struct WorkerState {
     start_rule: StartRule,
     desired: Desired,
-    slot: Slot,
+    is_fetching: bool,
+    /// Waits for the verdict on its start.
+    waiting: Option<Dispatched>,
+    /// In the order in which they are run.
+    line: VecDeque<InLine>,
+    /// Length of the line after the last fetch.
+    batch: usize,
     stop: Option<Stop>,
     /// No fetch before this time.
     fetch_after: Option<Instant>,
@@ -59,6 +67,8 @@ pub struct WorkerState {
 const STOPPED_BEFORE_START: &str = "the worker was stopped before the task started";
 /// Reason given when a task is handed back in the middle.
 const STOPPED_BEFORE_END: &str = "the worker was stopped before the task ended";
+/// Reason given when nothing may be begun.
+const GATE_SHUT: &str = "nothing may be begun at the moment";
 /// Reason given when the report of a start was refused as invalid.
 const START_REFUSED: &str = "the report of its start was refused as invalid";
 
@@ -69,7 +79,10 @@ impl WorkerState {
         Self {
             start_rule,
             desired: Desired::default(),
-            slot: Slot::Idle,
+            is_fetching: false,
+            waiting: None,
+            line: VecDeque::new(),
+            batch: 0,
             stop: None,
             fetch_after: None,
             handed_back: false,
@@ -83,11 +96,16 @@ impl WorkerState {
             Event::Control(desired) => self.on_control(desired, now, actions),
             Event::Signal(request) => self.on_signal(request, now, actions),
             Event::Lost => self.stop(StopCause::Lost, Urgency::Immediate, actions),
-            Event::Fetched(task) => self.on_fetched(task, actions),
+            Event::Fetched(tasks) => self.on_fetched(tasks, actions),
             Event::FetchedNothing { retry_after } => self.on_nothing(now + retry_after),
             Event::Draining => self.on_draining(actions),
             Event::StartAnswered(held, verdict) => self.on_start_answered(held, verdict, actions),
-            Event::Ended(result) => self.on_ended(result, actions),
+            Event::Began(held, at_us) => self.on_began(held, at_us, actions),
+            Event::TakenBack(held, end) => self.on_taken_back(held, end, actions),
+            Event::NotTakenBack(held, order) => self.order(held, order, actions),
+            Event::Withdrawn(held) => drop(self.remove(held)),
+            Event::GateShut(held) => self.on_taken_back(held, Final::Released(GATE_SHUT), actions),
+            Event::Ended(held, result) => self.on_ended(held, result, actions),
             Event::Tick => self.on_tick(now, actions),
         }
     }
@@ -95,31 +113,43 @@ impl WorkerState {
     /// Begins a fetch or leaves, if it is time to. `room` says whether the outbox has room for another task's
     /// reports. To be called after every event, once its actions are performed.
     pub fn settle(&mut self, room: bool, now: Instant) -> Option<Action> {
-        if !matches!(self.slot, Slot::Idle) || self.left {
+        if self.left || self.is_fetching || self.waiting.is_some() {
             return None;
         }
         if self.stop.is_some() {
-            self.left = true;
-            return Some(Action::Leave);
+            let through = self.line.is_empty();
+            self.left = through;
+            return through.then_some(Action::Leave);
         }
         let pause_over = self.fetch_after.is_none_or(|after| after <= now);
-        if !room || !pause_over || self.desired.mode != Mode::Run {
+        if !room || !pause_over || self.desired.mode != Mode::Run || !self.wants_more() {
             return None;
         }
         self.fetch_after = None;
-        self.slot = Slot::Fetching;
-        Some(Action::Fetch)
+        self.is_fetching = true;
+        Some(Action::Fetch {
+            idle: self.line.is_empty(),
+        })
+    }
+
+    /// Half of what came is through, or of two the first runs.
+    fn wants_more(&self) -> bool {
+        let alone = self.line.iter().any(|task| task.alone);
+        self.line.is_empty() || (!alone && self.line.len() <= (self.batch / 2).max(1))
     }
 
     /// When [`Event::Tick`] is due.
     #[must_use]
     pub fn next_timer(&self) -> Option<Instant> {
-        match (&self.slot, self.stop) {
-            (Slot::Running { ordered: None, .. }, Some(stop)) => match stop.urgency {
+        match self.stop {
+            Some(stop) if self.line.iter().any(|task| task.ordered.is_none()) => match stop.urgency
+            {
                 Urgency::Graceful { until } => until,
                 Urgency::Immediate => None,
             },
-            (Slot::Idle, None) if self.desired.mode == Mode::Run => self.fetch_after,
+            None if !self.is_fetching && self.desired.mode == Mode::Run && self.wants_more() => {
+                self.fetch_after
+            }
             _ => None,
         }
     }
@@ -127,13 +157,23 @@ impl WorkerState {
     /// Where the worker stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.slot {
-            Slot::Idle if self.left => Phase::Leaving,
-            Slot::Idle => Phase::Idle,
-            Slot::Fetching => Phase::Fetching,
-            Slot::Held(_) => Phase::Held,
-            Slot::Running { .. } => Phase::Running,
+        if !self.line.is_empty() {
+            Phase::Running
+        } else if self.waiting.is_some() {
+            Phase::Held
+        } else if self.is_fetching {
+            Phase::Fetching
+        } else if self.left {
+            Phase::Leaving
+        } else {
+            Phase::Idle
         }
+    }
+
+    /// Tasks in line, the one that runs included.
+    #[must_use]
+    pub fn in_line(&self) -> usize {
+        self.line.len()
     }
 
     /// What is wanted of this worker, as far as it knows.
@@ -169,18 +209,20 @@ impl WorkerState {
             };
             self.stop(StopCause::Control, urgency, actions);
         }
-        match &self.slot {
-            Slot::Held(task) if self.cancel(HandOver::of(task)).is_some() => {
-                let held = HandOver::of(task);
-                self.finish(held, Final::NotStarted, actions);
+        let waiting = self.waiting.as_ref().map(|task| HandOver::of(&task.task));
+        if let Some(held) = waiting.filter(|held| self.cancel(*held).is_some()) {
+            self.waiting = None;
+            Self::report(held, Final::NotStarted, actions);
+        }
+        for task in &self.line {
+            if let Some(how) = self.cancel(task.held) {
+                let why = EndCause::Cancelled;
+                actions.push(Action::TakeBack(TakeBack {
+                    held: task.held,
+                    end: Final::NotStarted,
+                    or: Some(EndOrder { why, how }),
+                }));
             }
-            Slot::Running { held, .. } => {
-                if let Some(how) = self.cancel(*held) {
-                    let why = EndCause::Cancelled;
-                    self.order(EndOrder { why, how }, actions);
-                }
-            }
-            Slot::Idle | Slot::Fetching | Slot::Held(_) => {}
         }
     }
 
@@ -218,63 +260,73 @@ impl WorkerState {
             None => Stop { cause, urgency },
         };
         self.stop = Some(stop);
-        match &self.slot {
-            Slot::Idle => {}
-            Slot::Fetching => {
-                self.slot = Slot::Idle;
-                actions.push(Action::AbandonFetch);
-            }
-            Slot::Held(task) => {
-                let held = HandOver::of(task);
-                self.release(held, STOPPED_BEFORE_START, actions);
-            }
-            Slot::Running { .. } if stop.urgency == Urgency::Immediate => {
-                let (why, how) = (EndCause::Preempted, EndMode::Kill);
-                self.order(EndOrder { why, how }, actions);
-            }
-            Slot::Running { .. } => {}
+        if std::mem::take(&mut self.is_fetching) {
+            actions.push(Action::AbandonFetch);
         }
+        if let Some(waiting) = self.waiting.take() {
+            self.release(HandOver::of(&waiting.task), STOPPED_BEFORE_START, actions);
+        }
+        let kill = (stop.urgency == Urgency::Immediate).then_some(EndOrder {
+            why: EndCause::Preempted,
+            how: EndMode::Kill,
+        });
+        self.take_back_all(kill, actions);
     }
 
-    fn on_fetched(&mut self, task: Box<WorkerTaskResp>, actions: &mut Vec<Action>) {
-        debug_assert!(
-            matches!(self.slot, Slot::Fetching),
-            "an abandoned fetch cannot answer"
-        );
-        let task = Arc::<WorkerTaskResp>::from(task);
-        let held = HandOver::of(&task);
+    /// Hands back what has not begun, and ends what has by `or`.
+    fn take_back_all(&self, or: Option<EndOrder>, actions: &mut Vec<Action>) {
+        actions.extend(self.line.iter().map(|task| {
+            Action::TakeBack(TakeBack {
+                held: task.held,
+                end: Final::Released(STOPPED_BEFORE_START),
+                or,
+            })
+        }));
+    }
+
+    fn on_fetched(&mut self, tasks: Vec<Dispatched>, actions: &mut Vec<Action>) {
+        debug_assert!(self.is_fetching, "an abandoned fetch cannot answer");
+        self.is_fetching = false;
+        for task in tasks {
+            self.take_in(task, actions);
+        }
+        self.batch = self.line.len();
+    }
+
+    fn take_in(&mut self, task: Dispatched, actions: &mut Vec<Action>) {
+        let held = HandOver::of(&task.task);
         if self.cancel(held).is_some() {
-            return self.finish(held, Final::NotStarted, actions);
+            return Self::report(held, Final::NotStarted, actions);
         }
         if self.stop.is_some() {
             return self.release(held, STOPPED_BEFORE_START, actions);
         }
-        actions.push(Action::ReportStarted(held));
         match self.start_rule {
             StartRule::Immediately => self.start(task, actions),
-            StartRule::AfterVerdict => self.slot = Slot::Held(task),
+            StartRule::AfterVerdict => {
+                actions.push(Action::AskToStart(held));
+                self.waiting = Some(task);
+            }
         }
     }
 
-    fn start(&mut self, task: Arc<WorkerTaskResp>, actions: &mut Vec<Action>) {
-        self.slot = Slot::Running {
-            held: HandOver::of(&task),
+    fn start(&mut self, task: Dispatched, actions: &mut Vec<Action>) {
+        self.line.push_back(InLine {
+            held: HandOver::of(&task.task),
+            alone: task.alone,
             ordered: None,
-        };
+        });
         actions.push(Action::Start(task));
     }
 
     fn on_nothing(&mut self, fetch_after: Instant) {
-        if matches!(self.slot, Slot::Fetching) {
-            self.slot = Slot::Idle;
+        if std::mem::take(&mut self.is_fetching) {
             self.fetch_after = Some(fetch_after);
         }
     }
 
     fn on_draining(&mut self, actions: &mut Vec<Action>) {
-        if matches!(self.slot, Slot::Fetching) {
-            self.slot = Slot::Idle;
-        }
+        self.is_fetching = false;
         self.stop(
             StopCause::Draining,
             Urgency::Graceful { until: None },
@@ -288,48 +340,62 @@ impl WorkerState {
         verdict: StartVerdict,
         actions: &mut Vec<Action>,
     ) {
-        match &self.slot {
-            Slot::Held(task) if HandOver::of(task) == answered => {
-                let task = Arc::clone(task);
-                match verdict {
-                    StartVerdict::Run => self.start(task, actions),
-                    StartVerdict::Cancel => self.finish(answered, Final::NotStarted, actions),
-                    StartVerdict::Forget => self.slot = Slot::Idle,
-                    StartVerdict::Invalid => {
-                        self.finish(answered, Final::Released(START_REFUSED), actions);
-                    }
+        let is_it = |task: &mut Dispatched| HandOver::of(&task.task) == answered;
+        if let Some(task) = self.waiting.take_if(is_it) {
+            return match verdict {
+                StartVerdict::Run => {
+                    self.start(task, actions);
+                    self.batch = self.line.len();
                 }
-            }
-            Slot::Running { held, .. } if *held == answered => {
-                let (why, how) = match verdict {
-                    StartVerdict::Run | StartVerdict::Invalid => return,
-                    StartVerdict::Cancel => (EndCause::Cancelled, EndMode::Graceful),
-                    StartVerdict::Forget => (EndCause::Forgotten, EndMode::Kill),
-                };
-                self.order(EndOrder { why, how }, actions);
-            }
-            // The task has ended meanwhile; its final report is under way and will be judged by itself.
-            _ => {}
+                StartVerdict::Cancel => Self::report(answered, Final::NotStarted, actions),
+                StartVerdict::Forget => {}
+                StartVerdict::Invalid => {
+                    self.release(answered, START_REFUSED, actions);
+                }
+            };
+        }
+        // One that has ended meanwhile is not in line; its final report is under way and will be judged by itself.
+        let (why, how) = match verdict {
+            StartVerdict::Run | StartVerdict::Invalid => return,
+            StartVerdict::Cancel => (EndCause::Cancelled, EndMode::Graceful),
+            StartVerdict::Forget => (EndCause::Forgotten, EndMode::Kill),
+        };
+        self.order(answered, EndOrder { why, how }, actions);
+    }
+
+    /// It has gone on for a while. Where starts are asked for, this one is known.
+    fn on_began(&mut self, held: HandOver, at_us: i64, actions: &mut Vec<Action>) {
+        let in_line = self.line.iter().any(|task| task.held == held);
+        if in_line && self.start_rule == StartRule::Immediately {
+            actions.push(Action::ReportStarted(held, at_us));
         }
     }
 
-    fn on_ended(&mut self, mut result: Box<TaskResult>, actions: &mut Vec<Action>) {
-        let Slot::Running { held, ordered } = self.slot else {
-            debug_assert!(false, "only a running task can end");
+    fn on_taken_back(&mut self, held: HandOver, end: Final, actions: &mut Vec<Action>) {
+        if self.remove(held).is_none() {
+            return;
+        }
+        self.handed_back |= matches!(end, Final::Released(reason) if reason != GATE_SHUT);
+        Self::report(held, end, actions);
+    }
+
+    fn on_ended(&mut self, held: HandOver, mut result: Box<TaskResult>, actions: &mut Vec<Action>) {
+        let Some(InLine { ordered, .. }) = self.remove(held) else {
+            debug_assert!(false, "only a task in line can end");
             return;
         };
         let by_order = matches!(result.reason, Reason::Cancelled | Reason::Preempted);
         match ordered.map(|order| order.why) {
-            Some(EndCause::Forgotten) => self.slot = Slot::Idle,
+            Some(EndCause::Forgotten) => {}
             Some(EndCause::Cancelled) if by_order => {
                 result.reason = Reason::Cancelled;
-                self.finish(held, Final::Result(result), actions);
+                Self::report(held, Final::Result(result), actions);
             }
             Some(EndCause::Preempted) if by_order => {
                 self.release(held, STOPPED_BEFORE_END, actions);
             }
             // It ended by itself before an order took effect: the result is real.
-            _ => self.finish(held, Final::Result(result), actions),
+            _ => Self::report(held, Final::Result(result), actions),
         }
     }
 
@@ -341,28 +407,34 @@ impl WorkerState {
             && until <= now
         {
             let (why, how) = (EndCause::Preempted, EndMode::Graceful);
-            self.order(EndOrder { why, how }, actions);
+            self.take_back_all(Some(EndOrder { why, how }), actions);
         }
     }
 
-    /// Orders the running task's end, if that is not ordered already.
-    fn order(&mut self, order: EndOrder, actions: &mut Vec<Action>) {
-        if let Slot::Running { ordered, .. } = &mut self.slot {
-            let wanted = ordered.map_or(order, |before| before.and(order));
-            if *ordered != Some(wanted) {
-                *ordered = Some(wanted);
-                actions.push(Action::End(wanted));
-            }
+    /// Orders the end of a task in line, if that is not ordered already.
+    fn order(&mut self, held: HandOver, order: EndOrder, actions: &mut Vec<Action>) {
+        let task = self.line.iter_mut().find(|task| task.held == held);
+        let Some(InLine { ordered, .. }) = task else {
+            return;
+        };
+        let wanted = ordered.map_or(order, |before| before.and(order));
+        if *ordered != Some(wanted) {
+            *ordered = Some(wanted);
+            actions.push(Action::End(held, wanted));
         }
     }
 
     fn release(&mut self, held: HandOver, reason: &'static str, actions: &mut Vec<Action>) {
         self.handed_back = true;
-        self.finish(held, Final::Released(reason), actions);
+        Self::report(held, Final::Released(reason), actions);
     }
 
-    fn finish(&mut self, held: HandOver, end: Final, actions: &mut Vec<Action>) {
-        self.slot = Slot::Idle;
+    fn remove(&mut self, held: HandOver) -> Option<InLine> {
+        let index = self.line.iter().position(|task| task.held == held)?;
+        self.line.remove(index)
+    }
+
+    fn report(held: HandOver, end: Final, actions: &mut Vec<Action>) {
         actions.push(Action::ReportFinal(held, end));
     }
 }

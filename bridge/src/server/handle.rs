@@ -226,12 +226,6 @@ impl ServerHandle {
         self.call(|done| Command::SetGate { gate, done }).await
     }
 
-    /// Goes on after ends had reached their limit.
-    pub fn end_halt(&self) {
-        self.shared.gate.open(Shut::Halted);
-        self.shared.waker.wake();
-    }
-
     /// The gate in shared memory that workers and poller look at before anything is begun or handed out.
     #[must_use]
     pub fn gate(&self) -> SharedGate {

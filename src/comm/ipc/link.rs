@@ -4,18 +4,24 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mitosis_bridge::client::{Client, ClientHandle, FetchAnswer};
 use mitosis_bridge::error::CallError;
+use mitosis_bridge::{Dispatch, FetchWish, Word};
 use tokio::sync::watch;
+
+use crate::comm::Claim;
 
 /// An open connection to the manager's poller.
 pub trait ManagerLink: Send + Sync + fmt::Debug + 'static {
-    /// Asks for a hand-over. Safe to drop and call again.
-    fn fetch(&self) -> impl Future<Output = Result<FetchAnswer, CallError>> + Send;
+    /// Asks for hand-overs. Safe to drop and call again.
+    fn fetch(&self, wish: FetchWish) -> impl Future<Output = Result<FetchAnswer, CallError>> + Send;
+
+    /// The right to begin what came.
+    fn claim(&self, reply: &Dispatch) -> Arc<dyn Claim>;
 
     /// Delivers a report and waits for its answer.
     fn report(
@@ -35,6 +41,24 @@ pub trait ManagerLink: Send + Sync + fmt::Debug + 'static {
 
     /// Says goodbye and gives everything back; a second call does nothing.
     fn close(&self, deadline: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// The state word of a dispatch in shared memory, which the manager may change as well.
+#[derive(Debug)]
+struct WordClaim {
+    handle: ClientHandle,
+    key: u64,
+    word: Word,
+}
+
+impl Claim for WordClaim {
+    fn take(&self) -> bool {
+        self.handle.status().begin(self.word, self.key)
+    }
+
+    fn clear(&self) {
+        self.handle.status().clear(self.word, self.key);
+    }
 }
 
 /// The bridge's client end.
@@ -57,8 +81,16 @@ impl BridgeLink {
 }
 
 impl ManagerLink for BridgeLink {
-    async fn fetch(&self) -> Result<FetchAnswer, CallError> {
-        self.handle.fetch().await
+    async fn fetch(&self, wish: FetchWish) -> Result<FetchAnswer, CallError> {
+        self.handle.fetch(wish).await
+    }
+
+    fn claim(&self, reply: &Dispatch) -> Arc<dyn Claim> {
+        Arc::new(WordClaim {
+            handle: self.handle.clone(),
+            key: reply.key,
+            word: reply.word,
+        })
     }
 
     async fn report(&self, payload: Bytes, deadline: Duration) -> Result<Bytes, CallError> {

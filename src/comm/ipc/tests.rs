@@ -92,6 +92,7 @@ fn task() -> Box<WorkerTaskResp> {
         lease: Lease::new(1, 2),
         try_no: Try(1),
         attempt: 1,
+        failures: 0,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
         links: Default::default(),

@@ -58,11 +58,7 @@ impl Reactor {
             try_no: Try(held.tries),
             at_us: now.wall_at(at),
         };
-        held.stage = Stage::Handed {
-            hand,
-            at,
-            confirmed: false,
-        };
+        held.stage = Stage::Handed { hand, at };
         tracing::debug!(
             task = held.task.id,
             uuid = %held.task.uuid,
@@ -75,35 +71,30 @@ impl Reactor {
         // A wish that came while the task lay at the bridge is now the holder's affair.
         let wish = std::mem::replace(&mut held.wish, Wish::Run);
         self.prepared -= 1;
-        self.holders
-            .entry(incarnation)
-            .or_default()
-            .hands
-            .push(lease);
+        let holder = self.holders.entry(incarnation).or_default();
+        holder.hands.push(lease);
+        let since = holder.owes.map_or(at, |(_, since)| since);
+        holder.owes = Some((key, since));
         self.watch(now);
         if wish != Wish::Run {
             self.wish(lease, wish, now);
         }
     }
 
-    /// A frame of this incarnation says that it has received a hand-over.
+    /// A frame of this incarnation says that it has received everything up to a hand-over.
     pub(super) fn confirm(&mut self, incarnation: Incarnation, key: Key, now: Now) {
-        let Some(lease) = self.keys.get(&key).copied() else {
-            return;
-        };
-        if matches!(self.held[&lease].stage, Stage::Prepared { .. }) {
+        let lease = self.keys.get(&key).copied();
+        if let Some(lease) = lease
+            && matches!(self.held[&lease].stage, Stage::Prepared { .. })
+        {
             self.handed_over(key, incarnation, now.mono, now);
         }
-        let held = self
-            .held
-            .get_mut(&lease)
-            .expect("a known key belongs to a lease");
-        if let Stage::Handed {
-            hand, confirmed, ..
-        } = &mut held.stage
-            && hand.incarnation == incarnation
+        let holder = self.holders.get_mut(&incarnation);
+        if let Some(holder) = holder
+            && holder.owes.is_some_and(|(owed, _)| owed <= key)
         {
-            *confirmed = true;
+            holder.owes = None;
+            holder.idle_looks = 0;
         }
     }
 
@@ -114,8 +105,23 @@ impl Reactor {
         };
         self.waiting
             .retain(|waiting| waiting.incarnation != ended.incarnation);
-        for lease in holder.hands {
-            self.holder_lost(lease, ended, now);
+        let began = |reactor: &Self, lease: &LeaseKey| match reactor.held[lease].stage {
+            Stage::Running { .. } => true,
+            Stage::Handed { hand, .. } => ended.begun.contains(&(*lease, hand.try_no)),
+            _ => false,
+        };
+        // Of those in line behind what ran, none has anything to do with this death; where nothing ran, the first may.
+        let suspect = match holder.hands.iter().any(|lease| began(self, lease)) {
+            true => None,
+            false => holder.hands.first().copied(),
+        };
+        for lease in holder.hands.into_iter().rev() {
+            if began(self, &lease) || suspect == Some(lease) {
+                self.holder_lost(lease, ended, now);
+            } else if let Stage::Handed { hand, .. } = self.held[&lease].stage {
+                self.keys.remove(&hand.key);
+                self.untried(lease, now);
+            }
         }
     }
 
@@ -232,22 +238,21 @@ impl Reactor {
                         overdue.push(*incarnation);
                     }
                 }
-                if let Stage::Handed {
-                    at,
-                    confirmed: false,
-                    ..
-                } = held.stage
-                {
-                    watching = true;
-                    let silent = now.mono.saturating_duration_since(at);
-                    let patience = self.settings.limits.confirm;
-                    if silent >= patience * PATIENCE_FACTOR {
-                        overdue.push(*incarnation);
-                    } else if silent >= patience {
-                        late.push(*incarnation);
-                    }
+            }
+            if let Some((_, since)) = holder.owes {
+                watching = true;
+                let silent = now.mono.saturating_duration_since(since);
+                let patience = self.settings.limits.confirm;
+                if silent >= patience * PATIENCE_FACTOR {
+                    overdue.push(*incarnation);
+                } else if silent >= patience {
+                    late.push(*incarnation);
                 }
             }
+        }
+        // Others get what a late worker has not begun; whether it is ended is another question.
+        for incarnation in &late {
+            self.revoke_where(|holder, _| holder == *incarnation);
         }
         for incarnation in overdue {
             self.end_holder(incarnation);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mitosis_bridge::server::Ring;
+use mitosis_bridge::server::{Gate, Ring};
 
 use crate::protocol::report::{ReportTaskOp, TaskReport};
 use crate::protocol::session::LostTry;
@@ -117,10 +117,23 @@ impl Reactor {
                 if let Some((_, result)) = op.result() {
                     self.counts.reported(result_age(result, now));
                 }
+                self.learn(lease, &op);
                 let attempt = if begun || started { attempt } else { 0 };
                 let ticket = self.end(lease, op, attempt, now);
                 self.answer_final(ticket, source, (seq, Verdict::Accepted), url);
             }
+        }
+    }
+
+    /// Notes how long an execution took.
+    fn learn(&mut self, lease: LeaseKey, op: &ReportTaskOp) {
+        let Some((_, result)) = op.result() else {
+            return;
+        };
+        if let (true, Some(held)) = (result.started_at_us.is_some(), self.held.get(&lease)) {
+            let took = Duration::from_micros(result.wall_us().max(0).unsigned_abs());
+            let task = &held.task;
+            self.durations.learn(task.suite_uuid, &task.spec, took);
         }
     }
 
@@ -149,7 +162,8 @@ impl Reactor {
                 cause,
             });
         }
-        held.returned += 1;
+        // Not the task's fault, nor the worker's.
+        held.returned += u32::from(!self.halted && self.gate == Gate::Open);
         if matches!(held.wish, Wish::Cancel { .. }) {
             // The execution that was ended is the one this report is about, not a lost one.
             if begun.is_some() {

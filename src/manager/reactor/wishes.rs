@@ -4,7 +4,8 @@
 //! |---|---|
 //! | with the manager | it ends at once |
 //! | at the bridge | it is taken back; if somebody was faster, it is with a worker |
-//! | with a worker | cancel and drop become an order in the control state; the holder is ended when it does not react |
+//! | in line at a worker | it is had back, unless it has begun |
+//! | running at a worker | cancel and drop become an order in the control state; the holder is ended when it does not react |
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,12 @@ use mitosis_bridge::server::Withdrawal;
 
 use crate::protocol::report::{Reason, ReportTaskOp, TaskResult};
 
-use super::super::state::{Key, LeaseKey, Now, Stage, Wish};
+use super::super::state::{Hand, Key, LeaseKey, Now, Stage, Wish};
 use super::{Action, Reactor};
 
 impl Reactor {
     /// Sets a wish and acts on it as far as possible now. A weaker wish does not replace a stronger one.
     pub(super) fn wish(&mut self, lease: LeaseKey, wish: Wish, now: Now) {
-        let slack = self.settings.limits.cancel_slack;
         let Some(held) = self.held.get_mut(&lease) else {
             return;
         };
@@ -29,29 +29,38 @@ impl Reactor {
         match held.stage {
             Stage::Buffered | Stage::Recording => self.settle(lease, now),
             Stage::Prepared { key, .. } => self.withdraw_one(lease, key),
-            Stage::Handed { hand, .. } | Stage::Running { hand, .. } => {
-                let grace = held.task.spec.grace();
-                let graceful = match &mut held.wish {
-                    Wish::Cancel { graceful, by } => {
-                        let grace = if *graceful { grace } else { Duration::ZERO };
-                        *by = Some(now.mono + grace + slack);
-                        *graceful
-                    }
-                    Wish::Drop { by } => {
-                        *by = Some(now.mono + slack);
-                        false
-                    }
-                    // What a worker has may run.
-                    Wish::Run | Wish::Release(_) => return,
-                };
-                self.order(lease, hand, graceful);
-                self.watch(now);
+            Stage::Handed { hand, .. } => {
+                let revoke = Action::Revoke(hand.incarnation, hand.key);
+                self.actions.push(revoke);
             }
+            Stage::Running { hand, .. } => self.order_end(lease, hand, now),
         }
     }
 
+    /// Orders what has begun to end, if that is wished.
+    pub(super) fn order_end(&mut self, lease: LeaseKey, hand: Hand, now: Now) {
+        let slack = self.settings.limits.cancel_slack;
+        let held = self.held.get_mut(&lease).expect("a lease in a hand is held");
+        let grace = held.task.spec.grace();
+        let graceful = match &mut held.wish {
+            Wish::Cancel { graceful, by } => {
+                let grace = if *graceful { grace } else { Duration::ZERO };
+                *by = Some(now.mono + grace + slack);
+                *graceful
+            }
+            Wish::Drop { by } => {
+                *by = Some(now.mono + slack);
+                false
+            }
+            // What a worker has begun may run.
+            Wish::Run | Wish::Release(_) => return,
+        };
+        self.order(lease, hand, graceful);
+        self.watch(now);
+    }
+
     /// Acts on the wish of a lease that nobody else holds.
-    fn settle(&mut self, lease: LeaseKey, now: Now) {
+    pub(super) fn settle(&mut self, lease: LeaseKey, now: Now) {
         match &self.held[&lease].wish {
             Wish::Run => {}
             Wish::Drop { .. } => self.forget(lease),

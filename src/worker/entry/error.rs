@@ -86,6 +86,14 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// The thread that runs tasks cannot be started.
+    pub(super) fn runner(source: io::Error) -> Self {
+        Self::System {
+            action: "start the thread that runs tasks",
+            source,
+        }
+    }
+
     pub(super) fn connect(expected: Expected, source: OpenError) -> Self {
         let Expected { manager, local_id } = expected;
         Self::Connect {

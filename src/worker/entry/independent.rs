@@ -4,6 +4,7 @@
 //! the one that runs; a new name comes from the registration and nobody else has it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use crate::worker::backoff::Jitter;
 use crate::worker::executor::Executor;
 use crate::worker::files::Uploader;
 use crate::worker::run::{Ended, LoopConfig, Parts, run};
-use crate::worker::runner::ExecutorRunner;
+use crate::worker::runner::{Gatekeeper, RunnerThread};
 use crate::worker::signals::StopSignals;
 use crate::worker::status::MetricsStatus;
 
@@ -89,14 +90,18 @@ async fn serve_connected(
     // Blocks for a few file calls before anything else goes on in this process.
     let executor = Executor::new(&slot.exec_config(url))?;
     let sender = Uploader::new(executor.outgoing().clone(), Some(url.to_owned()));
+    let status = Arc::new(MetricsStatus::new(worker));
+    let (thread, queue) = RunnerThread::start(executor, status.clone(), Gatekeeper::default())
+        .map_err(StartError::runner)?;
     let parts = Parts {
         comm,
-        runner: &ExecutorRunner::new(executor),
         sender: &sender,
-        status: &MetricsStatus::new(worker),
+        status: status.as_ref(),
     };
     let config = LoopConfig::independent(comm.heartbeat_interval());
-    Ok(run(parts, signals, config).await)
+    let ended = run(parts, queue, signals, config).await;
+    thread.join().await;
+    Ok(ended)
 }
 
 /// Without its metrics a worker is still a worker: what is in the way is named, and it goes on.

@@ -1,5 +1,7 @@
 //! A managed worker: invitation, connection, executor, loop.
 
+use std::sync::Arc;
+
 use mitosis_bridge::client::{Client, ClientFds, ClientHandle, Expected, Setup};
 use tracing::info;
 
@@ -8,7 +10,7 @@ use crate::protocol::frame::{self, WorkerSetup};
 use crate::worker::executor::{ExecConfig, Executor};
 use crate::worker::files::Uploader;
 use crate::worker::run::{Ended, LoopConfig, Parts, run};
-use crate::worker::runner::ExecutorRunner;
+use crate::worker::runner::{Gatekeeper, RunnerThread};
 use crate::worker::signals::StopSignals;
 use crate::worker::status::BlockStatus;
 
@@ -47,13 +49,18 @@ async fn serve_connected(
     let link = BridgeLink::new(client, handle.clone());
     let comm = IpcWorkerComm::new(link, identity, &known.control);
     let sender = Uploader::new(executor.outgoing().clone(), None);
+    let gate = Gatekeeper::new(handle.gate(), known.halt_after.into());
+    let status = Arc::new(BlockStatus::new(handle));
+    let (thread, queue) = RunnerThread::start(executor, status.clone(), gate)
+        .map_err(StartError::runner)?;
     let parts = Parts {
         comm: &comm,
-        runner: &ExecutorRunner::new(executor),
         sender: &sender,
-        status: &BlockStatus::new(handle),
+        status: status.as_ref(),
     };
-    Ok(run(parts, signals, LoopConfig::managed()).await)
+    let ended = run(parts, queue, signals, LoopConfig::managed()).await;
+    thread.join().await;
+    Ok(ended)
 }
 
 #[cfg(test)]

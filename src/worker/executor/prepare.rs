@@ -12,6 +12,7 @@ use super::capture::{Capture, Plan};
 use super::directories::Directories;
 use super::environment::Environment;
 use super::files::Files;
+use super::interrupt::Interrupt;
 use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
@@ -46,6 +47,7 @@ pub struct Executor {
     pub(super) files: Files,
     group_place: GroupPlace,
     notes: Option<Notes>,
+    interrupt: Option<Interrupt>,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
@@ -103,8 +105,14 @@ impl Executor {
             group_place: GroupPlace::new(config),
             directories,
             default_cwd,
+            interrupt: None,
             unfinished: false,
         })
+    }
+
+    /// Lets the executor block its thread for some milliseconds after each start.
+    pub fn may_block(&mut self, interrupt: Interrupt) {
+        self.interrupt = Some(interrupt);
     }
 
     /// Makes everything ready to start `task`; nothing runs yet. `stop` is heard while its inputs are on their way.

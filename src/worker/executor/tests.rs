@@ -105,6 +105,7 @@ fn task(spec: TaskSpec) -> WorkerTaskResp {
         lease: Lease::new(1, 1),
         try_no: Try(1),
         attempt: 3,
+        failures: 0,
         suite_uuid: Uuid::from_u128(5),
         upstream_task_uuid: None,
         links: Default::default(),

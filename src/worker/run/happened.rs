@@ -1,18 +1,18 @@
 //! From what happened to events of the state machine: one handler per source, none of which waits.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::comm::{CommError, Fetched};
+use crate::comm::{CommError, Dispatched, Fetched};
 use crate::protocol::report::Reason;
 use crate::protocol::{ReportTaskResp, TaskResult};
 use crate::worker::clock::{now, unix_us};
 use crate::worker::outbox::Answer;
-use crate::worker::state::{Event, HandOver};
+use crate::worker::runner::News;
+use crate::worker::state::Event;
 
 use super::{Happened, Worker, verdict};
 
@@ -25,8 +25,8 @@ impl Worker<'_> {
                 info!(?request, "stop signal");
                 self.feed(Event::Signal(request));
             }
-            Happened::Answered(seq, answer) => self.on_answered(seq, answer),
-            Happened::TaskEnded(result) => self.on_task_ended(result),
+            Happened::Answered((seqs, answers)) => self.on_answered(seqs, answers),
+            Happened::News(news) => news.into_iter().for_each(|news| self.on_news(news)),
             Happened::Fetched(answer) => {
                 self.fetching = None;
                 self.on_fetched(answer);
@@ -57,16 +57,16 @@ impl Worker<'_> {
 
     fn on_fetched(&mut self, answer: Result<Fetched, CommError>) {
         let event = match answer {
-            Ok(Fetched::Task(task)) => {
-                info!(task = task.id, uuid = %task.uuid, attempt = task.attempt, lease = %task.lease,
-                    r#try = %task.try_no, "task fetched");
-                self.in_hand = Some(HandOver::of(&task));
-                self.parts.status.in_hand(self.in_hand);
-                // A cancel may have arrived in the same moment; the state judges the task by the newest wishes.
+            Ok(Fetched::Tasks(tasks)) => {
+                for Dispatched { task, .. } in &tasks {
+                    info!(task = task.id, uuid = %task.uuid, attempt = task.attempt, lease = %task.lease,
+                        r#try = %task.try_no, "task fetched");
+                }
+                // A cancel may have arrived in the same moment; the state judges the tasks by the newest wishes.
                 if self.control.has_changed().unwrap_or(false) {
                     self.take_control();
                 }
-                Event::Fetched(task)
+                Event::Fetched(tasks)
             }
             Ok(Fetched::Empty { retry_after }) => Event::FetchedNothing { retry_after },
             Ok(Fetched::Draining) => Event::Draining,
@@ -93,38 +93,56 @@ impl Worker<'_> {
         self.feed(Event::FetchedNothing { retry_after });
     }
 
-    fn on_task_ended(&mut self, result: Result<TaskResult, Box<dyn Any + Send>>) {
-        self.running = None;
-        let result = result.unwrap_or_else(|panic| {
-            let message = format!("the executor panicked: {}", panic_text(panic.as_ref()));
-            warn!(%message);
-            self.parts.status.process_group(None);
-            TaskResult::not_started(Reason::WorkerLost, message, unix_us())
-        });
-        if let Some(held) = self.in_hand {
-            info!(task = held.task.id, uuid = %held.task.uuid, reason = result.reason.as_str(),
-                exit_code = result.exit_code, signal = result.signal, wall_us = result.wall_us(), "task ended");
-        }
-        self.feed(Event::Ended(Box::new(result)));
+    fn on_news(&mut self, news: News) {
+        let event = match news {
+            News::Began(held, at_us) => Event::Began(held, at_us),
+            News::Withdrawn(held) => {
+                debug!(task = held.task.id, uuid = %held.task.uuid, "task withdrawn before it began");
+                Event::Withdrawn(held)
+            }
+            News::GateShut(held) => Event::GateShut(held),
+            News::Ended(held, result) => {
+                let broken = |words| {
+                    Box::new(TaskResult::not_started(Reason::WorkerLost, words, unix_us()))
+                };
+                Event::Ended(held, result.unwrap_or_else(broken))
+            }
+        };
+        self.feed(event);
     }
 
-    fn on_answered(&mut self, seq: u64, answer: Result<ReportTaskResp, CommError>) {
-        let lost = match &answer {
+    fn on_answered(&mut self, seqs: Vec<u64>, answers: Result<Vec<ReportTaskResp>, CommError>) {
+        let lost = match &answers {
             Err(error @ (CommError::Refused { .. } | CommError::PeerGone { .. })) => {
                 Some(error.clone())
             }
             _ => None,
         };
+        match answers {
+            Ok(answers) => {
+                for (seq, answer) in seqs.into_iter().zip(answers) {
+                    self.on_verdict(seq, Ok(answer));
+                }
+            }
+            Err(error) => {
+                for seq in seqs {
+                    self.on_verdict(seq, Err(error.clone()));
+                }
+            }
+        }
+        self.parts.status.tally(self.outbox.tally());
+        if let Some(error) = lost {
+            self.on_lost(error);
+        }
+    }
+
+    fn on_verdict(&mut self, seq: u64, answer: Result<ReportTaskResp, CommError>) {
         let url = answer.as_ref().ok().and_then(|answer| answer.url.clone());
         let answer = self.outbox.answered(seq, answer, now());
-        self.parts.status.tally(self.outbox.tally());
         verdict::log(&answer);
         self.deliver(&answer, url);
         if let Some((held, verdict)) = verdict::on_start(&answer) {
             self.feed(Event::StartAnswered(held, verdict));
-        }
-        if let (Answer::Lost, Some(error)) = (answer, lost) {
-            self.on_lost(error);
         }
     }
 
@@ -142,10 +160,4 @@ impl Worker<'_> {
         let delivery = async move { sender.deliver(&report, url.as_deref()).await };
         self.delivering.push(delivery.boxed());
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }

@@ -2,19 +2,17 @@
 //!
 //! Whatever takes time becomes a future that the loop keeps; nothing here waits.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-
 use futures_util::future::FutureExt;
-use tracing::{debug, info};
+use mitosis_bridge::{FetchWish, MAX_BATCH};
+use tracing::info;
 
+use crate::comm::Dispatched;
 use crate::protocol::report::Reason;
-use crate::protocol::{ReportTaskOp, TaskResult, WorkerTaskResp};
+use crate::protocol::{ReportTaskOp, TaskResult};
 use crate::worker::clock::{now, unix_us};
-use crate::worker::executor::StopOrder;
-use crate::worker::state::{Action, Event, Final, HandOver, Phase, Urgency};
+use crate::worker::state::{Action, Event, Final, HandOver, Phase, TakeBack, Urgency};
 
-use super::{FLUSH_AT_LEAST, FLUSH_LIMIT, IMMEDIATE_LIMIT, MOST_DELIVERIES, Parts, Worker};
+use super::{FLUSH_AT_LEAST, FLUSH_LIMIT, IMMEDIATE_LIMIT, MOST_DELIVERIES, Worker};
 
 impl Worker<'_> {
     pub(super) fn feed(&mut self, event: Event) {
@@ -24,6 +22,9 @@ impl Worker<'_> {
             self.perform(action);
         }
         self.actions = actions;
+        for event in std::mem::take(&mut self.later) {
+            self.feed(event);
+        }
         if let Some(stop) = self.state.stopping()
             && stop.urgency == Urgency::Immediate
         {
@@ -34,47 +35,67 @@ impl Worker<'_> {
 
     /// Begins what the machine wants to begin, sends what is due, tells where the worker stands.
     pub(super) fn settle(&mut self) {
-        let has_room = |worker: &Self| {
-            worker.outbox.has_room_for_a_task() && worker.delivering.len() < MOST_DELIVERIES
-        };
-        while let Some(action) = self.state.settle(has_room(self), now()) {
+        while let Some(action) = self.state.settle(self.room() > 0, now()) {
+            // Where the worker stands is known before anybody can answer.
+            self.parts.status.phase(self.state.phase());
             self.perform(action);
         }
         self.send_due_reports();
         let phase = self.state.phase();
         let busy = matches!(phase, Phase::Held | Phase::Running);
-        if !busy && self.in_hand.take().is_some() {
-            self.parts.status.in_hand(None);
-        }
         self.parts.status.phase(phase);
         self.busy_tx
             .send_if_modified(|before| std::mem::replace(before, busy) != busy);
     }
 
+    /// Tasks that may come with a fetch: their reports must have room in the outbox.
+    fn room(&self) -> usize {
+        if self.delivering.len() >= MOST_DELIVERIES {
+            return 0;
+        }
+        let room = self.outbox.room_for_tasks();
+        room.saturating_sub(self.state.in_line()).min(MAX_BATCH)
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Fetch => self.fetching = Some(self.parts.comm.fetch_task()),
+            Action::Fetch { idle } => {
+                let room = u16::try_from(self.room()).unwrap_or(u16::MAX).max(1);
+                let wish = FetchWish { room, idle };
+                self.fetching = Some(self.parts.comm.fetch_tasks(wish));
+            }
             Action::AbandonFetch => self.fetching = None,
-            Action::ReportStarted(held) => {
-                self.report(held, ReportTaskOp::Started { at_us: unix_us() })
+            Action::AskToStart(held) => {
+                self.report(held, ReportTaskOp::Started { at_us: unix_us() });
+            }
+            Action::ReportStarted(held, at_us) => {
+                self.report(held, ReportTaskOp::Started { at_us });
             }
             Action::Start(task) => self.start(task),
-            Action::End(order) => {
-                info!(?order, "ending the task");
-                self.orders_tx.send_replace(order.to_executor());
+            Action::TakeBack(wish) => self.take_back(wish),
+            Action::End(held, order) => {
+                info!(task = held.task.id, ?order, "ending the task");
+                self.queue.order(held, order.to_executor());
             }
             Action::ReportFinal(held, end) => self.report(held, final_op(end)),
             Action::Leave => self.begin_to_leave(),
         }
     }
 
-    fn start(&mut self, task: Arc<WorkerTaskResp>) {
-        debug!(task = task.id, uuid = %task.uuid, attempt = task.attempt, "task started");
-        self.orders_tx.send_replace(StopOrder::None);
-        let Parts { runner, status, .. } = self.parts;
-        let run = runner.run(task, self.orders_tx.subscribe(), status);
-        // A panic inside the executor is the task's failure and not the worker's: nothing of the loop is borrowed.
-        self.running = Some(AssertUnwindSafe(run).catch_unwind().boxed());
+    fn start(&mut self, task: Dispatched) {
+        if let Err(held) = self.queue.give(task) {
+            let words = "the thread that runs tasks is gone";
+            let result = TaskResult::not_started(Reason::WorkerLost, words, unix_us());
+            self.later.push(Event::Ended(held, Box::new(result)));
+        }
+    }
+
+    fn take_back(&mut self, TakeBack { held, end, or }: TakeBack) {
+        if self.queue.take_back(held) {
+            self.later.push(Event::TakenBack(held, end));
+        } else if let Some(order) = or {
+            self.later.push(Event::NotTakenBack(held, order));
+        }
     }
 
     fn report(&mut self, held: HandOver, op: ReportTaskOp) {
@@ -88,9 +109,16 @@ impl Worker<'_> {
         if self.lost.is_some() {
             return;
         }
-        while let Some(report) = self.outbox.due(now()) {
+        loop {
+            let reports = self.outbox.due(now());
+            if reports.is_empty() {
+                return;
+            }
             let comm = self.parts.comm;
-            let send = async move { (report.seq, comm.report_task(&report).await) };
+            let send = async move {
+                let answers = comm.report_tasks(&reports).await;
+                (reports.iter().map(|report| report.seq).collect(), answers)
+            };
             self.sending.push(send.boxed());
         }
     }

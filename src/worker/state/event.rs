@@ -2,9 +2,9 @@
 //!
 //! Plain data: the loop makes events and performs actions, [`super::WorkerState`] turns one into the other.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::comm::Dispatched;
 use crate::protocol::{Desired, Lease, TaskRef, TaskResult, Try, WorkerTaskResp};
 use crate::shutdown::ShutdownRequest;
 use crate::worker::runner::EndOrder;
@@ -18,8 +18,8 @@ pub enum Event {
     Signal(ShutdownRequest),
     /// Whoever feeds this worker is gone or refuses it.
     Lost,
-    /// The fetch brought a task.
-    Fetched(Box<WorkerTaskResp>),
+    /// The fetch brought tasks.
+    Fetched(Vec<Dispatched>),
     /// The fetch brought nothing, or failed for a passing reason.
     FetchedNothing {
         /// Pause before the next.
@@ -29,29 +29,57 @@ pub enum Event {
     Draining,
     /// The report that a task has begun was answered.
     StartAnswered(HandOver, StartVerdict),
-    /// The running task ended.
-    Ended(Box<TaskResult>),
+    /// A task in line has been running for a while, since this moment (microseconds since the Unix epoch).
+    Began(HandOver, i64),
+    /// A task in line was claimed before it began; it is to end like this.
+    TakenBack(HandOver, Final),
+    /// It has begun already, or ended; what runs of it is to end like this.
+    NotTakenBack(HandOver, EndOrder),
+    /// Its peer took a task in line back before it began.
+    Withdrawn(HandOver),
+    /// A task in line was not begun, because nothing may be.
+    GateShut(HandOver),
+    /// A running task ended.
+    Ended(HandOver, Box<TaskResult>),
     /// Time has passed; [`super::WorkerState::next_timer`] was reached.
     Tick,
 }
 
 /// Something to do, in order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Action {
-    /// Ask for a task.
-    Fetch,
+    /// Ask for tasks.
+    Fetch {
+        /// Nothing is in line.
+        idle: bool,
+    },
     /// Drop the fetch that is under way.
     AbandonFetch,
-    /// Report that the execution begins.
-    ReportStarted(HandOver),
-    /// Start it.
-    Start(Arc<WorkerTaskResp>),
+    /// Report that the execution is about to begin, and wait for the verdict.
+    AskToStart(HandOver),
+    /// Report that the execution began at this moment (microseconds since the Unix epoch).
+    ReportStarted(HandOver, i64),
+    /// Put it in line.
+    Start(Dispatched),
+    /// Claim a task in line before it begins, and feed back whether that succeeded.
+    TakeBack(TakeBack),
     /// End what runs.
-    End(EndOrder),
+    End(HandOver, EndOrder),
     /// Report that the worker is through with it.
     ReportFinal(HandOver, Final),
     /// Nothing is left to do but to deliver what is in the outbox.
     Leave,
+}
+
+/// A wish to have a task back that may have begun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TakeBack {
+    /// The task.
+    pub held: HandOver,
+    /// Its end if it had not begun.
+    pub end: Final,
+    /// How it is to be ended if it had.
+    pub or: Option<EndOrder>,
 }
 
 /// The final report of a task.
@@ -170,7 +198,7 @@ pub enum Phase {
     Fetching,
     /// A task waits for the verdict on its start.
     Held,
-    /// A task runs.
+    /// A task runs, or is about to.
     Running,
     /// Only reports are left.
     Leaving,

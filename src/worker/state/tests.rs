@@ -13,6 +13,7 @@ pub(super) fn task(id: i64) -> Box<WorkerTaskResp> {
         lease: Lease::new(1, 1),
         try_no: Try(1),
         attempt: 1,
+        failures: 0,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
         links: Default::default(),

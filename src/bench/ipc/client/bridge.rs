@@ -1,5 +1,6 @@
 //! A client of the bridge, opened as a worker opens it: inherited descriptors, one-threaded runtime, own poller.
 
+use mitosis_bridge::FetchWish;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -77,8 +78,8 @@ async fn call(
 }
 
 async fn fetch(handle: &ClientHandle) -> Result<(), BenchError> {
-    match handle.fetch().await.map_err(part("fetch"))? {
-        FetchAnswer::Reply(_) => Ok(()),
+    match handle.fetch(FetchWish::ONE).await.map_err(part("fetch"))? {
+        FetchAnswer::Replies(_) => Ok(()),
         FetchAnswer::Empty | FetchAnswer::Draining => Err(BenchError::NothingToMeasure(
             "the server has no prepared reply".to_owned(),
         )),

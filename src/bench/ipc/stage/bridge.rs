@@ -171,6 +171,7 @@ impl BridgeStage {
             handle.prepare(PreparedReply {
                 key,
                 cost: Cost([1, 0, 0, 0]),
+                batching: mitosis_bridge::Batching::Alone,
                 not_after,
                 payload: payload.clone(),
             })

@@ -195,6 +195,7 @@ impl Db {
                     lease,
                     try_no: Try(0),
                     attempt: record.attempts + 1,
+                    failures: record.failures,
                     suite_uuid: record.suite_uuid,
                     links: BTreeMap::new(),
                     upstream_task_uuid: row

@@ -314,6 +314,7 @@ impl World {
                 lease,
                 try_no: Try(0),
                 attempt: 1,
+                failures: 0,
                 suite_uuid: Uuid::nil(),
                 upstream_task_uuid: None,
                 links: Default::default(),

@@ -62,6 +62,7 @@ impl Manager {
             kept_output: KeptOutput::Stays,
             groups: TaskGroups::default(),
             live_dir: None,
+            halt_after: Default::default(),
             control: first.clone(),
         };
         let invitation = handle
@@ -163,6 +164,7 @@ fn task(id: i64, line: &str) -> WorkerTaskResp {
         lease: Lease::new(1, 1),
         try_no: Try(1),
         attempt: 1,
+        failures: 0,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
         links: Default::default(),

@@ -29,6 +29,7 @@ pub(super) fn task(id: i64, spec: TaskSpec) -> WorkerTaskResp {
         lease: Lease::new(1, 1),
         try_no: Try(1),
         attempt: 1,
+        failures: 0,
         suite_uuid: Uuid::nil(),
         upstream_task_uuid: None,
         links: Default::default(),

@@ -1,0 +1,65 @@
+//! The thread of a worker that runs tasks.
+//!
+//! It has a runtime of its own and nothing else to do, so it may wait for a short task without listening to anything but
+//! an interrupt. The loop talks to it through the [`RunQueue`]; it ends with the queue. A panic outside a task's execution
+//! ends the process: whoever supervises it knows what to do then, nobody knows what to do with half a worker.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::worker::executor::{Executor, Interrupt};
+use crate::worker::status::WorkerStatus;
+
+use super::drive::{Gatekeeper, drive};
+use super::executing::ExecutorRunner;
+use super::queue::{RunQueue, run_queue};
+
+/// The thread; to be joined after its queue is gone.
+#[derive(Debug)]
+pub struct RunnerThread {
+    thread: JoinHandle<()>,
+}
+
+impl RunnerThread {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no runtime.
+    pub fn start(
+        mut executor: Executor,
+        status: Arc<dyn WorkerStatus>,
+        gate: Gatekeeper,
+    ) -> io::Result<(Self, RunQueue)> {
+        let interrupt = Interrupt::new()?;
+        executor.may_block(interrupt.clone());
+        let runner = ExecutorRunner::new(executor);
+        let (queue, end) = run_queue(Some(interrupt));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        let run = move || {
+            let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                runtime.block_on(drive(end, &runner, status.as_ref(), gate));
+            }));
+            if driven.is_err() {
+                tracing::error!("the thread that runs tasks panicked; this worker ends");
+                std::process::abort();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("mitosis-runner".to_owned())
+            .spawn(run)?;
+        Ok((Self { thread }, queue))
+    }
+
+    /// Waits for its end, which comes once the queue is dropped.
+    pub async fn join(self) {
+        // It does not panic: that would have ended the process.
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
+}
+
+/// Threads for what grows with a task: wiping its directory, packing its files, one at a time, and one that is stuck.
+const BLOCKING_THREADS: usize = 2;
