@@ -20,9 +20,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mitosis_bridge::client::FetchAnswer;
-use mitosis_bridge::{Dispatch, FetchWish};
 use mitosis_bridge::error::CallError;
 use mitosis_bridge::ids::{Incarnation, LocalId};
+use mitosis_bridge::{Dispatch, FetchWish};
 use tokio::sync::watch;
 
 use crate::protocol::frame::{self, DecodeError, FetchTaskResponse};
@@ -128,8 +128,8 @@ impl<L: ManagerLink> WorkerComm for IpcWorkerComm<L> {
         let payload = Bytes::from(frame::encode(&reports));
         let reply = self.link.report(payload, REPORT_DEADLINE).await;
         let reply = reply.map_err(|error| comm_error(&error))?;
-        let answers: Vec<ReportTaskResp> = frame::decode("answer to reports", &reply)
-            .map_err(|error| CommError::Protocol {
+        let answers: Vec<ReportTaskResp> =
+            frame::decode("answer to reports", &reply).map_err(|error| CommError::Protocol {
                 reason: chain(&error),
             })?;
         if answers.len() == reports.len() {

@@ -158,7 +158,9 @@ async fn prepare(server: ServerHandle, together: Vec<Preparation>) -> Option<Ans
         Ok(refused) if refused.is_empty() => None,
         Ok(refused) => {
             let told = |(key, error)| (key, error_chain(&error));
-            Some(Answer::Unpreparable(refused.into_iter().map(told).collect()))
+            Some(Answer::Unpreparable(
+                refused.into_iter().map(told).collect(),
+            ))
         }
         Err(_) => Some(Answer::Closed),
     }

@@ -60,7 +60,10 @@ mod tests {
     #[test]
     fn tasks_of_one_program_and_suite_are_expected_to_take_alike() {
         let mut durations = Durations::default();
-        let (sleep, copy) = (TaskSpec::argv(["sleep", "1"]), TaskSpec::shell_line("cp a b"));
+        let (sleep, copy) = (
+            TaskSpec::argv(["sleep", "1"]),
+            TaskSpec::shell_line("cp a b"),
+        );
         let suite = Uuid::from_u128(1);
         assert_eq!(durations.expected(suite, &sleep), Duration::MAX);
         durations.learn(suite, &sleep, Duration::from_secs(1));

@@ -527,7 +527,9 @@ impl Reactor {
         let batching = if alone {
             Batching::Alone
         } else {
-            let expected = self.durations.expected(held.task.suite_uuid, &held.task.spec);
+            let expected = self
+                .durations
+                .expected(held.task.suite_uuid, &held.task.spec);
             Batching::Expected(expected)
         };
         let mut task = Box::new(held.task.clone());

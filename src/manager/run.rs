@@ -211,7 +211,9 @@ impl Run {
         // What came back from a worker is prepared anew at once.
         loop {
             let actions = self.reactor.take_actions(now);
-            let more = actions.iter().any(|action| matches!(action, Action::Revoke(..)));
+            let more = actions
+                .iter()
+                .any(|action| matches!(action, Action::Revoke(..)));
             actions.into_iter().for_each(|action| self.perform(action));
             if !more {
                 break;

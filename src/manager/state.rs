@@ -146,6 +146,8 @@ pub(crate) enum Stage {
     Handed {
         hand: Hand,
         at: Instant,
+        /// Its state word says that it began; the worker has not said so yet.
+        begun: bool,
     },
     /// With a worker that began an execution.
     Running { hand: Hand, started_at_us: i64 },

@@ -21,6 +21,9 @@ mod queue;
 mod thread;
 
 pub use drive::{Gatekeeper, drive};
+pub use executing::ExecutorRunner;
+#[cfg(test)]
+pub(crate) use queue::TELL_WITHIN;
 pub use queue::{News, RunQueue, run_queue};
 pub use thread::RunnerThread;
 

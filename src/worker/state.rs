@@ -50,8 +50,8 @@ pub struct WorkerState {
     start_rule: StartRule,
     desired: Desired,
     is_fetching: bool,
-    /// Waits for the verdict on its start.
-    waiting: Option<Dispatched>,
+    /// Wait for the verdict on their start.
+    waiting: Vec<Dispatched>,
     /// In the order in which they are run.
     line: VecDeque<InLine>,
     /// Length of the line after the last fetch.
@@ -80,7 +80,7 @@ impl WorkerState {
             start_rule,
             desired: Desired::default(),
             is_fetching: false,
-            waiting: None,
+            waiting: Vec::new(),
             line: VecDeque::new(),
             batch: 0,
             stop: None,
@@ -113,7 +113,7 @@ impl WorkerState {
     /// Begins a fetch or leaves, if it is time to. `room` says whether the outbox has room for another task's
     /// reports. To be called after every event, once its actions are performed.
     pub fn settle(&mut self, room: bool, now: Instant) -> Option<Action> {
-        if self.left || self.is_fetching || self.waiting.is_some() {
+        if self.left || self.is_fetching || !self.waiting.is_empty() {
             return None;
         }
         if self.stop.is_some() {
@@ -159,7 +159,7 @@ impl WorkerState {
     pub fn phase(&self) -> Phase {
         if !self.line.is_empty() {
             Phase::Running
-        } else if self.waiting.is_some() {
+        } else if !self.waiting.is_empty() {
             Phase::Held
         } else if self.is_fetching {
             Phase::Fetching
@@ -209,9 +209,12 @@ impl WorkerState {
             };
             self.stop(StopCause::Control, urgency, actions);
         }
-        let waiting = self.waiting.as_ref().map(|task| HandOver::of(&task.task));
-        if let Some(held) = waiting.filter(|held| self.cancel(*held).is_some()) {
-            self.waiting = None;
+        let waiting: Vec<HandOver> = self.waiting_for_verdicts();
+        for held in waiting
+            .into_iter()
+            .filter(|held| self.cancel(*held).is_some())
+        {
+            self.waiting.retain(|task| HandOver::of(&task.task) != held);
             Self::report(held, Final::NotStarted, actions);
         }
         for task in &self.line {
@@ -224,6 +227,11 @@ impl WorkerState {
                 }));
             }
         }
+    }
+
+    fn waiting_for_verdicts(&self) -> Vec<HandOver> {
+        let held = |task: &Dispatched| HandOver::of(&task.task);
+        self.waiting.iter().map(held).collect()
     }
 
     /// How the newest control state wants this hand-over ended, if it does.
@@ -263,7 +271,7 @@ impl WorkerState {
         if std::mem::take(&mut self.is_fetching) {
             actions.push(Action::AbandonFetch);
         }
-        if let Some(waiting) = self.waiting.take() {
+        for waiting in std::mem::take(&mut self.waiting) {
             self.release(HandOver::of(&waiting.task), STOPPED_BEFORE_START, actions);
         }
         let kill = (stop.urgency == Urgency::Immediate).then_some(EndOrder {
@@ -305,7 +313,7 @@ impl WorkerState {
             StartRule::Immediately => self.start(task, actions),
             StartRule::AfterVerdict => {
                 actions.push(Action::AskToStart(held));
-                self.waiting = Some(task);
+                self.waiting.push(task);
             }
         }
     }
@@ -340,8 +348,9 @@ impl WorkerState {
         verdict: StartVerdict,
         actions: &mut Vec<Action>,
     ) {
-        let is_it = |task: &mut Dispatched| HandOver::of(&task.task) == answered;
-        if let Some(task) = self.waiting.take_if(is_it) {
+        let is_it = |task: &Dispatched| HandOver::of(&task.task) == answered;
+        if let Some(index) = self.waiting.iter().position(is_it) {
+            let task = self.waiting.remove(index);
             return match verdict {
                 StartVerdict::Run => {
                     self.start(task, actions);

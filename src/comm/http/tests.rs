@@ -1,5 +1,6 @@
 //! Every rule of `verdict`, on the wire: a scripted coordinator answers, the worker's side must take it as it should.
 
+use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -96,12 +97,13 @@ async fn no_content_an_empty_body_and_null_all_mean_that_there_is_no_task() {
     ] {
         let server = coordinator().await;
         answer(&server, "GET", "fetch-task", response).await;
-        let fetched = connect(&server).await.fetch_task().await.unwrap();
-        let expected = Fetched::Empty {
-            retry_after: UNPARKED_PAUSE,
-        };
-        assert_eq!(
-            fetched, expected,
+        let fetched = connect(&server)
+            .await
+            .fetch_tasks(FetchWish::ONE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(fetched, Fetched::Empty { retry_after } if retry_after == UNPARKED_PAUSE),
             "an answer that was not parked asks for a pause"
         );
     }
@@ -121,9 +123,10 @@ async fn a_fetch_is_parked_for_thirty_seconds_under_the_workers_own_token() {
         .mount(&server)
         .await;
     let comm = connect(&server).await;
-    let Fetched::Task(task) = comm.fetch_task().await.unwrap() else {
+    let Fetched::Tasks(tasks) = comm.fetch_tasks(FetchWish::ONE).await.unwrap() else {
         panic!("there is a task");
     };
+    let task = &tasks[0].task;
     assert_eq!((task.id, task.lease), (3, Lease::new(1, 1)));
     assert_eq!(comm.start_rule(), StartRule::AfterVerdict);
     assert_eq!(comm.heartbeat_interval(), Duration::from_secs(10));
@@ -140,7 +143,7 @@ async fn a_refused_token_is_replaced_once_and_the_call_repeated() {
             .await;
         answer(&server, "GET", "fetch-task", refusal(status)).await;
         let comm = connect(&server).await;
-        comm.fetch_task().await.unwrap();
+        comm.fetch_tasks(FetchWish::ONE).await.unwrap();
         let asked = registrations(&server).await;
         assert_eq!(asked.len(), 2, "{status}");
         assert_eq!(asked[0]["worker_uuid"], Value::Null);
@@ -162,7 +165,7 @@ async fn many_refused_calls_share_one_registration() {
     answer(&server, "POST", "report-task", refusal(401)).await;
     let comm = connect(&server).await;
     let report = report();
-    let reports = futures_util::future::join_all((0..8).map(|_| comm.report_task(&report)));
+    let reports = futures_util::future::join_all((0..8).map(|_| comm.report(&report)));
     for answer in reports.await {
         assert_eq!(answer.unwrap().verdict, Verdict::Accepted);
     }
@@ -174,7 +177,7 @@ async fn a_token_that_is_refused_twice_is_final() {
     let server = coordinator().await;
     answer(&server, "GET", "fetch-task", refusal(401)).await;
     let comm = connect(&server).await;
-    let error = comm.fetch_task().await.unwrap_err();
+    let error = comm.fetch_tasks(FetchWish::ONE).await.unwrap_err();
     assert!(matches!(&error, CommError::Refused { reason } if reason.contains("in words")));
     let lost = tokio::time::timeout(Duration::from_secs(5), comm.lost()).await;
     assert!(matches!(lost, Ok(CommError::Refused { .. })));
@@ -187,7 +190,7 @@ async fn a_wrong_scope_is_final_at_once() {
     answer(&server, "GET", "fetch-task", refusal(403)).await;
     let comm = connect(&server).await;
     assert!(matches!(
-        comm.fetch_task().await,
+        comm.fetch_tasks(FetchWish::ONE).await,
         Err(CommError::Refused { .. })
     ));
     assert_eq!(registrations(&server).await.len(), 1);
@@ -199,7 +202,11 @@ async fn passing_faults_carry_the_pause_that_was_asked_for() {
         let server = coordinator().await;
         let response = refusal(status).insert_header("retry-after", "7");
         answer(&server, "GET", "fetch-task", response).await;
-        let error = connect(&server).await.fetch_task().await.unwrap_err();
+        let error = connect(&server)
+            .await
+            .fetch_tasks(FetchWish::ONE)
+            .await
+            .unwrap_err();
         let CommError::Retryable { after, .. } = error else {
             panic!("{status} is passing, not {error:?}");
         };
@@ -216,7 +223,11 @@ async fn an_answer_of_something_else_than_a_coordinator_makes_no_sense() {
     ] {
         let server = coordinator().await;
         answer(&server, "GET", "fetch-task", response).await;
-        let error = connect(&server).await.fetch_task().await.unwrap_err();
+        let error = connect(&server)
+            .await
+            .fetch_tasks(FetchWish::ONE)
+            .await
+            .unwrap_err();
         assert!(matches!(error, CommError::Protocol { .. }), "{error:?}");
     }
 }
@@ -233,12 +244,12 @@ async fn a_refused_report_is_a_verdict_and_never_a_success() {
         let server = coordinator().await;
         answer(&server, "POST", "report-task", refusal(status)).await;
         let comm = connect(&server).await;
-        let answer = comm.report_task(&report()).await.unwrap();
+        let answer = comm.report(&report()).await.unwrap();
         assert_eq!((answer.verdict.as_str(), answer.success), (expected, false));
     }
     let server = coordinator().await;
     answer(&server, "POST", "report-task", refusal(503)).await;
-    let error = connect(&server).await.report_task(&report()).await;
+    let error = connect(&server).await.report(&report()).await;
     assert!(error.unwrap_err().is_retryable());
 }
 
@@ -247,7 +258,7 @@ async fn a_worker_that_is_gone_registers_again_and_then_does_not_own_its_task() 
     let server = coordinator().await;
     answer(&server, "POST", "report-task", refusal(410)).await;
     let comm = connect(&server).await;
-    let answer = comm.report_task(&report()).await.unwrap();
+    let answer = comm.report(&report()).await.unwrap();
     assert_eq!(answer.verdict, Verdict::NotOwner);
     assert_eq!(registrations(&server).await.len(), 2);
 }

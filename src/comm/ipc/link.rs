@@ -18,7 +18,8 @@ use crate::comm::Claim;
 /// An open connection to the manager's poller.
 pub trait ManagerLink: Send + Sync + fmt::Debug + 'static {
     /// Asks for hand-overs. Safe to drop and call again.
-    fn fetch(&self, wish: FetchWish) -> impl Future<Output = Result<FetchAnswer, CallError>> + Send;
+    fn fetch(&self, wish: FetchWish)
+    -> impl Future<Output = Result<FetchAnswer, CallError>> + Send;
 
     /// The right to begin what came.
     fn claim(&self, reply: &Dispatch) -> Arc<dyn Claim>;

@@ -1,11 +1,13 @@
 //! The connection against a manager that says what the test wants.
 
+use mitosis_bridge::{Dispatch, FetchWish, Word};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
 use super::*;
+use crate::comm::Claim;
 use crate::protocol::control::WorkerMode;
 use crate::protocol::{
     CancelOrder, Lease, Mode, ReportTaskOp, TaskSpec, Try, Verdict, WorkerTaskResp,
@@ -21,6 +23,8 @@ struct FakeLink {
     fetches: Mutex<VecDeque<Result<FetchAnswer, CallError>>>,
     reports: Mutex<VecDeque<Result<Bytes, CallError>>>,
     reported: Mutex<Vec<Bytes>>,
+    /// Keys of what was claimed.
+    claims: Mutex<Vec<u64>>,
     control_tx: watch::Sender<Bytes>,
     gone_tx: watch::Sender<bool>,
     stamps: AtomicUsize,
@@ -35,6 +39,7 @@ impl FakeLink {
             fetches: Mutex::default(),
             reports: Mutex::default(),
             reported: Mutex::default(),
+            claims: Mutex::default(),
             control_tx: watch::channel(Bytes::new()).0,
             gone_tx: watch::channel(false).0,
             stamps: AtomicUsize::new(0),
@@ -52,9 +57,14 @@ impl FakeLink {
 }
 
 impl ManagerLink for Arc<FakeLink> {
-    async fn fetch(&self) -> Result<FetchAnswer, CallError> {
+    async fn fetch(&self, _wish: FetchWish) -> Result<FetchAnswer, CallError> {
         let next = self.fetches.lock().unwrap().pop_front();
         next.expect("the test has an answer")
+    }
+
+    fn claim(&self, reply: &Dispatch) -> Arc<dyn Claim> {
+        self.claims.lock().unwrap().push(reply.key);
+        Dispatched::own(*task()).claim
     }
 
     async fn report(&self, payload: Bytes, _deadline: Duration) -> Result<Bytes, CallError> {
@@ -100,8 +110,16 @@ fn task() -> Box<WorkerTaskResp> {
     })
 }
 
+fn dispatch(key: u64, frame: &FetchTaskResponse) -> Dispatch {
+    Dispatch {
+        key,
+        word: Word::NONE,
+        payload: frame::encode(frame).into(),
+    }
+}
+
 fn reply(frame: &FetchTaskResponse) -> Result<FetchAnswer, CallError> {
-    Ok(FetchAnswer::Reply(frame::encode(frame).into()))
+    Ok(FetchAnswer::Replies(vec![dispatch(7, frame)]))
 }
 
 fn state(seq: u64, mode: Mode) -> ControlState {
@@ -128,22 +146,29 @@ fn report() -> TaskReport {
 async fn every_answer_to_a_fetch_has_its_meaning() {
     let link = FakeLink::new();
     let comm: Box<dyn WorkerComm> = Box::new(comm(&link));
-    let empty = Fetched::Empty {
-        retry_after: Duration::ZERO,
+    let alone = FetchTaskResponse::Alone(task());
+    let several = vec![
+        dispatch(7, &FetchTaskResponse::Task(task())),
+        dispatch(8, &alone),
+    ];
+    link.fetch_answer(Ok(FetchAnswer::Replies(several)));
+    let Fetched::Tasks(tasks) = comm.fetch_tasks(FetchWish::ONE).await.unwrap() else {
+        panic!("there are tasks");
     };
-    for (answer, meaning) in [
-        (
-            reply(&FetchTaskResponse::Task(task())),
-            Fetched::Task(task()),
-        ),
-        (reply(&FetchTaskResponse::Empty), empty.clone()),
-        (reply(&FetchTaskResponse::Draining), Fetched::Draining),
-        (Ok(FetchAnswer::Empty), empty),
-        (Ok(FetchAnswer::Draining), Fetched::Draining),
-    ] {
-        link.fetch_answer(answer);
-        assert_eq!(comm.fetch_task().await.unwrap(), meaning);
-    }
+    let alone: Vec<bool> = tasks.iter().map(|task| task.alone).collect();
+    assert_eq!(alone, [false, true]);
+    assert_eq!(*tasks[1].task, *task());
+    assert_eq!(
+        *link.claims.lock().unwrap(),
+        [7, 8],
+        "each under its own word"
+    );
+    link.fetch_answer(Ok(FetchAnswer::Empty));
+    let empty = comm.fetch_tasks(FetchWish::ONE).await.unwrap();
+    assert!(matches!(empty, Fetched::Empty { retry_after } if retry_after.is_zero()));
+    link.fetch_answer(Ok(FetchAnswer::Draining));
+    let draining = comm.fetch_tasks(FetchWish::ONE).await.unwrap();
+    assert!(matches!(draining, Fetched::Draining));
     assert_eq!(comm.start_rule(), StartRule::Immediately);
 }
 
@@ -151,30 +176,38 @@ async fn every_answer_to_a_fetch_has_its_meaning() {
 async fn a_hand_over_that_nobody_can_read_ends_the_connection() {
     let link = FakeLink::new();
     let comm = comm(&link);
-    link.fetch_answer(Ok(FetchAnswer::Reply(Bytes::from_static(b"\xc1"))));
-    let error = comm.fetch_task().await.unwrap_err();
+    let garbled = Dispatch {
+        payload: Bytes::from_static(b"\xc1"),
+        ..dispatch(7, &FetchTaskResponse::Task(task()))
+    };
+    link.fetch_answer(Ok(FetchAnswer::Replies(vec![garbled])));
+    let error = comm.fetch_tasks(FetchWish::ONE).await.unwrap_err();
     assert!(matches!(error, CommError::Protocol { .. }), "{error}");
     assert!(matches!(comm.lost().await, CommError::Protocol { .. }));
 }
 
 #[tokio::test]
-async fn a_report_travels_as_a_frame_and_its_answer_is_read() {
+async fn reports_travel_as_a_frame_and_their_answers_are_read() {
     let link = FakeLink::new();
     let comm = comm(&link);
-    let answer = ReportTaskResp::of(Verdict::Accepted, 1);
+    let answer = vec![ReportTaskResp::of(Verdict::Accepted, 1)];
     link.reports
         .lock()
         .unwrap()
         .push_back(Ok(frame::encode(&answer).into()));
-    assert_eq!(comm.report_task(&report()).await.unwrap(), answer);
-    let sent: TaskReport = frame::decode("report", &link.reported.lock().unwrap()[0]).unwrap();
-    assert_eq!(sent, report());
+    assert_eq!(
+        comm.report_tasks(&[Arc::new(report())]).await.unwrap(),
+        answer
+    );
+    let sent: Vec<TaskReport> =
+        frame::decode("reports", &link.reported.lock().unwrap()[0]).unwrap();
+    assert_eq!(sent, [report()]);
 
     link.reports
         .lock()
         .unwrap()
         .push_back(Ok(Bytes::from_static(b"\xc1")));
-    let garbled = comm.report_task(&report()).await.unwrap_err();
+    let garbled = comm.report_tasks(&[Arc::new(report())]).await.unwrap_err();
     assert!(matches!(garbled, CommError::Protocol { .. }), "{garbled}");
 }
 
@@ -189,7 +222,7 @@ async fn errors_of_the_bridge_keep_their_class() {
     ] {
         link.reports.lock().unwrap().push_back(Err(error));
         assert!(
-            comm.report_task(&report())
+            comm.report_tasks(&[Arc::new(report())])
                 .await
                 .unwrap_err()
                 .is_retryable()
@@ -197,7 +230,7 @@ async fn errors_of_the_bridge_keep_their_class() {
     }
     for error in [CallError::Gone, CallError::Closed] {
         link.fetch_answer(Err(error));
-        let error = comm.fetch_task().await.unwrap_err();
+        let error = comm.fetch_tasks(FetchWish::ONE).await.unwrap_err();
         assert!(
             matches!(error, CommError::PeerGone { peer: "manager" }),
             "{error}"
@@ -205,7 +238,7 @@ async fn errors_of_the_bridge_keep_their_class() {
     }
     let reason = "wrong token".to_owned();
     link.fetch_answer(Err(CallError::Refused { reason }));
-    let error = comm.fetch_task().await.unwrap_err();
+    let error = comm.fetch_tasks(FetchWish::ONE).await.unwrap_err();
     assert!(matches!(&error, CommError::Refused { reason } if reason.contains("wrong token")));
 }
 
@@ -276,7 +309,7 @@ async fn a_cancel_that_was_published_before_the_task_is_known_with_the_task() {
     link.publish(&cancelled);
     link.fetch_answer(reply(&FetchTaskResponse::Task(task())));
     // Nothing is awaited that could let the follower run in between.
-    comm.fetch_task().await.unwrap();
+    comm.fetch_tasks(FetchWish::ONE).await.unwrap();
     assert_eq!(control.borrow().cancels, [order]);
 }
 

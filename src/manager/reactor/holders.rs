@@ -58,7 +58,11 @@ impl Reactor {
             try_no: Try(held.tries),
             at_us: now.wall_at(at),
         };
-        held.stage = Stage::Handed { hand, at };
+        held.stage = Stage::Handed {
+            hand,
+            at,
+            begun: false,
+        };
         tracing::debug!(
             task = held.task.id,
             uuid = %held.task.uuid,

@@ -21,7 +21,9 @@ impl Reactor {
     pub(super) fn revoke_where(&mut self, chosen: impl Fn(Incarnation, Key) -> bool) {
         let mut revoked: Vec<(Key, Incarnation)> = Vec::new();
         for held in self.held.values() {
-            if let Stage::Handed { hand, .. } = &held.stage
+            if let Stage::Handed {
+                hand, begun: false, ..
+            } = &held.stage
                 && chosen(hand.incarnation, hand.key)
             {
                 revoked.push((hand.key, hand.incarnation));
@@ -37,12 +39,14 @@ impl Reactor {
         let Some(lease) = self.keys.get(&key).copied() else {
             return;
         };
-        let Some(held) = self.held.get(&lease) else {
+        let Some(held) = self.held.get_mut(&lease) else {
             return;
         };
-        let Stage::Handed { hand, .. } = held.stage else {
+        let Stage::Handed { hand, begun, .. } = &mut held.stage else {
             return;
         };
+        *begun |= outcome == Revocation::Begun;
+        let hand = *hand;
         match outcome {
             Revocation::Withdrawn => {
                 self.let_go(lease, key, hand.incarnation);
@@ -89,14 +93,20 @@ impl Reactor {
         let half = &waiting[waiting.len() / 2..];
         let mut young = false;
         for lease in half.iter().rev() {
-            let Stage::Handed { hand, at } = self.held[lease].stage else {
+            let Stage::Handed {
+                hand,
+                at,
+                begun: false,
+            } = self.held[lease].stage
+            else {
                 continue;
             };
             if now.mono.saturating_duration_since(at) < SETTLED {
                 young = true;
                 continue;
             }
-            self.actions.push(Action::Revoke(hand.incarnation, hand.key));
+            self.actions
+                .push(Action::Revoke(hand.incarnation, hand.key));
         }
         if young {
             let soon = now.mono + SETTLED;

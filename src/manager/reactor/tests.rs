@@ -315,10 +315,10 @@ fn a_pause_takes_everything_back_and_a_drain_hands_it_over() {
     let mut world = World::new(1);
     let tasks = [world.submit(), world.submit(), world.submit()];
     world.settle();
+    world.starts(0);
     world.reactor.pause(true);
     world.settle();
     assert!(world.reactor.is_withdrawn());
-    world.starts(0);
     let now = world.now;
     world.reactor.drain("the manager leaves", now);
     world.finish(0, End::Completed);
@@ -326,6 +326,22 @@ fn a_pause_takes_everything_back_and_a_drain_hands_it_over() {
     assert!(world.reactor.is_empty() && world.reactor.is_committed());
     let ends: usize = tasks.iter().map(|task| world.ends_of(*task).len()).sum();
     assert_eq!((ends, world.ready()), (1, 2));
+}
+
+#[test]
+fn a_pause_takes_back_what_a_worker_has_not_begun() {
+    let mut world = World::new(1);
+    world.submit();
+    world.settle();
+    world.reactor.pause(true);
+    world.settle();
+    assert_eq!((world.hands(), world.starts(0)), (0, false));
+    world.reactor.pause(false);
+    world.settle();
+    assert!(world.starts(0));
+    world.finish(0, End::Completed);
+    world.settle();
+    assert!(world.reactor.is_empty() && world.reactor.is_committed());
 }
 
 #[test]

@@ -29,18 +29,25 @@ impl Reactor {
         match held.stage {
             Stage::Buffered | Stage::Recording => self.settle(lease, now),
             Stage::Prepared { key, .. } => self.withdraw_one(lease, key),
-            Stage::Handed { hand, .. } => {
+            Stage::Handed {
+                hand, begun: false, ..
+            } => {
                 let revoke = Action::Revoke(hand.incarnation, hand.key);
                 self.actions.push(revoke);
             }
-            Stage::Running { hand, .. } => self.order_end(lease, hand, now),
+            Stage::Handed { hand, .. } | Stage::Running { hand, .. } => {
+                self.order_end(lease, hand, now);
+            }
         }
     }
 
     /// Orders what has begun to end, if that is wished.
     pub(super) fn order_end(&mut self, lease: LeaseKey, hand: Hand, now: Now) {
         let slack = self.settings.limits.cancel_slack;
-        let held = self.held.get_mut(&lease).expect("a lease in a hand is held");
+        let held = self
+            .held
+            .get_mut(&lease)
+            .expect("a lease in a hand is held");
         let grace = held.task.spec.grace();
         let graceful = match &mut held.wish {
             Wish::Cancel { graceful, by } => {

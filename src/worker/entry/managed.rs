@@ -51,8 +51,8 @@ async fn serve_connected(
     let sender = Uploader::new(executor.outgoing().clone(), None);
     let gate = Gatekeeper::new(handle.gate(), known.halt_after.into());
     let status = Arc::new(BlockStatus::new(handle));
-    let (thread, queue) = RunnerThread::start(executor, status.clone(), gate)
-        .map_err(StartError::runner)?;
+    let (thread, queue) =
+        RunnerThread::start(executor, status.clone(), gate).map_err(StartError::runner)?;
     let parts = Parts {
         comm: &comm,
         sender: &sender,

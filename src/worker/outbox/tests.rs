@@ -32,7 +32,7 @@ fn ended(reason: Reason) -> ReportTaskOp {
 }
 
 fn outbox(window: usize) -> Outbox {
-    Outbox::new(window, Jitter::seeded(1))
+    Outbox::new(window, 1, Jitter::seeded(1))
 }
 
 fn retryable() -> CommError {
@@ -46,8 +46,43 @@ fn say(verdict: Verdict) -> Result<ReportTaskResp, CommError> {
     Ok(ReportTaskResp::of(verdict, 0))
 }
 
+fn frames(outbox: &mut Outbox, now: Instant) -> Vec<Vec<u64>> {
+    let frame = || {
+        let reports = outbox.due(now);
+        let seqs: Vec<u64> = reports.iter().map(|report| report.seq).collect();
+        (!seqs.is_empty()).then_some(seqs)
+    };
+    std::iter::from_fn(frame).collect()
+}
+
+#[test]
+fn reports_that_are_due_together_go_together_as_far_as_a_frame_has_room() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(2, 4, Jitter::seeded(1));
+    for _ in 0..10 {
+        outbox.push(held(), started());
+    }
+    let all = frames(&mut outbox, now);
+    assert_eq!(
+        all,
+        [vec![1, 2, 3, 4], vec![5, 6, 7, 8]],
+        "two frames of four"
+    );
+    for seq in 1..=4 {
+        outbox.answered(seq, say(Verdict::Accepted), now);
+    }
+    assert_eq!(frames(&mut outbox, now), [[9, 10]]);
+    let mut large = TaskResult::not_started(Reason::Exit, "", 2);
+    large.stdout.tail = vec![b'x'; FRAME_BYTES / 2];
+    let mut outbox = Outbox::new(9, 4, Jitter::seeded(1));
+    for _ in 0..3 {
+        outbox.push(held(), ReportTaskOp::ended(large.clone()));
+    }
+    assert_eq!(frames(&mut outbox, now), [[1], [2], [3]]);
+}
+
 fn due(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
-    std::iter::from_fn(|| outbox.due(now).map(|report| report.seq)).collect()
+    frames(outbox, now).concat()
 }
 
 #[test]
@@ -204,15 +239,15 @@ fn a_lost_receiver_leaves_the_report_where_it_is() {
 }
 
 #[test]
-fn there_is_room_for_a_task_only_while_both_of_its_reports_fit() {
+fn there_is_room_for_as_many_tasks_as_both_of_their_reports_fit() {
     let mut outbox = outbox(4);
+    assert_eq!(outbox.room_for_tasks(), CAPACITY / REPORTS_PER_TASK);
     for _ in 0..CAPACITY - REPORTS_PER_TASK {
-        assert!(outbox.has_room_for_a_task());
         outbox.push(held(), started());
     }
-    assert!(outbox.has_room_for_a_task());
+    assert_eq!(outbox.room_for_tasks(), 1);
     outbox.push(held(), started());
-    assert!(!outbox.has_room_for_a_task());
+    assert_eq!(outbox.room_for_tasks(), 0);
 }
 
 /// How a receiver treats one report.
@@ -248,7 +283,7 @@ proptest! {
         let mut taken: BTreeSet<u64> = BTreeSet::new();
         let mut answered_for: BTreeSet<u64> = BTreeSet::new();
         for (pick, treatment) in answers {
-            while outbox.has_room_for_a_task() {
+            while outbox.room_for_tasks() > 0 {
                 outbox.push(held(), started());
                 pushed = outbox.push(held(), ended(Reason::Exit));
             }

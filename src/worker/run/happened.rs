@@ -103,7 +103,11 @@ impl Worker<'_> {
             News::GateShut(held) => Event::GateShut(held),
             News::Ended(held, result) => {
                 let broken = |words| {
-                    Box::new(TaskResult::not_started(Reason::WorkerLost, words, unix_us()))
+                    Box::new(TaskResult::not_started(
+                        Reason::WorkerLost,
+                        words,
+                        unix_us(),
+                    ))
                 };
                 Event::Ended(held, result.unwrap_or_else(broken))
             }

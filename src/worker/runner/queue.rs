@@ -21,7 +21,7 @@ use crate::worker::executor::{Interrupt, StopOrder};
 use crate::worker::state::HandOver;
 
 /// Longest time that the end of a task is kept back to be told together with others.
-pub const TELL_WITHIN: Duration = Duration::from_millis(5);
+pub(crate) const TELL_WITHIN: Duration = Duration::from_millis(5);
 /// Jobs in the queue.
 const CAPACITY: usize = 64;
 

@@ -5,9 +5,9 @@
 
 use proptest::prelude::*;
 
-use super::tests::{cancels, control, ended, task};
+use super::tests::{cancels, control, ended_of, fetched, held_of};
 use super::*;
-use crate::protocol::Try;
+use crate::protocol::{Lease, Try};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -20,7 +20,12 @@ enum Step {
     Lost,
     Draining,
     Nothing,
-    Task,
+    /// So many tasks come.
+    Tasks(usize),
+    /// The first in line begins.
+    Begin,
+    /// The manager takes the last in line back, if it has not begun.
+    Withdraw,
     Verdict {
         verdict: StartVerdict,
         stale: bool,
@@ -71,7 +76,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Lost),
         1 => Just(Step::Draining),
         9 => Just(Step::Nothing),
-        24 => Just(Step::Task),
+        24 => (1_usize..5).prop_map(Step::Tasks),
+        20 => Just(Step::Begin),
+        4 => Just(Step::Withdraw),
         18 => verdict,
         24 => reason.prop_map(Step::End),
         9 => (0u64..800).prop_map(Step::Pass),
@@ -86,7 +93,8 @@ struct World {
     fetching: bool,
     left: bool,
     last_id: i64,
-    in_hand: Option<Hand>,
+    /// In the order in which they came.
+    in_hand: Vec<Hand>,
     /// Tasks the machine is through with, and how many final reports each got.
     past: Vec<Hand>,
 }
@@ -94,7 +102,10 @@ struct World {
 #[derive(Debug, Clone, Default)]
 struct Hand {
     id: i64,
-    running: bool,
+    /// It is in line.
+    started: bool,
+    /// It has begun there.
+    begun: bool,
     /// Somebody has ordered its cancellation.
     cancelled: bool,
     /// It turned out not to be this worker's.
@@ -111,18 +122,20 @@ impl World {
                 cancels: ids,
                 graceful,
             } => {
-                if let Some(hand) = &mut self.in_hand {
+                for hand in &mut self.in_hand {
                     hand.cancelled |= ids.contains(&hand.id);
                 }
                 Some(control(*mode, cancels(ids, *graceful)))
             }
             Step::Signal(request) => Some(Event::Signal(*request)),
             Step::Lost => Some(Event::Lost),
-            Step::Draining | Step::Nothing | Step::Task => self.fetch_answer(step),
+            Step::Draining | Step::Nothing | Step::Tasks(_) => self.fetch_answer(step),
+            Step::Begin => self.begin(),
+            Step::Withdraw => self.withdraw(),
             Step::Verdict { verdict, stale } => self.verdict(*verdict, *stale),
             Step::End(reason) => {
-                let running = self.in_hand.as_ref().is_some_and(|hand| hand.running);
-                running.then(|| ended(*reason))
+                let running = self.in_hand.iter().find(|hand| hand.begun)?;
+                Some(ended_of(running.id, *reason))
             }
             Step::Pass(_) => Some(Event::Tick),
             Step::Room(room) => {
@@ -138,13 +151,15 @@ impl World {
         }
         Some(match step {
             Step::Draining => Event::Draining,
-            Step::Task => {
-                self.last_id += 1;
-                self.in_hand = Some(Hand {
-                    id: self.last_id,
+            Step::Tasks(count) => {
+                let ids: Vec<i64> = (1..).map(|n| self.last_id + n).take(*count).collect();
+                self.last_id += i64::try_from(*count).unwrap();
+                let hand = |id: &i64| Hand {
+                    id: *id,
                     ..Hand::default()
-                });
-                Event::Fetched(task(self.last_id))
+                };
+                self.in_hand.extend(ids.iter().map(hand));
+                fetched(&ids)
             }
             _ => Event::FetchedNothing {
                 retry_after: Duration::from_millis(100),
@@ -152,9 +167,27 @@ impl World {
         })
     }
 
+    fn begin(&mut self) -> Option<Event> {
+        if self.in_hand.iter().any(|hand| hand.begun) {
+            return None;
+        }
+        let first = self.in_hand.iter_mut().find(|hand| hand.started)?;
+        first.begun = true;
+        Some(Event::Began(held_of(first.id), 5))
+    }
+
+    fn withdraw(&mut self) -> Option<Event> {
+        let index = self
+            .in_hand
+            .iter()
+            .rposition(|hand| hand.started && !hand.begun)?;
+        let hand = self.in_hand.remove(index);
+        Some(Event::Withdrawn(held_of(hand.id)))
+    }
+
     fn verdict(&mut self, verdict: StartVerdict, stale: bool) -> Option<Event> {
-        let hand = self.in_hand.as_mut()?;
-        let mut held = HandOver::of(&task(hand.id));
+        let hand = self.in_hand.last_mut()?;
+        let mut held = held_of(hand.id);
         if stale {
             held.try_no = Try(9);
         } else {
@@ -164,54 +197,81 @@ impl World {
         Some(Event::StartAnswered(held, verdict))
     }
 
-    fn perform(&mut self, state: &WorkerState, action: &Action) {
+    /// Performs an action; returns what follows from it.
+    fn perform(&mut self, state: &WorkerState, action: &Action) -> Option<Event> {
         match action {
-            Action::Fetch => {
-                assert!(!self.fetching && self.in_hand.is_none() && !self.left);
+            Action::Fetch { idle } => {
+                assert!(!self.fetching && !self.left);
+                assert_eq!(*idle, self.in_hand.is_empty());
                 assert!(self.room && state.stopping().is_none());
                 assert_eq!(state.desired().mode, Mode::Run);
                 self.fetching = true;
             }
             Action::AbandonFetch => assert!(std::mem::take(&mut self.fetching)),
             Action::Leave => {
-                assert!(!self.left && self.in_hand.is_none() && !self.fetching);
+                assert!(!self.left && self.in_hand.is_empty() && !self.fetching);
                 assert!(state.stopping().is_some());
                 self.left = true;
             }
-            Action::ReportStarted(held) => assert_eq!(held.task.id, self.hand().id),
+            Action::AskToStart(held) => assert!(!self.hand(held.task.id).started),
+            Action::ReportStarted(held, _) => assert!(self.hand(held.task.id).begun),
             Action::Start(task) => {
                 let known = state.desired();
-                assert!(known.cancel_for(task.id, task.lease, task.try_no).is_none());
+                let (id, lease) = (task.task.id, Lease::new(1, 1));
+                assert!(known.cancel_for(id, lease, Try(1)).is_none());
                 assert!(state.stopping().is_none());
-                let hand = self.hand();
-                assert!(hand.id == task.id && !hand.running && !hand.cancelled);
-                hand.running = true;
+                let hand = self.hand(id);
+                assert!(!hand.started && !hand.cancelled);
+                hand.started = true;
             }
-            Action::End(order) => {
-                let hand = self.hand();
-                assert!(hand.running, "only what runs is ended");
+            Action::TakeBack(TakeBack { held, end, or }) => {
+                let begun = self.hand(held.task.id).begun;
+                return match (begun, or) {
+                    (false, _) => Some(Event::TakenBack(*held, end.clone())),
+                    (true, Some(order)) => Some(Event::NotTakenBack(*held, *order)),
+                    (true, None) => None,
+                };
+            }
+            Action::End(held, order) => {
+                let stopping = state.stopping().is_some();
+                let hand = self.hand(held.task.id);
+                assert!(hand.started, "only what is in line is ended");
                 match order.why {
                     EndCause::Cancelled => assert!(hand.cancelled, "a stale cancel took effect"),
                     EndCause::Forgotten => assert!(hand.forgotten),
-                    EndCause::Preempted => assert!(state.stopping().is_some()),
+                    EndCause::Preempted => assert!(stopping),
                 }
             }
             Action::ReportFinal(held, _) => {
-                let hand = self.hand();
-                assert_eq!(held.task.id, hand.id);
-                hand.final_reports += 1;
+                self.hand(held.task.id).final_reports += 1;
+                self.put_down(held.task.id);
             }
         }
+        None
     }
 
-    fn hand(&mut self) -> &mut Hand {
-        self.in_hand.as_mut().expect("a task is in hand")
+    fn hand(&mut self, id: i64) -> &mut Hand {
+        let hand = self.in_hand.iter_mut().find(|hand| hand.id == id);
+        hand.expect("a task is in hand")
     }
 
-    /// Puts the hand down once the machine has.
-    fn put_down(&mut self, phase: Phase) {
-        if !matches!(phase, Phase::Held | Phase::Running) {
-            self.past.extend(self.in_hand.take());
+    fn put_down(&mut self, id: i64) {
+        let index = self.in_hand.iter().position(|hand| hand.id == id);
+        self.past
+            .extend(index.map(|index| self.in_hand.remove(index)));
+    }
+
+    /// What the machine has put down without a word turned out not to be its own.
+    fn forget(&mut self, event: &Event) {
+        match event {
+            Event::Ended(held, _) => self.put_down(held.task.id),
+            Event::StartAnswered(held, StartVerdict::Forget) if held.try_no == Try(1) => {
+                let hand = self.in_hand.iter().find(|hand| hand.id == held.task.id);
+                if hand.is_some_and(|hand| !hand.started) {
+                    self.put_down(held.task.id);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -230,16 +290,18 @@ proptest! {
             if let Step::Pass(ms) = step {
                 now += Duration::from_millis(*ms);
             }
-            if let Some(event) = world.event(step) {
+            let mut events: Vec<Event> = world.event(step).into_iter().collect();
+            while let Some(event) = events.pop() {
                 let mut actions = Vec::new();
-                state.handle(event, now, &mut actions);
-                actions.iter().for_each(|action| world.perform(&state, action));
-                world.put_down(state.phase());
+                state.handle(event.clone(), now, &mut actions);
+                events.extend(actions.iter().filter_map(|action| world.perform(&state, action)));
+                world.forget(&event);
             }
             while let Some(action) = state.settle(world.room, now) {
                 world.perform(&state, &action);
             }
-            prop_assert_eq!(world.fetching, state.phase() == Phase::Fetching);
+            prop_assert_eq!(state.in_line(), world.in_hand.iter().filter(|hand| hand.started).count());
+            prop_assert!(!world.fetching || matches!(state.phase(), Phase::Fetching | Phase::Running));
             if let Some(before) = stop {
                 let after = state.stopping().expect("a stop never goes away");
                 prop_assert_eq!(before.urgency.sooner(after.urgency), after.urgency);

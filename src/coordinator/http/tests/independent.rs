@@ -1,11 +1,14 @@
 //! An independent worker's conversation with a real coordinator.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::comm::http::{HttpWorkerComm, HttpWorkerConfig};
 use crate::comm::{CommError, Fetched, WorkerComm};
 use crate::endpoint::TokenSource;
 use crate::protocol::api::CancelRequest;
 use crate::protocol::{Mode, ReportTaskOp, TaskReport, TaskState, Try, Verdict, WorkerTaskResp};
+use mitosis_bridge::FetchWish;
 
 fn config(server: &Server, scope: Scope) -> HttpWorkerConfig {
     HttpWorkerConfig {
@@ -24,8 +27,8 @@ async fn connect(server: &Server) -> HttpWorkerComm {
 }
 
 async fn fetch(comm: &HttpWorkerComm) -> WorkerTaskResp {
-    match in_time(comm.fetch_task()).await.unwrap() {
-        Fetched::Task(task) => *task,
+    match in_time(comm.fetch_tasks(FetchWish::ONE)).await.unwrap() {
+        Fetched::Tasks(tasks) if tasks.len() == 1 => WorkerTaskResp::clone(&tasks[0].task),
         other => panic!("no task but {other:?}"),
     }
 }
@@ -41,15 +44,20 @@ fn report(task: &WorkerTaskResp, seq: u64, op: ReportTaskOp) -> TaskReport {
     }
 }
 
+async fn tell(comm: &HttpWorkerComm, report: TaskReport) -> Verdict {
+    let answers = comm.report_tasks(&[Arc::new(report)]).await.unwrap();
+    answers[0].verdict.clone()
+}
+
 async fn start(comm: &HttpWorkerComm, task: &WorkerTaskResp) -> Verdict {
     let started = report(task, 1, ReportTaskOp::Started { at_us: 1 });
-    comm.report_task(&started).await.unwrap().verdict
+    tell(comm, started).await
 }
 
 async fn end(comm: &HttpWorkerComm, task: &WorkerTaskResp, outcome: Outcome) -> Verdict {
     let result = ended(outcome, Output::default());
     let ended = report(task, 2, ReportTaskOp::ended(result));
-    comm.report_task(&ended).await.unwrap().verdict
+    tell(comm, ended).await
 }
 
 async fn state(server: &Server, task: Uuid) -> TaskState {
@@ -170,7 +178,7 @@ async fn a_worker_rides_through_a_restart_of_its_coordinator() {
     let (dir, address) = server.stop().await;
     let result = ended(Outcome::Completed, Output::default());
     let away = comm
-        .report_task(&report(&task, 2, ReportTaskOp::ended(result)))
+        .report_tasks(&[Arc::new(report(&task, 2, ReportTaskOp::ended(result)))])
         .await;
     assert!(away.unwrap_err().is_retryable());
     assert!(comm.send_heartbeat().await.unwrap_err().is_retryable());

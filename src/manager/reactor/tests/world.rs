@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use mitosis_bridge::{Gate, Withdrawal};
+use mitosis_bridge::{Gate, Revocation, Withdrawal};
 use uuid::Uuid;
 
 use super::super::*;
@@ -406,26 +406,56 @@ impl World {
     // ---- the bridge
 
     fn act(&mut self) {
-        for action in self.reactor.take_actions(self.now) {
-            match action {
-                Action::Prepare(preparation) => {
-                    let task = &preparation.task;
-                    assert!(
-                        task.try_no == Try(1) || self.is_recorded(task),
-                        "a try without a cause"
-                    );
-                    self.prepared.push_back(preparation);
-                }
-                Action::Withdraw(keys) => self.withdrawals.push_back(keys),
-                Action::Publish { state, .. } => self.control = state,
-                Action::SetGate(gate) => self.gate = gate,
-                Action::Spool(record) => self.spooled.push(record),
-                Action::Reply { response, .. } => self.verdicts.push(response.verdict),
-                Action::End(incarnation) => self.to_end.push(incarnation),
-                Action::LookAt(incarnation) => self.reactor.looked_at(incarnation, self.crowded),
-                Action::Finish(_) => {}
+        loop {
+            let actions = self.reactor.take_actions(self.now);
+            let more = actions
+                .iter()
+                .any(|action| matches!(action, Action::Revoke(..)));
+            for action in actions {
+                self.perform(action);
+            }
+            if !more {
+                return;
             }
         }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Prepare(preparation) => {
+                let task = &preparation.task;
+                assert!(
+                    task.try_no == Try(1) || self.is_recorded(task),
+                    "a try without a cause"
+                );
+                self.prepared.push_back(preparation);
+            }
+            Action::Withdraw(keys) => self.withdrawals.push_back(keys),
+            Action::Publish { state, .. } => self.control = state,
+            Action::SetGate(gate) => self.gate = gate,
+            Action::Spool(record) => self.spooled.push(record),
+            Action::Reply { response, .. } => self.verdicts.push(response.verdict),
+            Action::End(incarnation) => self.to_end.push(incarnation),
+            Action::LookAt(incarnation) => self.reactor.looked_at(incarnation, self.crowded),
+            Action::Finish(_) => {}
+            Action::Revoke(incarnation, key) => {
+                let outcome = self.revoke(incarnation, key);
+                self.reactor.revoked(key, outcome, self.now);
+            }
+        }
+    }
+
+    /// The state word of a hand-over decides.
+    fn revoke(&mut self, incarnation: Incarnation, key: Key) -> Revocation {
+        let worker = self
+            .workers
+            .iter_mut()
+            .find(|worker| worker.incarnation == incarnation);
+        let Some(worker) = worker.filter(|worker| worker.alive && !worker.begun) else {
+            return Revocation::Begun;
+        };
+        let handed = worker.hand.take_if(|(handed, _)| *handed == key);
+        handed.map_or(Revocation::Begun, |_| Revocation::Withdrawn)
     }
 
     /// The poller answers the fetch of an idle worker; the notice comes later.
@@ -509,7 +539,10 @@ impl World {
                 let source = Source {
                     incarnation,
                     confirms,
-                    reply: self.asked,
+                    reply: ReplyId {
+                        frame: self.asked,
+                        index: 0,
+                    },
                 };
                 self.reactor.report(source, report, self.now);
             }

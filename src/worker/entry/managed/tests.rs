@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mitosis_bridge::Batching;
 use mitosis_bridge::config::PollConfig;
 use mitosis_bridge::cost::Cost;
 use mitosis_bridge::ids::LocalId;
@@ -87,10 +88,11 @@ impl Manager {
     }
 
     async fn give(&self, id: i64, line: &str) {
-        let task = FetchTaskResponse::Task(Box::new(task(id, line)));
+        let task = FetchTaskResponse::Alone(Box::new(task(id, line)));
         let prepared = PreparedReply {
             key: id.unsigned_abs(),
             cost: Cost([1; 4]),
+            batching: Batching::Alone,
             not_after: Instant::now() + STUCK,
             payload: frame::encode(&task).into(),
         };
@@ -129,8 +131,9 @@ impl Manager {
     fn on(&mut self, event: ServerEvent) {
         match event {
             ServerEvent::Report { payload, reply, .. } => {
-                let report: TaskReport = frame::decode("report", &payload).unwrap();
-                let answer = ReportTaskResp::of(Verdict::Accepted, report.seq);
+                let mut reports: Vec<TaskReport> = frame::decode("reports", &payload).unwrap();
+                let report = reports.remove(0);
+                let answer = [ReportTaskResp::of(Verdict::Accepted, report.seq)];
                 self.reports.push(report);
                 reply.reply(frame::encode(&answer).into(), Ring::Now);
             }

@@ -9,14 +9,19 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::super::*;
+use crate::comm::Dispatched;
 use crate::comm::StartRule;
 use crate::protocol::report::Reason;
 use crate::protocol::{
     Artifact, ArtifactKind, CancelOrder, Lease, Mode, ReportTaskOp, TaskReport, TaskSpec, Try,
     Verdict, WorkerTaskResp,
 };
-use crate::worker::executor::StopReason;
+use crate::protocol::{ReportTaskResp, TaskResult};
+use crate::worker::executor::{StopOrder, StopReason};
+use crate::worker::runner::{Gatekeeper, TELL_WITHIN, TaskRunner, drive, run_queue};
+use crate::worker::state::HandOver;
 use crate::worker::tally::Tally;
+use mitosis_bridge::FetchWish;
 
 /// How long a scenario may take before it counts as stuck. Paused clocks jump there at once.
 const STUCK: Duration = Duration::from_secs(120);
@@ -125,7 +130,11 @@ impl FakeComm {
     }
 
     pub(super) fn give(&self, task: WorkerTaskResp) {
-        self.answer_fetch(Ok(Fetched::Task(Box::new(task))));
+        self.give_all(vec![Dispatched::own(task)]);
+    }
+
+    pub(super) fn give_all(&self, tasks: Vec<Dispatched>) {
+        self.answer_fetch(Ok(Fetched::Tasks(tasks)));
     }
 
     pub(super) fn answer_reports(
@@ -174,6 +183,11 @@ impl FakeComm {
         assert!(reached.await.is_ok(), "stuck at {:?}", self.seen());
     }
 
+    /// Waits until the task has ended like this, its beginning told or not.
+    pub(super) async fn until_ended(&self, id: i64, end: &str) {
+        self.until(|seen| seen.story(id).last() == Some(&end)).await;
+    }
+
     /// Waits until the task's story is this.
     pub(super) async fn until_story(&self, id: i64, story: &[&str]) {
         self.until(|seen| seen.story(id) == story).await;
@@ -182,7 +196,7 @@ impl FakeComm {
 
 #[async_trait]
 impl WorkerComm for FakeComm {
-    async fn fetch_task(&self) -> Result<Fetched, CommError> {
+    async fn fetch_tasks(&self, _wish: FetchWish) -> Result<Fetched, CommError> {
         self.seen_tx.send_modify(|seen| seen.fetches += 1);
         loop {
             let next = self.tasks.lock().unwrap().pop_front();
@@ -196,16 +210,22 @@ impl WorkerComm for FakeComm {
         }
     }
 
-    async fn report_task(&self, report: &TaskReport) -> Result<ReportTaskResp, CommError> {
-        self.seen_tx
-            .send_modify(|seen| seen.reports.push(report.clone()));
-        let answer = self.answers.lock().unwrap().pop_front();
-        answer
-            .unwrap_or(Ok(Verdict::Accepted))
-            .map(|verdict| ReportTaskResp {
+    async fn report_tasks(
+        &self,
+        reports: &[Arc<TaskReport>],
+    ) -> Result<Vec<ReportTaskResp>, CommError> {
+        let mut answers = Vec::new();
+        for report in reports {
+            self.seen_tx
+                .send_modify(|seen| seen.reports.push(TaskReport::clone(report)));
+            let answer = self.answers.lock().unwrap().pop_front();
+            let verdict = answer.unwrap_or(Ok(Verdict::Accepted))?;
+            answers.push(ReportTaskResp {
                 url: Some("/upload".to_owned()),
                 ..ReportTaskResp::of(verdict, 0)
-            })
+            });
+        }
+        Ok(answers)
     }
 
     async fn send_heartbeat(&self) -> Result<(), CommError> {
@@ -269,6 +289,8 @@ impl TaskRunner for FakeRunner {
             message: None,
             ..TaskResult::not_started(Reason::Exit, "", 1)
         };
+        // Long enough for its beginning to be told.
+        tokio::time::sleep(2 * TELL_WITHIN).await;
         match task.spec.args[0].as_str() {
             "exit" => {}
             "leave" => result.artifacts.push(Artifact {
@@ -403,11 +425,14 @@ impl Stage {
         let mut signals = StopSignals::Channel(signals_rx.expect("a stage is played once"));
         let parts = Parts {
             comm: &self.comm,
-            runner,
             sender: &self.sender,
             status: &self.status,
         };
-        let both = async { tokio::join!(run(parts, &mut signals, self.config), script).0 };
+        let (queue, end) = run_queue(None);
+        let both = async {
+            let driven = drive(end, runner, &self.status, Gatekeeper::default());
+            tokio::join!(run(parts, queue, &mut signals, self.config), driven, script).0
+        };
         match tokio::time::timeout(STUCK, both).await {
             Ok(ended) => ended,
             Err(_) => panic!("the worker does not end; {:?}", self.comm.seen()),

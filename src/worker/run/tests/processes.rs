@@ -5,6 +5,7 @@ use std::path::Path;
 use super::super::*;
 use super::fake::{Stage, cancel, shutdown, task};
 use crate::exit_code::Exit;
+use crate::protocol::TaskResult;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::protocol::limits::TaskGroups;
 use crate::protocol::report::Reason;
@@ -75,15 +76,15 @@ async fn programs_run_and_their_ends_are_reported() {
     let runner = runner(dir.path());
     let ended = stage.play_with(&runner, async {
         stage.comm.give(task(1, line("echo hello")));
-        stage.comm.until_story(1, &["started", "completed"]).await;
+        stage.comm.until_ended(1, "completed").await;
         assert_eq!(last_result(&stage).stdout.tail, b"hello\n");
         stage.comm.give(task(2, line("exit 3")));
-        stage.comm.until_story(2, &["started", "failed"]).await;
+        stage.comm.until_ended(2, "failed").await;
         assert_eq!(last_result(&stage).exit_code, Some(3));
         stage
             .comm
             .give(task(3, TaskSpec::argv(["no-such-program-at-all"])));
-        stage.comm.until_story(3, &["started", "failed"]).await;
+        stage.comm.until_ended(3, "failed").await;
         assert_eq!(last_result(&stage).reason, Reason::SpawnFailed);
         stage.comm.want(shutdown(true, 0), Vec::new());
     });

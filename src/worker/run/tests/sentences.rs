@@ -1,5 +1,7 @@
 //! The loop with a scripted peer and a scripted runner, on a clock that jumps.
 
+use crate::worker::executor::StopOrder;
+use crate::worker::runner::TELL_WITHIN;
 use std::sync::atomic::Ordering;
 
 use super::super::*;
@@ -157,7 +159,7 @@ async fn a_lost_manager_ends_the_task_at_once_and_nothing_more_is_reported() {
         [StopOrder::Immediate(StopReason::HandBack)]
     );
     assert_eq!(stage.comm.seen().story(1), ["started"]);
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(begun.elapsed() <= 2 * TELL_WITHIN, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +172,8 @@ async fn a_runner_that_does_not_end_cannot_keep_a_worker_without_a_manager() {
     });
     let begun = tokio::time::Instant::now();
     assert_eq!(ended.await.exit(), Exit::ManagerGone);
-    assert_eq!(begun.elapsed(), IMMEDIATE_LIMIT);
+    let took = begun.elapsed() - IMMEDIATE_LIMIT;
+    assert!(took <= 2 * TELL_WITHIN, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,15 +271,15 @@ async fn with_a_full_outbox_nothing_is_fetched_until_there_is_room() {
         stage
             .comm
             .answer_reports((0..4).map(|_| Ok(Verdict::RetryLater { after_ms: 20_000 })));
-        (1..=9).for_each(|id| stage.give(id, "exit"));
+        (1..=40).for_each(|id| stage.give(id, "exit"));
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(stage.runner.begun().len(), outbox::CAPACITY / 2);
         assert_eq!(stage.comm.seen().fetches, outbox::CAPACITY / 2);
-        stage.comm.until_story(9, &["started", "completed"]).await;
+        stage.comm.until_story(40, &["started", "completed"]).await;
         stage.comm.want(LEAVE, Vec::new());
     });
     let ended = ended.await;
-    assert_eq!((ended.exit(), ended.tally.completed), (Exit::Ok, 9));
+    assert_eq!((ended.exit(), ended.tally.completed), (Exit::Ok, 40));
 }
 
 #[tokio::test(start_paused = true)]
@@ -385,7 +388,7 @@ async fn a_second_signal_does_not_wait_for_the_task() {
         stage.runner.orders(),
         [StopOrder::Immediate(StopReason::HandBack)]
     );
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(begun.elapsed() <= 2 * TELL_WITHIN, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
