@@ -75,7 +75,8 @@ impl<'fd> From<BorrowedFd<'fd>> for Stdio<'fd> {
 /// Whether a child leads a process group of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessGroup {
-    /// A new group whose number is the child's pid; it can be signaled as a whole.
+    /// A new session, without a terminal, and in it a new group whose number is the child's pid; it can be signaled as a
+    /// whole. A child that wants a terminal fails instead of being stopped for one.
     New,
     /// The caller's group; the terminal's signals reach the child too.
     Inherit,
