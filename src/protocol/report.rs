@@ -3,6 +3,8 @@
 //! A report names both fences. Its receiver answers with a [`Verdict`]; only `Accepted` and `Duplicate` close the
 //! report, and a `success: false` is never mistaken for a delivery.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -351,6 +353,40 @@ impl TaskResult {
     }
 }
 
+/// Bytes of a stream that are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// How many bytes the task wrote before them.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Gap {
+    /// `OFFSET+BYTES`, as in a header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.offset, self.bytes)
+    }
+}
+
+impl Gap {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (offset, bytes) = text.split_once('+')?;
+        Some(Self {
+            offset: offset.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+        })
+    }
+
+    /// How many bytes the task had written when the last of them was.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        self.offset.saturating_add(self.bytes)
+    }
+}
+
 /// One captured stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -359,6 +395,9 @@ pub struct Output {
     pub bytes: u64,
     /// True when the middle was dropped to keep the capture limit.
     pub truncated: bool,
+    /// What was dropped. What is kept has the bytes before and behind it and nothing between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
     /// The last bytes, at most [`super::task::OUTPUT_TAIL_BYTES`]. In JSON a string; bytes that are no UTF-8 are
     /// replaced, the file has them unchanged.
     #[serde(with = "tail_bytes")]
@@ -532,9 +571,8 @@ mod tests {
     fn output_that_is_no_text_survives_the_wire_and_is_readable_in_json() {
         let output = Output {
             bytes: 3,
-            truncated: false,
             tail: vec![b'a', 0xff, b'b'],
-            file: None,
+            ..Output::default()
         };
         let back: Output =
             rmp_serde::from_slice(&rmp_serde::to_vec_named(&output).unwrap()).unwrap();

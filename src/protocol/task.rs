@@ -22,6 +22,8 @@ use super::upstream::{Upstream, UpstreamForm, uuid_in};
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Captured bytes per stream when a spec names no limit.
 pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
+/// A capture limit that is none: every byte is kept, as far as the disk goes. What `run` asks for.
+pub const UNLIMITED_CAPTURE_BYTES: u64 = u64::MAX;
 /// Bytes of the end of each stream that travel with the result.
 pub const OUTPUT_TAIL_BYTES: usize = 4096;
 /// Longest `id`, in bytes.
@@ -225,6 +227,7 @@ impl Backoff {
 #[serde(default)]
 pub struct Capture {
     /// Most bytes kept per stream; [`DEFAULT_CAPTURE_BYTES`] when absent. Above it the middle is dropped.
+    /// [`UNLIMITED_CAPTURE_BYTES`] keeps everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
     /// Which streams are kept.

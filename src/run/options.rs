@@ -18,7 +18,7 @@ use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
 use crate::manager::Totals;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::{Backoff, DEFAULT_GRACE, Resources};
+use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Resources};
 use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
@@ -121,6 +121,8 @@ pub struct SpecDefaults {
     pub resources: Resources,
     /// Pause before a further attempt.
     pub backoff: Option<Backoff>,
+    /// Bytes kept per stream.
+    pub capture_bytes: Option<u64>,
 }
 
 impl SpecDefaults {
@@ -134,6 +136,10 @@ impl SpecDefaults {
             limits: spec.limits.or(&self.limits),
             resources: self.resources_of(spec.resources),
             backoff: spec.backoff.or_else(|| self.backoff.clone()),
+            capture: Capture {
+                limit_bytes: spec.capture.limit_bytes.or(self.capture_bytes),
+                ..spec.capture
+            },
             ..spec
         }
     }
@@ -201,6 +207,7 @@ mod tests {
                 ..Resources::default()
             },
             backoff: None,
+            capture_bytes: None,
         };
         let spec = TaskSpec {
             timeout: Some(minute),

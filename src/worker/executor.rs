@@ -14,7 +14,9 @@
 //! | [`stop`] | when to signal and why it ended: pure decisions over events and time |
 //! | `environment` | the variables of a task: constant part once, the rest per task |
 //! | `directories` | the slot's directories, made once and wiped only when not empty |
-//! | `capture`, `compact` | output files and their limit |
+//! | `capture`, `compact` | output: pipes, files and their limit |
+//! | `watch`, `fast_wait`, `interrupt` | waiting for what a task writes and for its end |
+//! | `ending` | a task that has ended: what is cleared away and what is said |
 //! | `stdin` | what descriptor 0 reads |
 //! | `files` | inputs before the start, what was left after the end |
 //! | `limits` | what a task may use at most: control group, wrapper, words |
@@ -28,9 +30,12 @@
 mod capture;
 mod compact;
 mod directories;
+mod ending;
 mod environment;
+mod fast_wait;
 mod files;
 mod follow_ups;
+mod interrupt;
 mod limits;
 mod prepare;
 mod running;
@@ -39,6 +44,7 @@ pub mod stop;
 #[cfg(test)]
 mod tests;
 mod value;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -48,8 +54,9 @@ use crate::comm::begun;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
 use crate::protocol::limits::TaskGroups;
 
+pub use interrupt::Interrupt;
 pub use prepare::{Executor, Prepared};
-pub use running::{Running, Started};
+pub use running::{Life, Running, Started};
 pub use stop::{StopOrder, StopReason};
 
 /// What an executor needs to know once.

@@ -12,9 +12,11 @@ use super::capture::{Capture, Plan};
 use super::directories::Directories;
 use super::environment::Environment;
 use super::files::Files;
+use super::interrupt::Interrupt;
 use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
+use super::watch::Watch;
 use super::{ExecConfig, ExecError, now_us, stdin};
 use crate::comm::begun::{Begun, Notes};
 use crate::process::groups::TaskGroup;
@@ -51,6 +53,8 @@ pub struct Executor {
     default_cwd: PathBuf,
     /// Whether the last task's processes and output may still be there: its [`Running`] was dropped.
     pub(super) unfinished: bool,
+    /// What ends a short wait; without one there is none.
+    pub(super) interrupt: Option<Interrupt>,
 }
 
 /// A task that is ready to be started by the executor that prepared it.
@@ -78,6 +82,7 @@ impl Executor {
     /// When a directory or file cannot be made, or the configuration cannot be an environment.
     pub fn new(config: &ExecConfig) -> Result<Self, ExecError> {
         process::set_child_subreaper().map_err(ExecError::Subreaper)?;
+        process::survive_file_size_limit();
         let slot = absolute(&config.slot_dir)?;
         let directories = Directories::create(&slot)?;
         let default_cwd = match &config.cwd {
@@ -104,7 +109,14 @@ impl Executor {
             directories,
             default_cwd,
             unfinished: false,
+            interrupt: None,
         })
+    }
+
+    /// Lets the executor block its thread for some milliseconds after each start, in which most tasks end; `interrupt` is
+    /// to be raised after an order. For an executor on a thread of its own.
+    pub fn may_block(&mut self, interrupt: Interrupt) {
+        self.interrupt = Some(interrupt);
     }
 
     /// Makes everything ready to start `task`; nothing runs yet. `stop` is heard while its inputs are on their way.
@@ -166,12 +178,12 @@ impl Executor {
         let usage = prepared.usage.clone();
         let group = self.group_place.group_for(&usage);
         let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
-        self.capture.begin(&plan).map_err(|error| {
-            let text = format!("the output files cannot be made: {error}");
+        let ends = self.capture.begin(&plan).map_err(|error| {
+            let text = format!("the output cannot be captured: {error}");
             not_started(Reason::SpawnFailed, text)
         })?;
         self.note(prepared.begun);
-        let spawned = self.spawn(prepared, group.as_ref()).await;
+        let spawned = self.spawn(prepared, ends, group.as_ref()).await;
         let child = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
         self.unfinished = true;
@@ -183,6 +195,7 @@ impl Executor {
             limits,
             usage,
             lifecycle: Lifecycle::new(started, limits),
+            watch: Watch::default(),
             started,
             started_at_us,
         })
@@ -200,9 +213,9 @@ impl Executor {
     async fn spawn(
         &mut self,
         prepared: Prepared,
+        [stdout, stderr]: [Option<OwnedFd>; 2],
         group: Option<&TaskGroup>,
     ) -> Result<Child, SpawnError> {
-        let (stdout, stderr) = self.capture.descriptors(prepared.plan.streams);
         let spec = SpawnSpec {
             program: prepared.program,
             argv: prepared.argv,
@@ -212,8 +225,8 @@ impl Executor {
                 Some(fd) => Stdio::Owned(fd),
                 None => Stdio::Borrowed(self.capture.null()),
             },
-            stdout: Stdio::Borrowed(stdout),
-            stderr: Stdio::Borrowed(stderr),
+            stdout: self.capture.stdio(stdout),
+            stderr: self.capture.stdio(stderr),
             inherit: Vec::new(),
             process_group: ProcessGroup::New,
         };
@@ -231,7 +244,7 @@ impl Executor {
             }
         };
         self.environment.give_back(std::mem::take(&mut spec.env));
-        // Closes this side of what the wrapper answers through.
+        // Closes this side of the pipes: only the task has them now, and the wrapper what it answers through.
         drop(spec);
         match entry {
             Some(entry) => enter(spawned?, entry).await,
