@@ -160,6 +160,7 @@ pub(super) fn wait4(pid: libc::pid_t) -> io::Result<Option<ExitInfo>> {
     }
     // SAFETY: `rusage` is plain numbers, for which zeroes are valid, and `wait4` succeeded in filling it.
     let usage: libc::rusage = unsafe { usage.assume_init() };
+    let core_dumped = libc::WIFSIGNALED(status) && libc::WCOREDUMP(status);
     let status = if libc::WIFSIGNALED(status) {
         ExitStatus::Signal(libc::WTERMSIG(status))
     } else {
@@ -167,6 +168,7 @@ pub(super) fn wait4(pid: libc::pid_t) -> io::Result<Option<ExitInfo>> {
     };
     Ok(Some(ExitInfo {
         status,
+        core_dumped,
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
@@ -189,13 +191,13 @@ pub(crate) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, 
 /// Becomes another program: same process, same descriptors but those that close on exec. Returns only when that fails.
 ///
 /// The runtime of the language ignores `SIGPIPE`, which the program would inherit; its default comes back first.
-pub(super) fn exec(program: &CStr, argv: &[CString]) -> io::Error {
-    let argv = pointers(argv);
-    // SAFETY: `program` and the strings of `argv` outlive the call and the array ends with null; neither disposition runs
+pub(super) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: `program` and the strings outlive the call and the arrays end with null; neither disposition runs
     // code of this process.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execv(program.as_ptr(), argv.as_ptr().cast());
+        libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr());
         let error = io::Error::last_os_error();
         // Whoever is to be told may be gone by now, which must not end this process.
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);

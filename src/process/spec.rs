@@ -96,6 +96,8 @@ pub enum ExitStatus {
 pub struct ExitInfo {
     /// How.
     pub status: ExitStatus,
+    /// Whether a signal that ended it has left an image of its memory.
+    pub core_dumped: bool,
     /// CPU time in user mode, of the process and the descendants it waited for.
     pub user: Duration,
     /// CPU time in system mode, likewise.
