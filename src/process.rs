@@ -39,7 +39,7 @@ pub use caller::remember_caller;
 pub use child::Child;
 pub use error::SpawnError;
 pub use marked::{MARK, kill_marked};
-pub use resolve::{DEFAULT_PATH, resolve_program};
+pub use resolve::{DEFAULT_PATH, find_as_a_shell, resolve_program};
 pub use rustix::process::{Pid, Signal};
 pub use spawn::spawn;
 pub(crate) use spawn::{survive_file_size_limit, watch_readable};

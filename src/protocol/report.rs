@@ -260,6 +260,38 @@ pub struct TaskResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub value: Option<Box<serde_json::Value>>,
+    /// Processes that it left behind, which were ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<Box<Leftovers>>,
+    /// True for a shell line that was executed without a shell, because it needed none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
+}
+
+/// What a task that ended by itself had still running then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Processes that were killed.
+    pub killed: u32,
+    /// The names of some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let processes = if self.killed == 1 {
+            "process"
+        } else {
+            "processes"
+        };
+        write!(f, "{} {processes} left behind and killed", self.killed)?;
+        if !self.names.is_empty() {
+            write!(f, ": {}", self.names.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// Most bytes of a `result.json`.
@@ -333,6 +365,8 @@ impl TaskResult {
             follow_ups: None,
             artifacts: Vec::new(),
             value: None,
+            leftovers: None,
+            direct: false,
         }
     }
 

@@ -43,6 +43,9 @@ pub struct TaskSpec {
     /// When set, `args[0]` is a line for `/bin/sh -c` and the rest are its positional parameters.
     #[serde(skip_serializing_if = "is_default")]
     pub shell: bool,
+    /// Whether a line that needs no shell is executed without one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub direct: Direct,
     /// Variables added to the task's environment.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -105,6 +108,17 @@ pub struct TaskSpec {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Whether shell lines are executed without a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direct {
+    /// Where they are plain simple commands: the results are the same.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
 }
 
 /// Standard input of a task.

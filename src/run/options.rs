@@ -18,7 +18,7 @@ use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
 use crate::manager::Totals;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Resources};
+use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Direct, Resources};
 use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
@@ -123,6 +123,8 @@ pub struct SpecDefaults {
     pub backoff: Option<Backoff>,
     /// Bytes kept per stream.
     pub capture_bytes: Option<u64>,
+    /// Whether lines that need no shell are executed without one.
+    pub direct: Direct,
 }
 
 impl SpecDefaults {
@@ -136,6 +138,10 @@ impl SpecDefaults {
             limits: spec.limits.or(&self.limits),
             resources: self.resources_of(spec.resources),
             backoff: spec.backoff.or_else(|| self.backoff.clone()),
+            direct: match spec.direct {
+                Direct::Auto if spec.shell => self.direct,
+                own => own,
+            },
             capture: Capture {
                 limit_bytes: spec.capture.limit_bytes.or(self.capture_bytes),
                 ..spec.capture
@@ -208,6 +214,7 @@ mod tests {
             },
             backoff: None,
             capture_bytes: None,
+            direct: Direct::default(),
         };
         let spec = TaskSpec {
             timeout: Some(minute),

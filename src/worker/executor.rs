@@ -14,6 +14,7 @@
 //! | [`stop`] | when to signal and why it ended: pure decisions over events and time |
 //! | `environment` | the variables of a task: constant part once, the rest per task |
 //! | `directories` | the slot's directories, made once and wiped only when not empty |
+//! | `command`, `direct` | what is executed, and whether a line needs a shell |
 //! | `capture`, `compact` | output: pipes, files and their limit |
 //! | `watch`, `fast_wait`, `interrupt` | waiting for what a task writes and for its end |
 //! | `ending` | a task that has ended: what is cleared away and what is said |
@@ -28,7 +29,9 @@
 //! (wiping a tree, moving or cutting output) goes to the pool for blocking work.
 
 mod capture;
+mod command;
 mod compact;
+mod direct;
 mod directories;
 mod ending;
 mod environment;

@@ -98,7 +98,7 @@ os._exit(end)
 
 #[test]
 fn whatever_a_program_does_to_its_streams_the_bytes_are_those_of_a_pipe() {
-    const PROGRAMS: u32 = 60;
+    const PROGRAMS: u32 = 40;
     let sandbox = Sandbox::new();
     let program = sandbox.file("program.py", PROGRAM);
     let program = program.to_str().unwrap();

@@ -23,9 +23,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use self::pipe::FILL;
-use self::stream::Stream;
+use self::stream::{Ending, Stream};
 use super::ExecError;
-use crate::process::Stdio;
 use crate::protocol::output::LogStream;
 use crate::protocol::report::Output;
 use crate::protocol::task::Streams;
@@ -100,9 +99,9 @@ impl Capture {
         })
     }
 
-    /// `/dev/null`, for reading and writing.
-    pub(super) fn null(&self) -> BorrowedFd<'_> {
-        self.null.as_fd()
+    /// A descriptor of a task: the given one, or `/dev/null`, for reading and writing.
+    pub(super) fn or_null<'a>(&'a self, given: Option<&'a OwnedFd>) -> BorrowedFd<'a> {
+        given.map_or_else(|| self.null.as_fd(), AsFd::as_fd)
     }
 
     /// Makes the streams ready for a task that is about to start, and gives its descriptors 1 and 2. They are to be
@@ -122,14 +121,6 @@ impl Capture {
             Streams::Merged | Streams::Discarded => stdout.try_clone()?,
         };
         Ok([Some(stdout), Some(stderr)])
-    }
-
-    /// A descriptor of a task from what [`Self::begin`] gave.
-    pub(super) fn stdio(&self, end: Option<OwnedFd>) -> Stdio<'_> {
-        match end {
-            Some(end) => Stdio::Owned(end),
-            None => Stdio::Borrowed(self.null()),
-        }
     }
 
     /// Replaces files and pipes: an earlier task may still write to the present ones.
@@ -162,8 +153,9 @@ impl Capture {
         }
     }
 
-    /// Takes the output of a task whose processes are gone, and makes the streams ready for the next.
-    pub(super) async fn finish(&mut self, plan: &Plan) -> Captured {
+    /// Takes the output of a task whose processes are gone, and makes the streams ready for the next. `last_words` come
+    /// behind its error output.
+    pub(super) async fn finish(&mut self, plan: &Plan, last_words: &str) -> Captured {
         let mut captured = Captured::default();
         if plan.streams == Streams::Discarded {
             return captured;
@@ -171,9 +163,23 @@ impl Capture {
         let out = self.output_dir.join(format!("{}.out", plan.name));
         let err = self.output_dir.join(format!("{}.err", plan.name));
         let mut troubles = Vec::new();
-        captured.stdout = self.stdout.finish(plan.limit, &out, &mut troubles).await;
+        let (of_stdout, of_stderr) = match plan.streams {
+            Streams::Merged => (last_words, ""),
+            Streams::Separate | Streams::Discarded => ("", last_words),
+        };
+        let stdout = Ending {
+            limit: plan.limit,
+            kept: &out,
+            last_words: of_stdout,
+        };
+        captured.stdout = self.stdout.finish(stdout, &mut troubles).await;
         if plan.streams == Streams::Separate {
-            captured.stderr = self.stderr.finish(plan.limit, &err, &mut troubles).await;
+            let stderr = Ending {
+                limit: plan.limit,
+                kept: &err,
+                last_words: of_stderr,
+            };
+            captured.stderr = self.stderr.finish(stderr, &mut troubles).await;
         }
         let longest = captured.stdout.bytes.max(captured.stderr.bytes);
         self.expects_much = longest >= FILL as u64 / 2;

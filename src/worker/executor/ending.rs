@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use super::capture::Captured;
+use super::direct;
 use super::follow_ups;
 use super::limits as usage_limits;
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{End, Limits};
-use crate::process::{self, ExitInfo, ExitStatus, Pid};
+use crate::process::{self, ExitInfo, ExitStatus, Pid, Swept};
 use crate::protocol::limits::Limits as UsageLimits;
-use crate::protocol::report::{Reason, TaskResult};
+use crate::protocol::report::{Leftovers, Reason, TaskResult};
 
 impl Running<'_> {
     /// Clears away what the leader left and puts the result together.
     pub(super) async fn conclude(self, end: End, info: Option<ExitInfo>) -> TaskResult {
+        let (end, last_words) = match info {
+            Some(info) if self.is_direct => as_a_shell(end, info),
+            _ => (end, None),
+        };
         let wall_us = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
         let Self {
             executor,
@@ -23,19 +28,28 @@ impl Running<'_> {
             limits,
             usage,
             started_at_us,
+            is_direct,
             ..
         } = self;
         let leader = (!child.is_reaped()).then(|| child.pid());
         // A leader that cannot be killed counts as adopted from here on.
         drop(child);
-        let mut left = process::kill_adopted(SWEEP_LIMIT).await.left;
+        let Swept {
+            mut left,
+            killed,
+            names,
+            ..
+        } = process::kill_adopted(SWEEP_LIMIT).await;
         left.extend(leader.filter(|pid| !left.contains(pid)));
         if let Some(group) = group
             && let Err(error) = group.remove().await
         {
             tracing::warn!(%error, "the task's control group cannot be removed now");
         }
-        let mut captured = executor.capture.finish(&plan).await;
+        let mut captured = executor
+            .capture
+            .finish(&plan, last_words.as_deref().unwrap_or_default())
+            .await;
         if !left.is_empty() {
             tracing::warn!(processes = ?left, "processes of the task cannot be killed");
             // They may go on writing, so the next task gets other files.
@@ -53,9 +67,36 @@ impl Running<'_> {
         let result = result(end, info, message, captured, (started_at_us, ended_at_us));
         let completed = result.reason == Reason::Exit && result.exit_code == Some(0);
         TaskResult {
+            direct: is_direct,
+            leftovers: leftovers(end, killed, names),
             follow_ups: follow_ups::read(executor.directories.new_task(), completed).map(Box::new),
             ..result
         }
+    }
+}
+
+/// What is told of processes that outlived their task; nothing where ending them was the order.
+fn leftovers(end: End, killed: usize, names: Vec<String>) -> Option<Box<Leftovers>> {
+    let by_itself = matches!(end.reason, Reason::Exit | Reason::Signal);
+    (by_itself && killed > 0).then(|| {
+        let killed = u32::try_from(killed).unwrap_or(u32::MAX);
+        Box::new(Leftovers { killed, names })
+    })
+}
+
+/// The end of a line as a shell tells it, which waited for its command: a death by a signal that nobody here sent is a code,
+/// and a word on standard error.
+fn as_a_shell(end: End, info: ExitInfo) -> (End, Option<String>) {
+    match (end.reason, end.status) {
+        (Reason::Signal, Some(ExitStatus::Signal(signal))) => {
+            let told = End {
+                reason: Reason::Exit,
+                status: Some(ExitStatus::Code(128 + signal)),
+                ..end
+            };
+            (told, direct::death_words(signal, info.core_dumped))
+        }
+        _ => (end, None),
     }
 }
 
@@ -125,5 +166,7 @@ fn result(
         follow_ups: None,
         artifacts: Vec::new(),
         value: None,
+        leftovers: None,
+        direct: false,
     }
 }

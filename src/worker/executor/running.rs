@@ -46,6 +46,8 @@ pub struct Running<'exec> {
     pub(super) usage: UsageLimits,
     pub(super) lifecycle: Lifecycle,
     pub(super) watch: Watch,
+    /// Whether it is a shell line that is executed without a shell.
+    pub(super) is_direct: bool,
     pub(super) started: Instant,
     pub(super) started_at_us: i64,
 }

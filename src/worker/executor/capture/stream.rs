@@ -30,6 +30,17 @@ const HOLD_STEP: u64 = 1 << 20;
 /// Longest output that is settled without another thread, where it only has to be renamed.
 const SETTLED_HERE: u64 = 1 << 20;
 
+/// What becomes of an output at its task's end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending<'a> {
+    /// Most bytes that are kept.
+    pub(super) limit: u64,
+    /// The name of a long one.
+    pub(super) kept: &'a Path,
+    /// What comes behind it.
+    pub(super) last_words: &'a str,
+}
+
 /// One output stream of the slot.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -209,15 +220,14 @@ impl Stream {
     /// Takes the rest of a task that has ended, and makes the stream ready for the next.
     pub(super) async fn finish(
         &mut self,
-        limit: u64,
-        kept: &Path,
+        ending: Ending<'_>,
         troubles: &mut Vec<String>,
     ) -> Output {
         let mut output = Output::default();
-        if let Err(error) = self.settle(limit, kept, &mut output).await {
+        if let Err(error) = self.settle(ending, &mut output).await {
             troubles.push(format!(
                 "the output could not be kept in `{}`: {error}",
-                kept.display()
+                ending.kept.display()
             ));
             // A file in an unknown state is not given to the next task; if even that fails, truncating the present
             // one is what is left to try.
@@ -232,8 +242,16 @@ impl Stream {
         output
     }
 
-    async fn settle(&mut self, limit: u64, kept: &Path, output: &mut Output) -> io::Result<()> {
+    async fn settle(&mut self, ending: Ending<'_>, output: &mut Output) -> io::Result<()> {
+        let Ending {
+            limit,
+            kept,
+            last_words,
+        } = ending;
         let mut flow = self.fill()?;
+        if flow != Flow::More {
+            self.add(last_words);
+        }
         let size = self.written + self.held.len() as u64;
         let small = limit.min(OUTPUT_TAIL_BYTES as u64);
         if self.written == 0 && flow != Flow::More && size <= small {
@@ -242,7 +260,7 @@ impl Stream {
             self.retire_pipe(flow);
             return Ok(());
         }
-        let taken = self.take_rest(flow);
+        let taken = self.take_rest(flow, last_words);
         let size = self.written + self.held.len() as u64;
         output.bytes = size;
         flow = taken?;
@@ -272,13 +290,26 @@ impl Stream {
     }
 
     /// Moves what the pipe still holds to the file.
-    fn take_rest(&mut self, mut flow: Flow) -> io::Result<Flow> {
+    fn take_rest(&mut self, mut flow: Flow, last_words: &str) -> io::Result<Flow> {
         let end = self.written + REST;
         self.flush()?;
-        while flow == Flow::More && self.written < end {
-            flow = self.step()?;
+        if flow == Flow::More {
+            while flow == Flow::More && self.written < end {
+                flow = self.step()?;
+            }
+            self.add(last_words);
+            self.flush()?;
         }
         Ok(flow)
+    }
+
+    /// Holds some words behind what was read; the buffer is nearly always nearly empty.
+    fn add(&mut self, words: &str) {
+        let room = self.held.end..self.held.end + words.len();
+        if let Some(room) = self.buffer.get_mut(room) {
+            room.copy_from_slice(words.as_bytes());
+            self.held.end += words.len();
+        }
     }
 
     /// A pipe that somebody may still write to is not given to another task.
