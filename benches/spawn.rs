@@ -3,16 +3,17 @@
 //!
 //! All run one program at a time in this process, in rounds that alternate so that a change of the machine's mood
 //! meets all. Differences between neighbours are the prices: `discarded` has no capture, `captured` has two empty
-//! files, `a line` one that is read back, `a file left` a directory that is wiped.
+//! pipes, `a line` one that is read, `a file left` a directory that is wiped. `/bin/true` is a shell line, by a shell and
+//! without one; `short wait` is the same by an executor that may block its thread.
 //! Run it with `cargo bench --bench spawn`; the ratio is what counts, the rates depend on the machine.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use mitosis::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
-use mitosis::protocol::task::{Capture, Streams};
+use mitosis::protocol::task::{Capture, Direct, Streams};
 use mitosis::protocol::{Lease, TaskSpec, Try, WorkerTaskResp};
-use mitosis::worker::executor::{ExecConfig, Executor, StopOrder};
+use mitosis::worker::executor::{ExecConfig, Executor, Interrupt, StopOrder};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -39,10 +40,23 @@ fn main() {
         live_dir: None,
     };
     let mut executor = Executor::new(&config).expect("an executor");
+    let mut blocking = Executor::new(&ExecConfig {
+        slot_dir: dir.path().join("other"),
+        ..config
+    })
+    .expect("an executor");
+    blocking.may_block(Interrupt::new().expect("a descriptor"));
     let mut rates = vec![Vec::new(); CASES.len() + 1];
     for round in 0..=ROUNDS {
         let theirs = rate(|| std_round(IDLE));
-        let ours = CASES.map(|case| rate(|| runtime.block_on(executor_round(&mut executor, case))));
+        let ours = CASES.map(|case| {
+            let executor = if case.may_block {
+                &mut blocking
+            } else {
+                &mut executor
+            };
+            rate(|| runtime.block_on(executor_round(executor, case)))
+        });
         // The first round warms the caches.
         if round > 0 {
             for (rates, rate) in rates.iter_mut().zip([theirs].into_iter().chain(ours)) {
@@ -80,29 +94,62 @@ struct Case {
     name: &'static str,
     script: &'static str,
     streams: Streams,
+    /// How the script is executed where it is a line of its own; given to `sh` as arguments otherwise.
+    line: Option<Direct>,
+    may_block: bool,
 }
 
 const IDLE: &str = ":";
-const CASES: [Case; 4] = [
+const TRUE: &str = "/bin/true";
+
+const fn line(name: &'static str, direct: Direct, may_block: bool) -> Case {
+    Case {
+        name,
+        script: TRUE,
+        streams: Streams::Separate,
+        line: Some(direct),
+        may_block,
+    }
+}
+
+const CASES: [Case; 8] = [
+    line("/bin/true by sh", Direct::Never, false),
+    line("/bin/true", Direct::Auto, false),
+    line("/bin/true, short wait", Direct::Auto, true),
+    Case {
+        name: "a line, short wait",
+        script: "echo 0123456789",
+        streams: Streams::Separate,
+        line: None,
+        may_block: true,
+    },
     Case {
         name: "executor, discarded",
         script: IDLE,
         streams: Streams::Discarded,
+        line: None,
+        may_block: false,
     },
     Case {
         name: "executor, captured",
         script: IDLE,
         streams: Streams::Separate,
+        line: None,
+        may_block: false,
     },
     Case {
         name: "executor, a line",
         script: "echo 0123456789",
         streams: Streams::Separate,
+        line: None,
+        may_block: false,
     },
     Case {
         name: "executor, a file left",
         script: ": > $MITO_RESOURCE_DIR/left",
         streams: Streams::Separate,
+        line: None,
+        may_block: false,
     },
 ];
 
@@ -142,7 +189,13 @@ async fn executor_round(executor: &mut Executor, case: Case) {
                     streams: case.streams,
                     ..Capture::default()
                 },
-                ..TaskSpec::argv(["/bin/sh", "-c", case.script])
+                ..match case.line {
+                    None => TaskSpec::argv(["/bin/sh", "-c", case.script]),
+                    Some(direct) => TaskSpec {
+                        direct,
+                        ..TaskSpec::shell_line(case.script)
+                    },
+                }
             },
         };
         let result = executor.run(&task, stop.clone(), |_| {}).await;

@@ -1,7 +1,7 @@
 //! Child processes: start, watch, end, and leave nothing behind.
 //!
-//! Workers run tasks through it and a manager runs its workers through it; it knows neither. [`spawn()`] stays on the
-//! platform's fast path (`posix_spawn`), a [`Child`] is watched by its pidfd, and [`kill_tree`] and [`kill_marked`]
+//! Workers run tasks through it and a manager runs its workers through it; it knows neither. [`spawn()`] is one `clone3`
+//! (`posix_spawn` where the kernel refuses that), a [`Child`] is watched by its pidfd, and [`kill_tree`] and [`kill_marked`]
 //! end what a child left behind. No policy lives here: who is ended, when and why is decided by the callers.
 //!
 //! ```text
@@ -15,11 +15,14 @@
 
 mod activity;
 mod affinity;
+mod caller;
 mod child;
+mod clone;
 mod error;
 pub mod groups;
 pub mod limited;
 mod marked;
+mod posix;
 mod register;
 mod resolve;
 mod spawn;
@@ -32,13 +35,14 @@ mod tree;
 
 pub use activity::is_busy;
 pub use affinity::{on_cores, usable_cores};
+pub use caller::remember_caller;
 pub use child::Child;
 pub use error::SpawnError;
 pub use marked::{MARK, kill_marked};
-pub use resolve::{DEFAULT_PATH, resolve_program};
+pub use resolve::{DEFAULT_PATH, find_as_a_shell, resolve_program};
 pub use rustix::process::{Pid, Signal};
 pub use spawn::spawn;
-pub(crate) use spawn::watch_readable;
+pub(crate) use spawn::{survive_file_size_limit, watch_readable};
 pub use spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec, Stdio};
 pub use tree::{
     Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted, set_child_subreaper,

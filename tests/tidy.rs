@@ -23,6 +23,8 @@ const UNSAFE_FILES: &[&str] = &[
     "bridge/src/map.rs",
     "bridge/src/signals.rs",
     "bridge/src/status/layout.rs",
+    "src/process/clone.rs",
+    "src/process/posix.rs",
     "src/process/spawn.rs",
 ];
 /// Top-level names by which a document may name a path.

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use regex_lite::Regex;
 
 use super::capacity::NeedsArgs;
@@ -14,6 +14,7 @@ use super::output;
 use crate::exit_code::Exit;
 use crate::protocol::HumanDuration;
 use crate::protocol::limits::{ByteSize, Limits};
+use crate::protocol::task::Direct;
 use crate::run::arguments::CommandLine;
 use crate::run::array::Array;
 use crate::run::input::{Format, InputError, InputTask, Source, stdin_is_given};
@@ -168,14 +169,31 @@ pub(super) struct SpecArgs {
     /// Kill a task whose processes together need more memory, unless it says otherwise itself (e.g. 512MiB, 2GiB).
     #[arg(long, value_name = "SIZE")]
     limit_memory: Option<ByteSize>,
-    /// Longest file that a task may write, its captured output included, unless it says otherwise itself.
+    /// Longest file that a task may write, unless it says otherwise itself.
     #[arg(long, value_name = "SIZE")]
     limit_file_size: Option<ByteSize>,
     /// Descriptors that each process of a task may have open, unless it says otherwise itself.
     #[arg(long, value_name = "N")]
     limit_open_files: Option<u64>,
+    /// Execute plain simple commands directly (auto), or leave every line to /bin/sh (never); the results are the same.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|never",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    direct: DirectArg,
     #[command(flatten)]
     needs: NeedsArgs,
+}
+
+/// Whether lines that need no shell are executed without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum DirectArg {
+    #[default]
+    Auto,
+    Never,
 }
 
 impl SpecArgs {
@@ -191,6 +209,10 @@ impl SpecArgs {
                 open_files: self.limit_open_files,
             },
             resources: self.needs.resources(),
+            direct: match self.direct {
+                DirectArg::Auto => Direct::Auto,
+                DirectArg::Never => Direct::Never,
+            },
             ..SpecDefaults::default()
         }
     }

@@ -47,7 +47,7 @@ impl Streams {
 
 const LOGS_HELP: &str = "\
 The output is written as it is, byte by byte, whatever the machine the task runs on. Of a task that runs, without -f: what it
-has written so far. Where a task wrote more than its capture limit, a line says how many bytes were dropped.
+has written so far. Where a task wrote more than its capture limit, a note on standard error says which bytes were dropped.
 
 With -f: waits for the task if it has not begun, follows it through all its attempts and ends with it. Exit code: 0 when
 it completed, 1 when it failed or was cancelled, 130 after Ctrl-C, which does nothing to the task.

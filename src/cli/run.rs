@@ -19,10 +19,11 @@ use super::poll::PollArgs;
 use super::retry::RetryArgs;
 use crate::coordinator::Durability;
 use crate::exit_code::Exit;
+use crate::protocol::task::UNLIMITED_CAPTURE_BYTES;
 use crate::run::closing::Page;
 use crate::run::ledger::Ledger;
 use crate::run::manifest::Manifest;
-use crate::run::options::{Input, RunOptions};
+use crate::run::options::{Input, RunOptions, SpecDefaults};
 use crate::run::progress::ProgressMode;
 use crate::run::screen::{Screen, Style};
 use crate::run::session::{self, Again, Outcome};
@@ -104,7 +105,7 @@ impl RunArgs {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Run);
         let quiet = global.quiet > 0;
-        let defaults = self.retry.added(self.spec.defaults());
+        let defaults = self.defaults();
         if let Some(shown) = self.input.dry_run(&defaults, self.json)? {
             return Ok(shown);
         }
@@ -120,6 +121,14 @@ impl RunArgs {
         let options = self.options(poll, quiet);
         let outcome = block_on(session::run(options, input))?;
         report(&outcome, json, screen.style().filter(|_| !quiet), quiet)
+    }
+
+    /// What tasks get that do not say otherwise. Their output is passed on like a pipe's: all of it.
+    fn defaults(&self) -> SpecDefaults {
+        SpecDefaults {
+            capture_bytes: Some(UNLIMITED_CAPTURE_BYTES),
+            ..self.retry.added(self.spec.defaults())
+        }
     }
 
     /// The tasks that the arguments name; `None` to resume.
@@ -165,13 +174,14 @@ impl RunArgs {
 
     fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
         let again = self.words_to_repeat(poll);
+        let defaults = self.defaults();
         RunOptions {
             workers: self.stop.workers(self.input.max_parallel()),
             totals: self.capacity.totals(),
             state_dir: self.state_dir,
             keep_state: self.keep_state,
             output: self.output.options(),
-            defaults: self.retry.added(self.spec.defaults()),
+            defaults,
             halt: self.stop.halt(),
             retry_failed: self.retry_failed,
             progress: self.progress,

@@ -127,6 +127,10 @@ pub(super) fn task(task: &TaskDetail) -> String {
                 .map(|result| size(result.max_rss_bytes)),
         ),
         ("follow-ups", result.and_then(follow_ups)),
+        (
+            "left",
+            result.and_then(|result| Some(result.leftovers.as_ref()?.to_string())),
+        ),
         ("stdout", result.map(|result| size(result.stdout.bytes))),
         ("stderr", result.map(|result| size(result.stderr.bytes))),
         (

@@ -11,9 +11,10 @@ use super::ClientError;
 use super::request::{ApiClient, Call};
 use crate::protocol::LogStream;
 use crate::protocol::api::{
-    ATTEMPT_HEADER, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER, TRUNCATED_HEADER,
+    ATTEMPT_HEADER, GAP_HEADER, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER, TRUNCATED_HEADER,
 };
 use crate::protocol::output::Progress;
+use crate::protocol::report::Gap;
 
 /// Output on its way.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub struct LogPart {
     pub place: LogPlace,
     /// True when the task has ended and bytes are missing from what is kept.
     pub truncated: bool,
+    /// Which, where the middle was dropped; the bytes of the part have nothing in its place.
+    pub gap: Option<Gap>,
     client: ApiClient,
     response: Response,
 }
@@ -130,6 +133,7 @@ impl ApiClient {
                 ..place
             },
             truncated: header(&response, TRUNCATED_HEADER) == Some("true"),
+            gap: header(&response, GAP_HEADER).and_then(Gap::parse),
             client: self.clone(),
             response,
         })

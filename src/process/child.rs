@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
+use super::spawn::Born;
 use super::spec::{ExitInfo, ProcessGroup};
 use super::{register, spawn, tree};
 
@@ -51,16 +52,18 @@ impl AsFd for Pidfd {
 impl Child {
     /// Takes charge of a child that was just entered in the register. Its pid cannot have been reused: nobody else
     /// reaps it.
-    pub(super) fn watch(pid: i32, group: ProcessGroup) -> io::Result<Self> {
-        let pid = Pid::from_raw(pid).expect("posix_spawn gives a positive pid");
+    pub(super) fn watch(born: Born, group: ProcessGroup) -> io::Result<Self> {
+        let pid = Pid::from_raw(born.pid).expect("a child has a positive pid");
         let mut child = Self {
             pid,
-            pidfd: None,
+            pidfd: born.pidfd.map(Pidfd::Idle),
             group,
             reaped: false,
         };
-        // On failure the drop of `child` ends the process.
-        child.pidfd = Some(Pidfd::Idle(pidfd_open(pid, PidfdFlags::empty())?));
+        if child.pidfd.is_none() {
+            // On failure the drop of `child` ends the process.
+            child.pidfd = Some(Pidfd::Idle(pidfd_open(pid, PidfdFlags::empty())?));
+        }
         Ok(child)
     }
 

@@ -117,6 +117,15 @@ pub enum SpawnError {
         /// The cause.
         source: io::Error,
     },
+    /// What was to become the program ended before that.
+    #[error(
+        "`{}` was not started: the process that was to become it ended before; did the machine run out of memory?",
+        program.display()
+    )]
+    Wrapper {
+        /// The program.
+        program: PathBuf,
+    },
     /// The system refused.
     #[error("`{operation}` failed for `{}`", program.display())]
     Os {

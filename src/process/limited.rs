@@ -6,16 +6,19 @@
 //! place: same pid, same group, same descriptors. A program without limits has no wrapper.
 //!
 //! ```text
-//!   worker --posix_spawn--> wrapper: enter groups, set limits --execv--> program
-//!      ^                       | descriptor 3, closed by the execv
-//!      +--- Entry::entered ----+ nothing: the program runs; 8 bytes: which step failed, and why
+//!   worker --spawn--> wrapper: enter groups, set limits --execve--> program
+//!      ^                 | descriptor 3, closed by the execve
+//!      +- Entry::entered +- 8 bytes: nothing is left but the program, or which step failed, and why
 //! ```
+//!
+//! A wrapper that ends without a word was killed before its program began. Variables that change how programs are loaded
+//! reach the program alone.
 //!
 //! So a program that cannot be executed is told in the same words with limits as without. The wrapper tries again what
 //! fails for a passing reason, because only it can.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ use std::time::Duration;
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use tokio::io::unix::AsyncFd;
 
 use super::error::SpawnError;
 use super::spawn::{exec, inherited, watch_readable};
@@ -80,15 +85,20 @@ pub fn wrap<'fd>(
     spec: SpawnSpec<'fd>,
     limited: Limited,
 ) -> Result<(SpawnSpec<'fd>, Entry), SpawnError> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::Os {
+    let (read, write) = answer_pipe().map_err(|source| SpawnError::Os {
         operation: "pipe",
         program: spec.program.clone(),
-        source: errno.into(),
+        source,
     })?;
-    let argv = wrapper_argv(&spec, &limited)?;
     let texts = [&spec.argv, &spec.env].into_iter().flatten();
+    let bytes = texts.map(|text| text.as_bytes_with_nul().len()).sum();
+    let mut spec = spec;
+    let env = std::mem::take(&mut spec.env);
+    let (hidden, shown) = env.into_iter().partition(is_for_the_program_alone);
+    spec.env = shown;
+    let argv = wrapper_argv(&spec, &limited, hidden)?;
     let target = Target {
-        bytes: texts.map(|text| text.as_bytes_with_nul().len()).sum(),
+        bytes,
         program: spec.program,
         cwd: spec.cwd.clone(),
         limited,
@@ -102,7 +112,26 @@ pub fn wrap<'fd>(
     Ok((wrapper, Entry { read, target }))
 }
 
-fn wrapper_argv(spec: &SpawnSpec<'_>, limited: &Limited) -> Result<Vec<CString>, SpawnError> {
+/// The wrapper's end is closed by its program's start; this one is read without waiting.
+fn answer_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+    Ok((read, write))
+}
+
+/// True for a variable that changes how any program is loaded: it is not to change the wrapper, which has the rights and the
+/// limits of the worker.
+fn is_for_the_program_alone(variable: &CString) -> bool {
+    const PREFIXES: [&[u8]; 4] = [b"LD_", b"GLIBC_", b"MALLOC_", b"GCONV_"];
+    let bytes = variable.as_bytes();
+    PREFIXES.iter().any(|prefix| bytes.starts_with(prefix))
+}
+
+fn wrapper_argv(
+    spec: &SpawnSpec<'_>,
+    limited: &Limited,
+    hidden: Vec<CString>,
+) -> Result<Vec<CString>, SpawnError> {
     let number = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| SpawnError::Nul {
@@ -115,14 +144,16 @@ fn wrapper_argv(spec: &SpawnSpec<'_>, limited: &Limited) -> Result<Vec<CString>,
         number(limited.file_size_bytes),
         number(limited.open_files),
         limited.groups.len().to_string(),
+        hidden.len().to_string(),
     ];
     let groups = limited.groups.iter().map(PathBuf::as_path);
-    let paths = groups.chain([spec.program.as_path()]);
     let words = head
         .iter()
         .map(|word| text(word.as_bytes()))
-        .chain(paths.map(|path| text(path.as_os_str().as_bytes())));
+        .chain(groups.map(|path| text(path.as_os_str().as_bytes())));
     let mut argv = words.collect::<Result<Vec<_>, _>>()?;
+    argv.extend(hidden);
+    argv.push(text(spec.program.as_os_str().as_bytes())?);
     argv.extend(spec.argv.iter().cloned());
     Ok(argv)
 }
@@ -159,17 +190,49 @@ impl Entry {
         let Ok(watched) = watch_readable(read) else {
             return Ok(());
         };
-        match tokio::time::timeout(PATIENCE, watched.readable()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Ok(()),
+        match tokio::time::timeout(PATIENCE, answer(&watched)).await {
+            Ok(Ok(Answer::Executed)) | Ok(Err(_)) | Err(_) => Ok(()),
+            Ok(Ok(Answer::Failed(step, errno))) => Err(target.error(step, errno)),
+            Ok(Ok(Answer::Died)) => Err(SpawnError::Wrapper {
+                program: target.program,
+            }),
         }
-        let mut message = [0; MESSAGE];
-        // Readable means the end, or a message that was written in one piece; neither blocks.
-        let read = std::fs::File::from(watched.into_inner()).read(&mut message);
-        match (read, decode(message)) {
-            (Ok(MESSAGE), Some((step, errno))) => Err(target.error(step, errno)),
-            _ => Ok(()),
+    }
+}
+
+/// What a wrapper said before it was gone.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// It announced the program, and nothing after that.
+    Executed,
+    Failed(Step, i32),
+    /// Nothing at all.
+    Died,
+}
+
+async fn answer(channel: &AsyncFd<OwnedFd>) -> io::Result<Answer> {
+    let mut said = Vec::new();
+    loop {
+        let mut guard = channel.readable().await?;
+        let mut part = [0; 2 * MESSAGE];
+        match rustix::io::read(channel.get_ref(), &mut part) {
+            Ok(0) => return Ok(understood(&said)),
+            Ok(count) => said.extend_from_slice(&part[..count]),
+            Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
+    }
+}
+
+fn understood(said: &[u8]) -> Answer {
+    let messages = said
+        .chunks_exact(MESSAGE)
+        .filter_map(|message| decode(message.try_into().ok()?));
+    match messages.last() {
+        None => Answer::Died,
+        Some((Step::Execute, 0)) => Answer::Executed,
+        Some((step, errno)) => Answer::Failed(step, errno),
     }
 }
 
@@ -231,17 +294,18 @@ pub fn become_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<
     if arguments.next()? != WORD {
         return None;
     }
-    let channel = inherited();
+    let mut channel = inherited().map(std::fs::File::from);
+    let mut tell = |step, errno| {
+        let channel = channel.as_mut();
+        channel.is_some_and(|channel| channel.write_all(&encode(step, errno)).is_ok())
+    };
     let (step, error) = match read_order(arguments) {
-        Some(order) => order.perform(),
+        Some(order) => order.perform(|| {
+            tell(Step::Execute, 0);
+        }),
         None => (Step::Execute, io::ErrorKind::InvalidInput.into()),
     };
-    let told = channel.is_some_and(|channel| {
-        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-        std::fs::File::from(channel)
-            .write_all(&encode(step, errno))
-            .is_ok()
-    });
+    let told = tell(step, error.raw_os_error().unwrap_or(libc::EINVAL));
     if !told {
         // Nobody waits any more: the task's own standard error is the only place left, if it is open.
         let _ = writeln!(
@@ -256,6 +320,8 @@ pub fn become_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<
 #[derive(Debug, PartialEq, Eq)]
 struct Order {
     limited: Limited,
+    /// Variables of the program that this process does not have.
+    hidden: Vec<OsString>,
     program: OsString,
     argv: Vec<OsString>,
 }
@@ -269,7 +335,8 @@ fn read_order(mut words: impl Iterator<Item = OsString>) -> Option<Order> {
         word.to_str()?.parse().ok().map(Some)
     };
     let (file_size_bytes, open_files) = (limit()?, limit()?);
-    let count: usize = words.next()?.to_str()?.parse().ok()?;
+    let mut count = || -> Option<usize> { words.next()?.to_str()?.parse().ok() };
+    let (count, hidden) = (count()?, count()?);
     let groups: Vec<PathBuf> = words.by_ref().take(count).map(PathBuf::from).collect();
     Some(Order {
         limited: Limited {
@@ -277,14 +344,15 @@ fn read_order(mut words: impl Iterator<Item = OsString>) -> Option<Order> {
             open_files,
             groups,
         },
+        hidden: words.by_ref().take(hidden).collect(),
         program: words.next()?,
         argv: words.collect(),
     })
 }
 
 impl Order {
-    /// Returns with what failed.
-    fn perform(self) -> (Step, io::Error) {
+    /// Returns with what failed; `announce` is called when nothing is left to do but the program itself.
+    fn perform(self, announce: impl FnOnce()) -> (Step, io::Error) {
         for group in &self.limited.groups {
             if let Err(error) = enter(group) {
                 return (Step::Group, error);
@@ -305,7 +373,9 @@ impl Order {
                 return (step, error);
             }
         }
-        (Step::Execute, execute(&self.program, self.argv))
+        announce();
+        let error = execute(&self.program, self.argv, self.hidden);
+        (Step::Execute, error)
     }
 }
 
@@ -326,15 +396,21 @@ fn set(resource: Resource, limit: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-fn execute(program: &OsStr, argv: Vec<OsString>) -> io::Error {
+fn execute(program: &OsStr, argv: Vec<OsString>, hidden: Vec<OsString>) -> io::Error {
     let text = |word: OsString| CString::new(word.into_vec());
+    let own = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    let env: Result<Vec<CString>, _> = own.chain(hidden).map(text).collect();
     let argv: Result<Vec<CString>, _> = argv.into_iter().map(text).collect();
-    let (Ok(program), Ok(argv)) = (text(program.to_owned()), argv) else {
+    let (Ok(program), Ok(argv), Ok(env)) = (text(program.to_owned()), argv, env) else {
         return io::ErrorKind::InvalidInput.into();
     };
     let mut pauses = RETRY_PAUSES.into_iter();
     loop {
-        let error = exec(&program, &argv);
+        let error = exec(&program, &argv, &env);
         match pauses.next() {
             Some(pause) if super::error::is_passing(&error) => std::thread::park_timeout(pause),
             _ => return error,
@@ -374,12 +450,13 @@ mod tests {
             open_files: Some(7),
             groups: vec!["/a b".into(), "/c".into()],
         };
-        let argv = wrapper_argv(&spec, &limited).unwrap();
+        let argv = wrapper_argv(&spec, &limited, vec![c"LD_PRELOAD=x".into()]).unwrap();
         let words = argv
             .into_iter()
             .map(|word| OsString::from_vec(word.into_bytes()));
         let order = read_order(words.skip(2)).unwrap();
         assert_eq!(order.limited, limited);
+        assert_eq!(order.hidden, ["LD_PRELOAD=x"]);
         assert_eq!(order.program, "/bin/some program");
         assert_eq!(order.argv, ["name", "", "-x"]);
     }
@@ -389,7 +466,12 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert_eq!(become_if_asked(words(&["mitosis"])), None);
         assert_eq!(become_if_asked(words(&["mitosis", "run", WORD])), None);
-        for bad in [&["x", "", "0", "/bin/true"][..], &["", "", "2", "/a"], &[]] {
+        for bad in [
+            &["x", "", "0", "0", "/bin/true"][..],
+            &["", "", "2", "0", "/a"],
+            &["", "", "0", "2", "/a"],
+            &[],
+        ] {
             assert_eq!(read_order(words(bad).into_iter()), None, "{bad:?}");
         }
     }
@@ -400,5 +482,37 @@ mod tests {
             assert_eq!(decode(encode(step, 13)), Some((step, 13)));
         }
         assert_eq!(decode([9; MESSAGE]), None);
+    }
+
+    #[test]
+    fn a_wrapper_that_died_before_its_program_is_told_from_one_that_became_it() {
+        let announced = encode(Step::Execute, 0);
+        let failed = encode(Step::Execute, libc::ENOENT);
+        assert_eq!(understood(&[]), Answer::Died);
+        assert_eq!(understood(&announced), Answer::Executed);
+        let both = [announced, failed].concat();
+        assert_eq!(
+            understood(&both),
+            Answer::Failed(Step::Execute, libc::ENOENT)
+        );
+        let early = encode(Step::Group, libc::EPERM);
+        assert_eq!(understood(&early), Answer::Failed(Step::Group, libc::EPERM));
+    }
+
+    #[test]
+    fn what_changes_how_programs_are_loaded_does_not_change_the_wrapper() {
+        for (variable, hidden) in [
+            (c"LD_PRELOAD=/tmp/x.so", true),
+            (c"LD_LIBRARY_PATH=/x", true),
+            (c"GLIBC_TUNABLES=x", true),
+            (c"PATH=/bin", false),
+            (c"LDFLAGS=-s", false),
+        ] {
+            assert_eq!(
+                is_for_the_program_alone(&variable.into()),
+                hidden,
+                "{variable:?}"
+            );
+        }
     }
 }

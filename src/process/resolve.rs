@@ -56,6 +56,18 @@ pub fn resolve_program(
     })
 }
 
+/// The path by which a shell in `cwd` executes `name`, which it finds in `path_var`: relative where the entry is, unchanged
+/// where the name has a slash. `None` when there is nothing to execute.
+#[must_use]
+pub fn find_as_a_shell(name: &OsStr, path_var: &OsStr, cwd: &Path) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(name.into());
+    }
+    let entries = path_var.as_bytes().split(|byte| *byte == b':');
+    let mut candidates = entries.map(|entry| Path::new(OsStr::from_bytes(entry)).join(name));
+    candidates.find(|path| matches!(check(&cwd.join(path)), Ok(Found::Program)))
+}
+
 enum Found {
     Program,
     Nothing,

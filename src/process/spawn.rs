@@ -1,12 +1,12 @@
-//! `posix_spawn` and `wait4`: the calls of this module tree that no safe crate offers.
+//! Starting a program, and the calls around it that no safe crate offers: `wait4`, `execv`, dispositions.
 //!
-//! There is no `fork` and no code of ours between `vfork` and `exec`: everything that is to happen in the child is
-//! written down as file actions and attributes beforehand. The caller's thread is suspended until the `exec`, which
-//! takes a few hundred microseconds at most; that is shorter than moving the call to another thread and back.
+//! There is no `fork`: the start is one [`super::clone`], or a [`super::posix`] where the kernel refuses that. The caller's
+//! thread is suspended until the `exec`, which takes a few hundred microseconds at most; that is shorter than moving the
+//! call to another thread and back.
 
 #![expect(
     unsafe_code,
-    reason = "posix_spawn and wait4 have no safe wrapper on the fast path"
+    reason = "wait4 has no safe wrapper that gives the usage, nor have dispositions"
 )]
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -23,7 +23,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 use super::child::Child;
 use super::error::SpawnError;
 use super::spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec};
-use super::{limited, register};
+use super::{clone, limited, posix, register};
 
 const FIRST_INHERITED: RawFd = 3;
 
@@ -40,18 +40,62 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Child, SpawnError> {
         None => None,
     };
     let sources = Sources::collect(spec)?;
-    let pid = {
-        let _gate = register::spawning();
-        let pid = posix_spawn(spec, &program, cwd.as_deref(), &sources)
-            .map_err(|(operation, errno)| SpawnError::diagnose(spec, operation, errno))?;
-        register::enter(pid);
-        pid
+    let program = Program {
+        path: &program,
+        cwd: cwd.as_deref(),
+        argv: pointers(&spec.argv),
+        env: pointers(&spec.env),
+        numbers: &sources.numbers,
+        group: spec.process_group,
     };
-    Child::watch(pid, spec.process_group).map_err(|source| SpawnError::Os {
+    let born = {
+        let _gate = register::spawning();
+        let born = start(&program)
+            .map_err(|(operation, errno)| SpawnError::diagnose(spec, operation, errno))?;
+        register::enter(born.pid);
+        born
+    };
+    Child::watch(born, spec.process_group).map_err(|source| SpawnError::Os {
         operation: "pidfd_open",
         program: spec.program.clone(),
         source,
     })
+}
+
+/// What failed, and how the kernel calls it.
+pub(super) type Failure = (&'static str, c_int);
+
+/// A program in the form that the kernel takes.
+pub(super) struct Program<'a> {
+    pub(super) path: &'a CStr,
+    pub(super) cwd: Option<&'a CStr>,
+    /// Ends with null, as the next.
+    pub(super) argv: Vec<*const c_char>,
+    pub(super) env: Vec<*const c_char>,
+    /// The descriptors that become 0, 1, 2 and so on.
+    pub(super) numbers: &'a [RawFd],
+    pub(super) group: ProcessGroup,
+}
+
+/// A process that was just started.
+#[derive(Debug)]
+pub(super) struct Born {
+    pub(super) pid: libc::pid_t,
+    pub(super) pidfd: Option<OwnedFd>,
+}
+
+fn start(program: &Program<'_>) -> Result<Born, Failure> {
+    if let Some(started) = clone::start(program) {
+        return started;
+    }
+    let pid = posix::start(program)?;
+    Ok(Born { pid, pidfd: None })
+}
+
+/// The null-terminated array that `exec` takes.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    let pointers = strings.iter().map(|string| string.as_ptr());
+    pointers.chain([ptr::null()]).collect()
 }
 
 fn c_path(path: &Path, what: &'static str) -> Result<CString, SpawnError> {
@@ -103,180 +147,6 @@ impl<'spec> Sources<'spec> {
     }
 }
 
-type Failure = (&'static str, c_int);
-
-fn posix_spawn(
-    spec: &SpawnSpec<'_>,
-    program: &CStr,
-    cwd: Option<&CStr>,
-    sources: &Sources<'_>,
-) -> Result<libc::pid_t, Failure> {
-    let mut actions_memory = MaybeUninit::uninit();
-    let mut actions = FileActions::new(&mut actions_memory)?;
-    for (source, target) in sources.numbers.iter().zip(0..) {
-        actions.dup2(*source, target)?;
-    }
-    actions.close_from(sources.end())?;
-    if let Some(cwd) = cwd {
-        actions.chdir(cwd)?;
-    }
-    let mut attributes_memory = MaybeUninit::uninit();
-    let attributes = Attributes::new(&mut attributes_memory, spec.process_group)?;
-    let argv = pointers(&spec.argv);
-    let env = pointers(&spec.env);
-    let mut pid = 0;
-    // SAFETY: every pointer is valid for the call: `program`, the strings of `spec` and both arrays outlive it, the
-    // arrays end with null, and actions and attributes are initialized. The callee writes to none of the strings.
-    let code = unsafe {
-        libc::posix_spawn(
-            &raw mut pid,
-            program.as_ptr(),
-            actions.0.as_ptr(),
-            attributes.0.as_ptr(),
-            argv.as_ptr().cast(),
-            env.as_ptr().cast(),
-        )
-    };
-    checked("posix_spawn", code)?;
-    Ok(pid)
-}
-
-/// The null-terminated array that `exec` takes.
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    let pointers = strings.iter().map(|string| string.as_ptr());
-    pointers.chain([ptr::null()]).collect()
-}
-
-/// The `posix_spawn` family returns its error instead of setting `errno`.
-fn checked(operation: &'static str, code: c_int) -> Result<(), Failure> {
-    match code {
-        0 => Ok(()),
-        errno => Err((operation, errno)),
-    }
-}
-
-/// What happens to descriptors and directory in the child, in order. Borrowed memory, because the type must not move
-/// while it is initialized.
-struct FileActions<'mem>(&'mem mut MaybeUninit<libc::posix_spawn_file_actions_t>);
-
-impl<'mem> FileActions<'mem> {
-    fn new(
-        memory: &'mem mut MaybeUninit<libc::posix_spawn_file_actions_t>,
-    ) -> Result<Self, Failure> {
-        // SAFETY: the pointer is valid for writing one value of the type.
-        let code = unsafe { libc::posix_spawn_file_actions_init(memory.as_mut_ptr()) };
-        checked("posix_spawn_file_actions_init", code)?;
-        Ok(Self(memory))
-    }
-
-    fn dup2(&mut self, source: RawFd, target: RawFd) -> Result<(), Failure> {
-        // SAFETY: `new` initialized the value; the numbers are only recorded.
-        let code =
-            unsafe { libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), source, target) };
-        checked("dup2", code)
-    }
-
-    fn chdir(&mut self, path: &CStr) -> Result<(), Failure> {
-        // SAFETY: `new` initialized the value, and the path is copied.
-        let code = unsafe {
-            libc::posix_spawn_file_actions_addchdir_np(self.0.as_mut_ptr(), path.as_ptr())
-        };
-        checked("chdir", code)
-    }
-
-    #[cfg(target_env = "gnu")]
-    fn close_from(&mut self, first: RawFd) -> Result<(), Failure> {
-        // SAFETY: `new` initialized the value; the number is only recorded.
-        let code =
-            unsafe { libc::posix_spawn_file_actions_addclosefrom_np(self.0.as_mut_ptr(), first) };
-        checked("closefrom", code)
-    }
-
-    /// Other C libraries have no such action: every descriptor of this process is set to close on exec instead. One
-    /// that another thread opens without the flag at this very moment can slip through.
-    #[cfg(not(target_env = "gnu"))]
-    fn close_from(&mut self, first: RawFd) -> Result<(), Failure> {
-        // SAFETY: the call changes flags of descriptors and no memory. What the child keeps is duplicated by `dup2`,
-        // which clears the flag on the copy.
-        let code = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                first,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        match code {
-            0 => Ok(()),
-            _ => Err((
-                "close_range",
-                io::Error::last_os_error().raw_os_error().unwrap_or(0),
-            )),
-        }
-    }
-}
-
-impl Drop for FileActions<'_> {
-    fn drop(&mut self) {
-        // SAFETY: `new` initialized the value, and nobody uses it afterwards.
-        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
-    }
-}
-
-/// Signal mask, dispositions and process group of the child.
-struct Attributes<'mem>(&'mem mut MaybeUninit<libc::posix_spawnattr_t>);
-
-impl<'mem> Attributes<'mem> {
-    fn new(
-        memory: &'mem mut MaybeUninit<libc::posix_spawnattr_t>,
-        group: ProcessGroup,
-    ) -> Result<Self, Failure> {
-        // SAFETY: the pointer is valid for writing one value of the type.
-        checked("posix_spawnattr_init", unsafe {
-            libc::posix_spawnattr_init(memory.as_mut_ptr())
-        })?;
-        let attributes = Self(memory);
-        let mut flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: `init` initialized the attributes above. The set is a bit field for which every pattern is valid; it
-        // is written before it is read, and it is copied.
-        unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            checked(
-                "posix_spawnattr_setsigmask",
-                libc::posix_spawnattr_setsigmask(attributes.0.as_mut_ptr(), set.as_ptr()),
-            )?;
-            // Every bit instead of `sigfillset`, which leaves out the two signals that the C library keeps for itself:
-            // glibc would have the child ignore them.
-            ptr::write_bytes(set.as_mut_ptr(), 0xff, 1);
-            checked(
-                "posix_spawnattr_setsigdefault",
-                libc::posix_spawnattr_setsigdefault(attributes.0.as_mut_ptr(), set.as_ptr()),
-            )?;
-            if group == ProcessGroup::New {
-                flags |= libc::POSIX_SPAWN_SETPGROUP;
-                checked(
-                    "posix_spawnattr_setpgroup",
-                    libc::posix_spawnattr_setpgroup(attributes.0.as_mut_ptr(), 0),
-                )?;
-            }
-            let flags = libc::c_short::try_from(flags).expect("the flags fit a short");
-            checked(
-                "posix_spawnattr_setflags",
-                libc::posix_spawnattr_setflags(attributes.0.as_mut_ptr(), flags),
-            )?;
-        }
-        Ok(attributes)
-    }
-}
-
-impl Drop for Attributes<'_> {
-    fn drop(&mut self) {
-        // SAFETY: `new` initialized the value, and nobody uses it afterwards.
-        unsafe { libc::posix_spawnattr_destroy(self.0.as_mut_ptr()) };
-    }
-}
-
 /// Reaps this child if it has ended. Only the register calls it, so that pid and entry disappear together.
 pub(super) fn wait4(pid: libc::pid_t) -> io::Result<Option<ExitInfo>> {
     let mut status = 0;
@@ -290,6 +160,7 @@ pub(super) fn wait4(pid: libc::pid_t) -> io::Result<Option<ExitInfo>> {
     }
     // SAFETY: `rusage` is plain numbers, for which zeroes are valid, and `wait4` succeeded in filling it.
     let usage: libc::rusage = unsafe { usage.assume_init() };
+    let core_dumped = libc::WIFSIGNALED(status) && libc::WCOREDUMP(status);
     let status = if libc::WIFSIGNALED(status) {
         ExitStatus::Signal(libc::WTERMSIG(status))
     } else {
@@ -297,6 +168,7 @@ pub(super) fn wait4(pid: libc::pid_t) -> io::Result<Option<ExitInfo>> {
     };
     Ok(Some(ExitInfo {
         status,
+        core_dumped,
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
@@ -319,13 +191,13 @@ pub(crate) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, 
 /// Becomes another program: same process, same descriptors but those that close on exec. Returns only when that fails.
 ///
 /// The runtime of the language ignores `SIGPIPE`, which the program would inherit; its default comes back first.
-pub(super) fn exec(program: &CStr, argv: &[CString]) -> io::Error {
-    let argv = pointers(argv);
-    // SAFETY: `program` and the strings of `argv` outlive the call and the array ends with null; neither disposition runs
+pub(super) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: `program` and the strings outlive the call and the arrays end with null; neither disposition runs
     // code of this process.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::execv(program.as_ptr(), argv.as_ptr().cast());
+        libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr());
         let error = io::Error::last_os_error();
         // Whoever is to be told may be gone by now, which must not end this process.
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
@@ -362,6 +234,15 @@ pub(super) fn stop_ignoring_children() {
     }
 }
 
+/// Lets a write beyond the caller's limit of file sizes fail instead of ending this process. Children get the default back.
+pub(crate) fn survive_file_size_limit() {
+    super::caller::remember_caller();
+    // SAFETY: ignoring a signal runs no code of this process.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -373,16 +254,16 @@ mod tests {
     use crate::process::testing::shared;
 
     #[tokio::test]
-    async fn blocked_and_ignored_signals_do_not_reach_the_child() {
+    async fn signals_that_are_blocked_or_ignored_here_do_not_reach_the_child() {
         let _turn = shared().await;
         let mut all = MaybeUninit::uninit();
         let mut before = MaybeUninit::uninit();
+        survive_file_size_limit();
         // SAFETY: the set is initialized before it is used, and the old mask is written by the call. Only this thread's
-        // mask changes; ignoring a signal that nobody sends here changes nothing for other tests.
+        // mask changes.
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            libc::signal(libc::SIGUSR2, libc::SIG_IGN);
         }
         let mut output = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         let null = File::options()
@@ -405,7 +286,6 @@ mod tests {
         // SAFETY: the mask is the one that the call above wrote.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-            libc::signal(libc::SIGUSR2, libc::SIG_DFL);
         }
         assert_eq!(
             child.unwrap().wait().await.unwrap().status,

@@ -75,7 +75,8 @@ impl<'fd> From<BorrowedFd<'fd>> for Stdio<'fd> {
 /// Whether a child leads a process group of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessGroup {
-    /// A new group whose number is the child's pid; it can be signaled as a whole.
+    /// A new session, without a terminal, and in it a new group whose number is the child's pid; it can be signaled as a
+    /// whole. A child that wants a terminal fails instead of being stopped for one.
     New,
     /// The caller's group; the terminal's signals reach the child too.
     Inherit,
@@ -95,6 +96,8 @@ pub enum ExitStatus {
 pub struct ExitInfo {
     /// How.
     pub status: ExitStatus,
+    /// Whether a signal that ended it has left an image of its memory.
+    pub core_dumped: bool,
     /// CPU time in user mode, of the process and the descendants it waited for.
     pub user: Duration,
     /// CPU time in system mode, likewise.

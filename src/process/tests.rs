@@ -237,13 +237,9 @@ async fn dead_orphans_are_reaped_without_killing_the_living() {
         (reaped > 0 && adopted_children().len() == 1).then_some(())
     })
     .await;
-    assert_eq!(
-        kill_adopted(LIMIT).await,
-        Swept {
-            reaped: 1,
-            left: vec![]
-        }
-    );
+    let swept = kill_adopted(LIMIT).await;
+    let counts = (swept.reaped, swept.killed, swept.names.len());
+    assert_eq!((counts, swept.left), ((1, 1, 1), vec![]));
 }
 
 #[tokio::test]
@@ -264,13 +260,9 @@ async fn the_group_of_somebody_else_is_left_alone() {
     assert!(!parent.has_exited() && state_of(group).is_some_and(|state| state != 'Z'));
     parent.signal_group(Signal::KILL).unwrap();
     parent.wait().await.unwrap();
-    assert_eq!(
-        kill_adopted(LIMIT).await,
-        Swept {
-            reaped: 1,
-            left: vec![]
-        }
-    );
+    let swept = kill_adopted(LIMIT).await;
+    let counts = (swept.reaped, swept.killed, swept.names.len());
+    assert_eq!((counts, swept.left), ((1, 1, 1), vec![]));
 }
 
 #[tokio::test]
@@ -313,4 +305,71 @@ fn a_spec_does_not_show_its_arguments_or_environment() {
         text.contains("/bin/true") && !text.contains("hunter2"),
         "{text}"
     );
+}
+
+/// What `program` says when it is started in both ways.
+async fn both_ways(program: impl Fn() -> SpawnSpec<'static>) -> [String; 2] {
+    let cloned = output_of(program()).await;
+    clone::refuse(true);
+    let spawned = output_of(program()).await;
+    clone::refuse(false);
+    [cloned, spawned]
+}
+
+#[tokio::test]
+async fn a_child_is_the_same_whether_it_was_cloned_or_spawned() {
+    let _turn = alone().await;
+    let look = "grep -v -e Pid -e pid -e gid: -e NSpgid -e NSsid -e ctxt -e Vm -e Rss /proc/self/status; ulimit -a; umask; \
+        nice; pwd; readlink /proc/self/fd/0; cut -d ' ' -f 7 /proc/self/stat";
+    let [cloned, spawned] = both_ways(|| shell(look)).await;
+    assert_eq!(cloned, spawned);
+    let session = "cut -d ' ' -f 1,5,6 /proc/$$/stat";
+    for said in both_ways(|| shell(session)).await {
+        let numbers: Vec<&str> = said.split_whitespace().collect();
+        assert!(numbers.iter().all(|number| *number == numbers[0]), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn both_ways_refuse_in_the_same_words() {
+    let _turn = alone().await;
+    for refused_by_kernel in [false, true] {
+        clone::refuse(refused_by_kernel);
+        refused(&spec("/nowhere/at-all", &[]), "does not exist");
+        refused(&spec("/etc/passwd", &[]), "not executable");
+        refused(&spec("/", &[]), "is a directory");
+        let mut lost = spec("/bin/true", &[]);
+        lost.cwd = Some("/nowhere".into());
+        refused(&lost, "working directory");
+    }
+    clone::refuse(false);
+}
+
+#[tokio::test]
+async fn a_child_has_the_limits_priority_mask_and_cores_of_its_caller() {
+    let _turn = shared().await;
+    let look = "ulimit -a; umask; nice; grep Cpus_allowed_list /proc/self/status";
+    let caller = std::process::Command::new("/bin/sh")
+        .args(["-c", look])
+        .output()
+        .unwrap();
+    let child = output_of(shell(look)).await;
+    assert_eq!(child, String::from_utf8(caller.stdout).unwrap());
+}
+
+#[tokio::test]
+async fn a_program_that_is_being_written_is_refused_for_now() {
+    let _turn = shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("program");
+    std::fs::copy("/bin/true", &path).unwrap();
+    let writer = File::options().append(true).open(&path).unwrap();
+    let busy = spawn(&spec(path.to_str().unwrap(), &[])).expect_err("it is open for writing");
+    assert!(busy.is_retryable(), "{busy}");
+    drop(writer);
+    spawn(&spec(path.to_str().unwrap(), &[]))
+        .unwrap()
+        .wait()
+        .await
+        .unwrap();
 }

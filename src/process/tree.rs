@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{register, spawn};
 
+/// Names that are remembered of the killed.
+const MOST_NAMES: usize = 5;
 /// Pause between two sweeps; a killed process is usually gone by the first look.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -28,6 +30,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub struct Swept {
     /// Adopted processes that were reaped.
     pub reaped: usize,
+    /// How many of them were alive until they were killed.
+    pub killed: usize,
+    /// The names of some of those.
+    pub names: Vec<String>,
     /// Adopted processes that are still there.
     pub left: Vec<Pid>,
 }
@@ -73,7 +79,10 @@ pub fn reap_adopted() -> usize {
         return 0;
     }
     let _gate = register::listing();
-    adopted().into_iter().filter(|pid| reap(*pid)).count()
+    adopted()
+        .into_iter()
+        .filter(|pid| !matches!(reap(*pid), Reaped::No))
+        .count()
 }
 
 /// Kills and reaps all adopted children, and those they leave, for at most `limit`. Costs one system call when this
@@ -86,7 +95,7 @@ pub async fn kill_adopted(limit: Duration) -> Swept {
     let deadline = Instant::now() + limit;
     let mut quiet = 0;
     loop {
-        let left = sweep(&mut swept.reaped);
+        let left = sweep(&mut swept);
         let waited_for = left.iter().any(|pid| !register::is_stuck(raw(*pid)));
         quiet = if left.is_empty() { quiet + 1 } else { 0 };
         // The kernel's list may miss a child while another one exits, so an empty list counts when it is confirmed:
@@ -125,7 +134,7 @@ pub async fn kill_tree(group: Pid, limit: Duration) -> Swept {
 }
 
 /// One round: signals every adopted child, reaps the dead ones, returns the others.
-fn sweep(reaped: &mut usize) -> Vec<Pid> {
+fn sweep(swept: &mut Swept) -> Vec<Pid> {
     let _gate = register::listing();
     let mut left = adopted();
     for pid in &left {
@@ -134,19 +143,51 @@ fn sweep(reaped: &mut usize) -> Vec<Pid> {
             register::mark_stuck(raw(*pid));
         }
     }
-    let before = left.len();
-    left.retain(|pid| !reap(*pid));
-    *reaped += before - left.len();
+    left.retain(|pid| {
+        let name = (swept.names.len() < MOST_NAMES).then(|| name_of(*pid));
+        match reap(*pid) {
+            Reaped::No => true,
+            Reaped::Killed => {
+                swept.killed += 1;
+                swept.names.extend(name.flatten());
+                swept.reaped += 1;
+                false
+            }
+            Reaped::Ended => {
+                swept.reaped += 1;
+                false
+            }
+        }
+    });
     left
 }
 
-/// Reaps an adopted child if it is dead; true when it is gone.
-fn reap(pid: Pid) -> bool {
-    let gone = !matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
-    if gone {
-        register::forget(raw(pid));
-    }
-    gone
+/// The name of a process, also of a dead one that was not reaped.
+fn name_of(pid: Pid) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+enum Reaped {
+    /// It is alive.
+    No,
+    /// It had ended by itself.
+    Ended,
+    /// `SIGKILL` has ended it.
+    Killed,
+}
+
+/// Reaps an adopted child if it is dead.
+fn reap(pid: Pid) -> Reaped {
+    let reaped = match waitpid(Some(pid), WaitOptions::NOHANG) {
+        Ok(None) => return Reaped::No,
+        Ok(Some((_, status))) if status.terminating_signal() == Some(libc::SIGKILL) => {
+            Reaped::Killed
+        }
+        Ok(Some(_)) | Err(_) => Reaped::Ended,
+    };
+    register::forget(raw(pid));
+    reaped
 }
 
 enum Children {

@@ -21,6 +21,9 @@ use super::upstream::UpstreamEnd;
 pub const API_ROOT: &str = "/api/v1";
 /// Header of a log: `true` when bytes of the output are missing from the answer.
 pub const TRUNCATED_HEADER: &str = "x-mitosis-truncated";
+/// Header of a log: the part of an ended task's output that is not kept, as `OFFSET+BYTES`; absent where there is none.
+/// What is kept has nothing in its place.
+pub const GAP_HEADER: &str = "x-mitosis-gap";
 /// Header of a log: how many bytes the task wrote.
 pub const TOTAL_HEADER: &str = "x-mitosis-total-bytes";
 

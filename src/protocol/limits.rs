@@ -22,7 +22,7 @@ pub struct Limits {
     /// control group that the worker may make.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Size of every file it writes, its captured output included, in bytes. Beyond it a program gets `SIGXFSZ`.
+    /// Size of every file it writes, in bytes; its captured output is none. Beyond it a program gets `SIGXFSZ`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size_bytes: Option<u64>,
     /// Descriptors that each of its processes may have open.

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::report::Gap;
 use super::session::HeldLease;
 
 /// Most bytes of one part.
@@ -113,7 +114,7 @@ impl Progress {
 pub struct Split {
     /// Bytes kept of the beginning.
     pub head: u64,
-    /// Bytes kept of the end while the task runs. After the end the line about what was dropped is taken from them.
+    /// Bytes kept of the end.
     pub tail: u64,
 }
 
@@ -148,10 +149,15 @@ impl Split {
     }
 }
 
-/// The line that stands for bytes that were dropped.
+/// What people are told about bytes that were dropped. It never stands among the bytes of a task.
 #[must_use]
-pub fn dropped_line(bytes: u64) -> String {
-    format!("[mitosis: {bytes} bytes dropped]\n")
+pub fn dropped_words(stream: LogStream, gap: Gap) -> String {
+    format!(
+        "mitosis: {} bytes of its {} are not kept, from byte {} on: more than its capture limit",
+        gap.bytes,
+        stream.as_str(),
+        gap.offset,
+    )
 }
 
 #[cfg(test)]

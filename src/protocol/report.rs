@@ -3,6 +3,8 @@
 //! A report names both fences. Its receiver answers with a [`Verdict`]; only `Accepted` and `Duplicate` close the
 //! report, and a `success: false` is never mistaken for a delivery.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -268,6 +270,38 @@ pub struct TaskResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub value: Option<Box<serde_json::Value>>,
+    /// Processes that it left behind, which were ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<Box<Leftovers>>,
+    /// True for a shell line that was executed without a shell, because it needed none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
+}
+
+/// What a task that ended by itself had still running then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Processes that were killed.
+    pub killed: u32,
+    /// The names of some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let processes = if self.killed == 1 {
+            "process"
+        } else {
+            "processes"
+        };
+        write!(f, "{} {processes} left behind and killed", self.killed)?;
+        if !self.names.is_empty() {
+            write!(f, ": {}", self.names.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// Most bytes of a `result.json`.
@@ -341,6 +375,8 @@ impl TaskResult {
             follow_ups: None,
             artifacts: Vec::new(),
             value: None,
+            leftovers: None,
+            direct: false,
         }
     }
 
@@ -361,6 +397,40 @@ impl TaskResult {
     }
 }
 
+/// Bytes of a stream that are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// How many bytes the task wrote before them.
+    pub offset: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Gap {
+    /// `OFFSET+BYTES`, as in a header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.offset, self.bytes)
+    }
+}
+
+impl Gap {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (offset, bytes) = text.split_once('+')?;
+        Some(Self {
+            offset: offset.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+        })
+    }
+
+    /// How many bytes the task had written when the last of them was.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        self.offset.saturating_add(self.bytes)
+    }
+}
+
 /// One captured stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -369,6 +439,9 @@ pub struct Output {
     pub bytes: u64,
     /// True when the middle was dropped to keep the capture limit.
     pub truncated: bool,
+    /// What was dropped. What is kept has the bytes before and behind it and nothing between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
     /// The last bytes, at most [`super::task::OUTPUT_TAIL_BYTES`]. In JSON a string; bytes that are no UTF-8 are
     /// replaced, the file has them unchanged.
     #[serde(with = "tail_bytes")]
@@ -542,9 +615,8 @@ mod tests {
     fn output_that_is_no_text_survives_the_wire_and_is_readable_in_json() {
         let output = Output {
             bytes: 3,
-            truncated: false,
             tail: vec![b'a', 0xff, b'b'],
-            file: None,
+            ..Output::default()
         };
         let back: Output =
             rmp_serde::from_slice(&rmp_serde::to_vec_named(&output).unwrap()).unwrap();

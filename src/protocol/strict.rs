@@ -286,7 +286,7 @@ mod tests {
             "resources": {"cpus": 1.5, "mem_bytes": 3, "gpus": 1, "pin": true, "named": {"licence": 2}}, "priority": 3,
             "limits": {"memory_bytes": 1, "file_size_bytes": 2, "open_files": 3},
             "tags": ["t"], "labels": {"free": "form"}, "max_attempts": 2, "backoff": {"initial": "1s", "max": "2s"},
-            "capture": {"limit_bytes": 3, "streams": "merged"}, "array_index": 3, "entry": "e",
+            "direct": "never", "capture": {"limit_bytes": 3, "streams": "merged"}, "array_index": 3, "entry": "e",
             "id": "name", "upstream": ["build", {"task": "00000000-0000-0000-0000-000000000000", "when": "any"}]
         });
         let suite = json!({"uuid": "00000000-0000-0000-0000-000000000000"});

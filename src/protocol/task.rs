@@ -22,6 +22,8 @@ use super::upstream::{Upstream, UpstreamForm, uuid_in};
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Captured bytes per stream when a spec names no limit.
 pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
+/// A capture limit that is none: every byte is kept, as far as the disk goes. What `run` asks for.
+pub const UNLIMITED_CAPTURE_BYTES: u64 = u64::MAX;
 /// Bytes of the end of each stream that travel with the result.
 pub const OUTPUT_TAIL_BYTES: usize = 4096;
 /// Longest `id`, in bytes.
@@ -41,6 +43,9 @@ pub struct TaskSpec {
     /// When set, `args[0]` is a line for `/bin/sh -c` and the rest are its positional parameters.
     #[serde(skip_serializing_if = "is_default")]
     pub shell: bool,
+    /// Whether a line that needs no shell is executed without one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub direct: Direct,
     /// Variables added to the task's environment.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -103,6 +108,17 @@ pub struct TaskSpec {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Whether shell lines are executed without a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direct {
+    /// Where they are plain simple commands: the results are the same.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
 }
 
 /// Standard input of a task.
@@ -225,6 +241,7 @@ impl Backoff {
 #[serde(default)]
 pub struct Capture {
     /// Most bytes kept per stream; [`DEFAULT_CAPTURE_BYTES`] when absent. Above it the middle is dropped.
+    /// [`UNLIMITED_CAPTURE_BYTES`] keeps everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
     /// Which streams are kept.

@@ -14,7 +14,7 @@ use super::follow::Shown;
 use super::ledger::Place;
 use super::live::{self, Live};
 use super::options::RunOptions;
-use super::output::{self, Seen};
+use super::output;
 use super::plan::{Plan, TaskArguments, outcome_of};
 use super::printer::{Printer, TaskOutput};
 use super::row::Row;
@@ -23,8 +23,8 @@ use super::tag::tag;
 use super::turn::Turns;
 use crate::coordinator::Coordinator;
 use crate::protocol::api::{TaskDetail, TaskEnd};
-use crate::protocol::task::DEFAULT_CAPTURE_BYTES;
-use crate::protocol::{Outcome, TaskResult};
+use crate::protocol::output::dropped_words;
+use crate::protocol::{LogStream, Outcome, TaskResult};
 
 /// Outputs that wait in memory; each has at most two tails (8 KiB).
 const WAITING_HERE: usize = 128;
@@ -163,7 +163,7 @@ impl<'a> Delivery<'a> {
         };
         let Some(turns) = &mut self.turns else {
             let mut output = self.output(place, detail.as_ref(), end.result, note);
-            output.seen = seen(shown, detail.as_ref());
+            output.seen = [shown.stdout, shown.stderr];
             self.printer.output(output).await;
             return Ok(());
         };
@@ -251,10 +251,10 @@ impl<'a> Delivery<'a> {
             tag: detail
                 .filter(|_| wants_tag)
                 .map(|detail| tag(&detail.spec, self.arguments.of(detail.summary.uuid))),
-            seen: [Seen::default(); 2],
+            seen: [0; 2],
+            note: with_gaps(place, &result, note),
             stdout: result.stdout,
             stderr: result.stderr,
-            note,
         }
     }
 
@@ -270,9 +270,16 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// What was shown of both streams of a task, and the limit that was kept meanwhile.
-fn seen(shown: Shown, detail: Option<&TaskDetail>) -> [Seen; 2] {
-    let limit = detail.and_then(|detail| detail.spec.capture.limit_bytes);
-    let limit = limit.unwrap_or(DEFAULT_CAPTURE_BYTES);
-    [shown.stdout, shown.stderr].map(|bytes| Seen { bytes, limit })
+/// The note of a task, after what there is to say about bytes that were not kept.
+fn with_gaps(place: Place, result: &TaskResult, note: Option<String>) -> Option<String> {
+    let streams = [
+        (LogStream::Stdout, &result.stdout),
+        (LogStream::Stderr, &result.stderr),
+    ];
+    let gaps = streams.into_iter().filter_map(|(stream, output)| {
+        let words = dropped_words(stream, output.gap?);
+        Some(format!("{words} (task {place})"))
+    });
+    let notes: Vec<String> = gaps.chain(note).collect();
+    (!notes.is_empty()).then(|| notes.join("\n"))
 }

@@ -5,7 +5,7 @@
 //! thread for blocking work.
 //!
 //! The middle of a very long output is dropped while its task runs ([`crate::protocol::task::Capture`]). What is read
-//! there before it is known whether it was still whole is thrown away, and a line says so.
+//! there before it is known whether it was still whole is thrown away, and that is told beside the lines.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::output::Stream;
+use crate::protocol::report::Gap;
 
 /// Most bytes of a stream that are read at one look. A longer line is shown in pieces.
 const PIECE: usize = 64 << 10;
@@ -31,6 +32,8 @@ pub struct Piece {
     pub stream: Stream,
     /// The lines.
     pub bytes: Vec<u8>,
+    /// What is gone before them.
+    pub left_out: Option<Gap>,
 }
 
 /// What has been shown of an attempt, in bytes of each stream.
@@ -128,15 +131,18 @@ impl Follower {
                 };
                 let path = self.dir.join(format!("{name}.{}", stream.extension()));
                 // It has ended in this moment, or its file cannot be read: its output comes whole with its end.
-                let Ok(bytes) = File::open(path).and_then(|file| lines(&file, shown, limit)) else {
+                let Ok((bytes, left_out)) =
+                    File::open(path).and_then(|file| lines(&file, shown, limit))
+                else {
                     continue;
                 };
                 room = room.saturating_sub(bytes.len());
-                if !bytes.is_empty() {
+                if !bytes.is_empty() || left_out.is_some() {
                     pieces.push(Piece {
                         task: *task,
                         stream,
                         bytes,
+                        left_out,
                     });
                 }
             }
@@ -160,11 +166,11 @@ fn parse(name: &str) -> Option<(Uuid, u32)> {
     known.then_some((task.parse().ok()?, attempt.parse().ok()?))
 }
 
-/// Whole lines after `shown`, which moves behind them.
-fn lines(file: &File, shown: &mut u64, limit: u64) -> io::Result<Vec<u8>> {
+/// Whole lines after `shown`, which moves behind them, or what is gone there.
+fn lines(file: &File, shown: &mut u64, limit: u64) -> io::Result<(Vec<u8>, Option<Gap>)> {
     let size = file.metadata()?.len();
     if size <= *shown {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let mut bytes = vec![0; PIECE];
     let count = file.read_at(&mut bytes, *shown)?;
@@ -174,9 +180,12 @@ fn lines(file: &File, shown: &mut u64, limit: u64) -> io::Result<Vec<u8>> {
     let whole_from = file.metadata()?.len().saturating_sub(tail);
     let end = *shown + count as u64;
     if end > head && *shown < whole_from {
-        let left_out = whole_from - *shown;
+        let gap = Gap {
+            offset: *shown,
+            bytes: whole_from - *shown,
+        };
         *shown = whole_from;
-        return Ok(format!("[mitosis: {left_out} bytes not shown]\n").into_bytes());
+        return Ok((Vec::new(), Some(gap)));
     }
     let line_end = bytes.iter().rposition(|byte| *byte == b'\n');
     match line_end {
@@ -185,7 +194,7 @@ fn lines(file: &File, shown: &mut u64, limit: u64) -> io::Result<Vec<u8>> {
         None => bytes.clear(),
     }
     *shown += bytes.len() as u64;
-    Ok(bytes)
+    Ok((bytes, None))
 }
 
 #[cfg(test)]
@@ -275,12 +284,14 @@ mod tests {
         file.write_all_at("line\n".repeat(200).as_bytes(), 0)
             .unwrap();
         let mut shown = 0;
-        let text = |shown: &mut u64| String::from_utf8(lines(&file, shown, 100).unwrap()).unwrap();
-        assert_eq!(text(&mut shown), "[mitosis: 950 bytes not shown]\n");
-        assert_eq!(
-            (text(&mut shown).as_str(), shown),
-            ("line\n".repeat(10).as_str(), 1000)
-        );
+        let gap = Gap {
+            offset: 0,
+            bytes: 950,
+        };
+        assert_eq!(lines(&file, &mut shown, 100).unwrap(), (vec![], Some(gap)));
+        let rest = "line\n".repeat(10).into_bytes();
+        assert_eq!(lines(&file, &mut shown, 100).unwrap(), (rest, None));
+        assert_eq!(shown, 1000);
     }
 
     #[test]

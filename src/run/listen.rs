@@ -117,6 +117,7 @@ impl Listener<'_> {
         let notes = [
             self.note_about(place, &end),
             notes::refused_follow_ups(place, &end.result),
+            notes::leftovers(place, &end.result),
         ];
         let notes: Vec<String> = notes.into_iter().flatten().collect();
         let note = (!notes.is_empty()).then(|| notes.join("\n"));

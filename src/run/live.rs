@@ -14,6 +14,7 @@ use super::plan::TaskArguments;
 use super::printer::{Lines, Printer};
 use super::tag::tag;
 use crate::coordinator::Coordinator;
+use crate::protocol::output::dropped_words;
 use crate::protocol::task::DEFAULT_CAPTURE_BYTES;
 
 /// Where running tasks have their output, inside the state directory.
@@ -73,6 +74,12 @@ impl<'a> Live<'a> {
             }
         }
         for piece in self.with_follower(Follower::read).await? {
+            if let Some(gap) = piece.left_out {
+                self.printer
+                    .note(dropped_words(piece.stream.into(), gap))
+                    .await;
+                continue;
+            }
             let lines = Lines {
                 tag: self.tags.get(&piece.task).cloned(),
                 stream: piece.stream,

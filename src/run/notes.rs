@@ -75,6 +75,13 @@ pub fn refused_follow_ups(place: Place, result: &TaskResult) -> Option<String> {
     })
 }
 
+/// The note about processes that a task left behind, if there were any.
+#[must_use]
+pub fn leftovers(place: Place, result: &TaskResult) -> Option<String> {
+    let leftovers = result.leftovers.as_ref()?;
+    Some(format!("line {place}: {leftovers}"))
+}
+
 /// The last lines of an output that are not blank.
 pub(super) fn last_lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.tail);

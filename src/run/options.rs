@@ -18,7 +18,7 @@ use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
 use crate::manager::Totals;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::{Backoff, DEFAULT_GRACE, Resources};
+use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Direct, Resources};
 use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
@@ -121,6 +121,10 @@ pub struct SpecDefaults {
     pub resources: Resources,
     /// Pause before a further attempt.
     pub backoff: Option<Backoff>,
+    /// Bytes kept per stream.
+    pub capture_bytes: Option<u64>,
+    /// Whether lines that need no shell are executed without one.
+    pub direct: Direct,
 }
 
 impl SpecDefaults {
@@ -134,6 +138,14 @@ impl SpecDefaults {
             limits: spec.limits.or(&self.limits),
             resources: self.resources_of(spec.resources),
             backoff: spec.backoff.or_else(|| self.backoff.clone()),
+            direct: match spec.direct {
+                Direct::Auto if spec.shell => self.direct,
+                own => own,
+            },
+            capture: Capture {
+                limit_bytes: spec.capture.limit_bytes.or(self.capture_bytes),
+                ..spec.capture
+            },
             ..spec
         }
     }
@@ -201,6 +213,8 @@ mod tests {
                 ..Resources::default()
             },
             backoff: None,
+            capture_bytes: None,
+            direct: Direct::default(),
         };
         let spec = TaskSpec {
             timeout: Some(minute),

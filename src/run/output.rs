@@ -8,10 +8,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::tag::Tagged;
+use crate::protocol::LogStream;
 use crate::protocol::report::Output;
-
-/// Bytes of the line that says how much was dropped, at most.
-const LONGEST_MARKER: u64 = 64;
 
 /// Which stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,23 +31,23 @@ impl Stream {
     }
 }
 
-/// How much of a stream was shown while its task ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seen {
-    /// Bytes that were shown.
-    pub bytes: u64,
-    /// Most bytes of the stream that were kept.
-    pub limit: u64,
+impl From<Stream> for LogStream {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Out => Self::Stdout,
+            Stream::Err => Self::Stderr,
+        }
+    }
 }
 
-/// Writes the stream to `writer`, without what was seen already and with a tag before each line if there is one, and
+/// Writes the stream to `writer`, without the `seen` bytes that were shown while its task ran and with a tag before each line if there is one, and
 /// removes its kept file.
 ///
 /// # Errors
 /// When it cannot be read or written.
 pub fn print(
     output: &Output,
-    seen: Seen,
+    seen: u64,
     tag: Option<&str>,
     writer: &mut impl Write,
 ) -> io::Result<()> {
@@ -72,10 +70,10 @@ pub fn print(
 /// Writes what was not seen of the stream.
 fn copy_rest<'a>(
     output: &'a Output,
-    seen: Seen,
+    seen: u64,
     writer: &mut impl Write,
 ) -> io::Result<Option<&'a Path>> {
-    if seen.bytes == 0 {
+    if seen == 0 {
         return copy(output, writer);
     }
     let Some(path) = output.file.as_deref().map(Path::new) else {
@@ -90,20 +88,14 @@ fn copy_rest<'a>(
     io::copy(&mut file, writer).map(|_| Some(path))
 }
 
-/// Where the rest begins in what was kept, which has `size` bytes: after what was seen, where that is there. Behind the
-/// head of an output of which the middle was dropped, places are counted from the end.
-fn rest_from(output: &Output, seen: Seen, size: u64) -> u64 {
-    let head = seen.limit / 2;
-    if !output.truncated || seen.bytes <= head {
-        return seen.bytes.min(size);
-    }
-    let rest = output.bytes.saturating_sub(seen.bytes);
-    let from = size.saturating_sub(rest);
-    if from >= head + LONGEST_MARKER {
-        from
-    } else {
-        head.min(size)
-    }
+/// Where the rest begins in what was kept, which has `size` bytes: after what was seen, where that is there, and else
+/// behind the gap.
+fn rest_from(output: &Output, seen: u64, size: u64) -> u64 {
+    let before = match output.gap {
+        Some(gap) if seen > gap.offset => seen.max(gap.end()) - gap.bytes,
+        _ => seen,
+    };
+    before.min(size)
 }
 
 /// Writes the whole stream to `writer`; returns the kept file it was read from, if any.
@@ -167,15 +159,16 @@ pub fn is_saved(stem: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::report::Gap;
 
     fn kept(dir: &Path, content: &[u8]) -> Output {
         let path = dir.join("kept");
         fs::write(&path, content).unwrap();
         Output {
             bytes: content.len() as u64,
-            truncated: false,
             tail: content[content.len() - 1..].to_vec(),
             file: Some(path.to_str().unwrap().to_owned()),
+            ..Output::default()
         }
     }
 
@@ -187,10 +180,10 @@ mod tests {
             ..Output::default()
         };
         let mut written = Vec::new();
-        print(&output, Seen::default(), None, &mut written).unwrap();
+        print(&output, 0, None, &mut written).unwrap();
         assert_eq!(written, b"hi");
         written.clear();
-        print(&output, Seen::default(), Some("7"), &mut written).unwrap();
+        print(&output, 0, Some("7"), &mut written).unwrap();
         assert_eq!(written, b"7\thi\n");
     }
 
@@ -199,45 +192,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
         let mut written = Vec::new();
-        print(&output, Seen::default(), None, &mut written).unwrap();
+        print(&output, 0, None, &mut written).unwrap();
         assert_eq!(written, b"long output");
         assert!(!dir.path().join("kept").exists());
         // Printed again, as after a crash: what is left is the tail.
         written.clear();
-        print(&output, Seen::default(), None, &mut written).unwrap();
+        print(&output, 0, None, &mut written).unwrap();
         assert_eq!(written, b"t");
     }
 
     #[test]
     fn what_was_seen_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let rest = |output: &Output, bytes, limit| {
+        let rest = |output: &Output, seen| {
             let mut written = Vec::new();
-            print(output, Seen { bytes, limit }, None, &mut written).unwrap();
+            print(output, seen, None, &mut written).unwrap();
             String::from_utf8(written).unwrap()
         };
-        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 4, 100), "two\n");
-        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 8, 100), "");
+        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 4), "two\n");
+        assert_eq!(rest(&kept(dir.path(), b"one\ntwo\n"), 8), "");
         let short = Output {
             bytes: 8,
             tail: b"one\ntwo\n".to_vec(),
             ..Output::default()
         };
-        assert_eq!(rest(&short, 4, 100), "two\n");
-        // 20 bytes of head, the marker, 100 bytes of tail are left of 1,000.
-        let text = format!(
-            "{}[mitosis: 880 bytes dropped]\n{}",
-            "h".repeat(20),
-            "t".repeat(100)
-        );
+        assert_eq!(rest(&short, 4), "two\n");
+        // 20 bytes of head and 100 bytes of tail are left of 1,000.
+        let text = format!("{}{}", "h".repeat(20), "t".repeat(100));
+        let gap = Gap {
+            offset: 20,
+            bytes: 880,
+        };
         let cut = || Output {
             bytes: 1000,
             truncated: true,
+            gap: Some(gap),
             ..kept(dir.path(), text.as_bytes())
         };
-        assert_eq!(rest(&cut(), 10, 40), text[10..]);
-        assert_eq!(rest(&cut(), 990, 40), "t".repeat(10));
-        assert_eq!(rest(&cut(), 500, 40), text[20..]);
+        assert_eq!(rest(&cut(), 10), text[10..]);
+        assert_eq!(rest(&cut(), 990), "t".repeat(10));
+        assert_eq!(rest(&cut(), 500), text[20..]);
     }
 
     #[test]
@@ -265,7 +259,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let output = kept(dir.path(), b"long output");
-        let error = print(&output, Seen::default(), None, &mut Closed).unwrap_err();
+        let error = print(&output, 0, None, &mut Closed).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(dir.path().join("kept").exists());
     }

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use super::output::{self, Seen, Stream};
+use super::output::{self, Stream};
 use super::progress::{Progress, Standing};
 use super::records::{RecordError, Records};
 use super::row::Row;
@@ -64,8 +64,8 @@ pub struct TaskOutput {
     pub stem: PathBuf,
     /// What stands before each of its lines.
     pub tag: Option<String>,
-    /// What was shown of standard output and standard error while it ran.
-    pub seen: [Seen; 2],
+    /// How many bytes of standard output and standard error were shown while it ran.
+    pub seen: [u64; 2],
     /// Standard output.
     pub stdout: Output,
     /// Standard error.
@@ -240,10 +240,10 @@ impl Writer {
             tail: lines.bytes,
             ..Output::default()
         };
-        self.write_to(lines.stream, &text, Seen::default(), lines.tag.as_deref());
+        self.write_to(lines.stream, &text, 0, lines.tag.as_deref());
     }
 
-    fn write_to(&mut self, stream: Stream, output: &Output, seen: Seen, tag: Option<&str>) {
+    fn write_to(&mut self, stream: Stream, output: &Output, seen: u64, tag: Option<&str>) {
         let closed = match stream {
             Stream::Out => self.stdout_closed,
             Stream::Err => self.stderr_closed,
@@ -320,7 +320,7 @@ mod tests {
         TaskOutput {
             stem,
             tag: None,
-            seen: [Seen::default(); 2],
+            seen: [0; 2],
             stdout: output(b"a\xff"),
             stderr: output(b""),
             note: None,

@@ -14,7 +14,10 @@
 //! | [`stop`] | when to signal and why it ended: pure decisions over events and time |
 //! | `environment` | the variables of a task: constant part once, the rest per task |
 //! | `directories` | the slot's directories, made once and wiped only when not empty |
-//! | `capture`, `compact` | output files and their limit |
+//! | `command`, `direct` | what is executed, and whether a line needs a shell |
+//! | `capture`, `compact` | output: pipes, files and their limit |
+//! | `watch`, `fast_wait`, `interrupt` | waiting for what a task writes and for its end |
+//! | `ending` | a task that has ended: what is cleared away and what is said |
 //! | `stdin` | what descriptor 0 reads |
 //! | `files` | inputs before the start, what was left after the end |
 //! | `limits` | what a task may use at most: control group, wrapper, words |
@@ -26,9 +29,13 @@
 //! (wiping a tree, moving or cutting output) goes to the pool for blocking work.
 
 mod capture;
+mod command;
 mod compact;
+mod direct;
 mod directories;
+mod ending;
 mod environment;
+mod fast_wait;
 mod files;
 mod follow_ups;
 mod interrupt;
@@ -40,6 +47,7 @@ pub mod stop;
 #[cfg(test)]
 mod tests;
 mod value;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -51,7 +59,7 @@ use crate::protocol::limits::TaskGroups;
 
 pub use interrupt::Interrupt;
 pub use prepare::{Executor, Prepared};
-pub use running::{Running, Started};
+pub use running::{Life, Running, Started};
 pub use stop::{StopOrder, StopReason};
 
 /// What an executor needs to know once.

@@ -16,6 +16,7 @@ mod crash;
 mod daemons;
 mod dashboards;
 mod ends;
+mod every_byte;
 mod examples;
 mod files;
 mod follow;

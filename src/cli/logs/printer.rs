@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use crate::cli::failure::{Failure, OrFail};
 use crate::cli::output;
 use crate::protocol::LogStream;
-use crate::protocol::output::dropped_line;
+use crate::protocol::output::dropped_words;
+use crate::protocol::report::Gap;
 
 /// Pieces of at most 64 KiB that wait for being written.
 const CAPACITY: usize = 4;
@@ -22,8 +23,8 @@ const CAPACITY: usize = 4;
 pub(super) enum Said {
     /// Bytes of the task.
     Bytes(LogStream, Bytes),
-    /// So many bytes of the task are gone here.
-    Dropped(LogStream, u64),
+    /// Bytes of the task are gone here. Told beside what it wrote, never among it.
+    Dropped(LogStream, Gap),
     /// Another execution than before writes from here on.
     Attempt(u32, String),
     /// Something for people; not twice in a row.
@@ -84,8 +85,6 @@ impl Printer {
 struct Page {
     alone: bool,
     with_notes: bool,
-    /// Streams whose last byte was not the end of a line.
-    open_lines: Vec<LogStream>,
     attempt: u32,
     note: String,
     hint: String,
@@ -95,14 +94,9 @@ impl Page {
     fn print(&mut self, said: Said) -> Result<bool, Failure> {
         match said {
             Said::Bytes(stream, bytes) => self.bytes(stream, &bytes),
-            Said::Dropped(stream, count) => {
-                let lead = if self.open_lines.contains(&stream) {
-                    "\n"
-                } else {
-                    ""
-                };
-                let line = format!("{lead}{}", dropped_line(count));
-                self.bytes(stream, line.as_bytes())
+            Said::Dropped(stream, gap) => {
+                output::note(&dropped_words(stream, gap));
+                Ok(true)
             }
             Said::Attempt(attempt, words) => {
                 // Each stream comes to it in its own time.
@@ -134,10 +128,6 @@ impl Page {
     }
 
     fn bytes(&mut self, stream: LogStream, bytes: &[u8]) -> Result<bool, Failure> {
-        self.open_lines.retain(|open| *open != stream);
-        if !bytes.ends_with(b"\n") {
-            self.open_lines.push(stream);
-        }
         self.note.clear();
         if stream == LogStream::Stderr && !self.alone {
             output::stderr_bytes(bytes);

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::printer::Said;
@@ -15,6 +16,7 @@ use crate::client::{ApiClient, ClientError, LogPart, LogPlace};
 use crate::protocol::LogStream;
 use crate::protocol::api::AttemptRecord;
 use crate::protocol::output::{MAX_PART_BYTES, Progress};
+use crate::protocol::report::Gap;
 
 /// Longest wait in one call.
 const WAIT: Duration = Duration::from_secs(30);
@@ -108,8 +110,7 @@ impl Reader {
             match part.chunk().await {
                 Ok(Some(bytes)) => {
                     read += bytes.len() as u64;
-                    self.place.offset += bytes.len() as u64;
-                    self.say(Said::Bytes(self.place.stream, bytes)).await?;
+                    self.say_around(bytes, part.gap).await?;
                 }
                 Ok(None) => break,
                 // In what is kept of a long output, offsets are not counted by its bytes.
@@ -168,10 +169,41 @@ impl Reader {
             self.say(Said::Attempt(place.attempt, words)).await?;
         }
         if place.offset > self.place.offset {
-            let dropped = place.offset - self.place.offset;
-            self.say(Said::Dropped(place.stream, dropped)).await?;
+            self.skip_to(place.offset).await?;
         }
         self.place = place;
+        Ok(())
+    }
+
+    /// Says bytes that have nothing where a gap is.
+    async fn say_around(&mut self, mut bytes: Bytes, gap: Option<Gap>) -> Result<(), Broken> {
+        if let Some(gap) = gap
+            && let Some(before) = gap.offset.checked_sub(self.place.offset)
+            && let Ok(before) = usize::try_from(before)
+            && before < bytes.len()
+        {
+            let behind = bytes.split_off(before);
+            self.say_bytes(bytes).await?;
+            self.skip_to(gap.end()).await?;
+            bytes = behind;
+        }
+        self.say_bytes(bytes).await
+    }
+
+    async fn say_bytes(&mut self, bytes: Bytes) -> Result<(), Broken> {
+        self.place.offset += bytes.len() as u64;
+        self.say(Said::Bytes(self.place.stream, bytes)).await?;
+        Ok(())
+    }
+
+    /// Goes on behind bytes that are gone.
+    async fn skip_to(&mut self, offset: u64) -> Result<(), Broken> {
+        let gap = Gap {
+            offset: self.place.offset,
+            bytes: offset - self.place.offset,
+        };
+        self.place.offset = offset;
+        self.say(Said::Dropped(self.place.stream, gap)).await?;
         Ok(())
     }
 

@@ -18,8 +18,8 @@ use super::state::ApiState;
 use super::tasks::LONGEST_WAIT;
 use crate::coordinator::{Follow, Followed};
 use crate::protocol::api::{
-    ATTEMPT_HEADER, ErrorBody, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER, TRUNCATED_HEADER,
-    TaskDetail,
+    ATTEMPT_HEADER, ErrorBody, GAP_HEADER, OFFSET_HEADER, PROGRESS_HEADER, TOTAL_HEADER,
+    TRUNCATED_HEADER, TaskDetail,
 };
 use crate::protocol::output::Progress;
 use crate::protocol::{HumanDuration, LogStream};
@@ -71,7 +71,8 @@ impl LogsQuery {
 
 /// Read what a task wrote, as raw bytes.
 ///
-/// Without `offset`: all that is kept of an ended task. `x-mitosis-truncated` says whether some are missing.
+/// Without `offset`: all that is kept of an ended task. `x-mitosis-truncated` says whether some are missing, and
+/// `x-mitosis-gap` which, where the middle was dropped: the body has the task's bytes alone, and nothing in its place.
 ///
 /// With `offset`: the next part, at once when there is one. `x-mitosis-progress` is `waiting` (not begun, or not begun
 /// again), `running`, `away` (its manager cannot be reached now) or `ended`; after `ended` nothing follows. The body begins at
@@ -84,6 +85,7 @@ impl LogsQuery {
     responses(
         (status = 200, content_type = "application/octet-stream", headers(
             ("x-mitosis-truncated" = bool, description = "Of an ended task: whether bytes are missing"),
+            ("x-mitosis-gap" = String, description = "Of an ended task: the bytes that are not kept, `OFFSET+BYTES`, if any"),
             ("x-mitosis-total-bytes" = u64, description = "Of an ended task: bytes it wrote"),
             ("x-mitosis-progress" = String, description = "Of a part: how the task stands"),
             ("x-mitosis-attempt" = u32, description = "Of a part: the execution that wrote it; 0 when none has begun"),
@@ -172,5 +174,10 @@ fn describe(headers: &mut HeaderMap, kept: &Kept) {
     let truncated = if kept.is_cut() { "true" } else { "false" };
     let mut put = |name, value| headers.insert(HeaderName::from_static(name), value);
     put(TRUNCATED_HEADER, HeaderValue::from_static(truncated));
+    if let Some(gap) = kept.output.gap
+        && let Ok(gap) = HeaderValue::try_from(gap.to_string())
+    {
+        put(GAP_HEADER, gap);
+    }
     put(TOTAL_HEADER, HeaderValue::from(kept.output.bytes));
 }

@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
+use super::command::SHELL;
+use super::direct;
 use super::directories::Directories;
 use super::{ExecConfig, ExecError};
 use crate::process::MARK;
@@ -19,6 +22,8 @@ use crate::protocol::task::ResourceIds;
 const ALLOWED: [&str; 7] = ["PATH", "HOME", "USER", "SHELL", "LANG", "TZ", "TMPDIR"];
 /// Prefix of the system's own configuration, which may hold tokens and is never a task's business.
 const PRIVATE_PREFIX: &[u8] = b"MITOSIS_";
+/// Where a shell is.
+const PWD: &str = "PWD";
 /// The GPUs that a task may use; the system's business where the task was given some, anybody's otherwise.
 const GPUS: &str = "CUDA_VISIBLE_DEVICES";
 /// Every variable that the system sets for a task. An outer task's values do not reach an inner one.
@@ -47,6 +52,15 @@ pub(super) struct Environment {
     /// The names a spec may override: those from the policy.
     inherited: BTreeSet<Vec<u8>>,
     path: Option<OsString>,
+    /// `PWD` of whoever started the worker.
+    callers_pwd: Option<OsString>,
+    default_cwd: PathBuf,
+    /// `PWD` of a line in the default directory, encoded.
+    default_pwd: Option<CString>,
+    /// Whether every line is a shell's business here.
+    needs_a_shell: bool,
+    /// Whether there are variables that no shell passes on.
+    has_odd_names: bool,
     /// The constant part and room for more; handed out to a task and taken back after its spawn.
     spare: Option<Vec<CString>>,
 }
@@ -56,6 +70,7 @@ impl Environment {
     pub(super) fn new(
         config: &ExecConfig,
         directories: &Directories,
+        default_cwd: &Path,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ExecError> {
         let inherited: BTreeMap<_, _> = variables
@@ -79,7 +94,27 @@ impl Environment {
             let variable = encode(name.as_bytes(), value.as_bytes());
             constant.push(variable.ok_or(ExecError::Nul("worker id, instance or slot directory"))?);
         }
+        let callers_pwd = inherited.get(OsStr::new(PWD)).cloned();
+        let default_pwd = encoded_pwd(default_cwd, callers_pwd.as_deref());
+        let known = constant
+            .iter_mut()
+            .find(|variable| name_of(variable) == PWD.as_bytes());
+        if let (Some(known), Some(pwd)) = (known, &default_pwd) {
+            known.clone_from(pwd);
+        }
+        let is_bash = direct::is_bash(Path::new(SHELL));
+        let needs = |variable: &CString| {
+            let bytes = variable.as_bytes();
+            direct::needs_a_shell(bytes) && (is_bash || direct::passes_a_shell(bytes))
+        };
         Ok(Self {
+            default_pwd,
+            default_cwd: default_cwd.to_owned(),
+            callers_pwd,
+            needs_a_shell: constant.iter().any(needs),
+            has_odd_names: !constant
+                .iter()
+                .all(|variable| direct::passes_a_shell(variable.as_bytes())),
             path: inherited.get(OsStr::new("PATH")).cloned(),
             inherited: inherited.into_keys().map(OsString::into_vec).collect(),
             spare: Some(constant.clone()),
@@ -114,6 +149,36 @@ impl Environment {
         variables
     }
 
+    /// The whole environment of a line that is executed without a shell, with what a shell would have changed in it.
+    pub(super) fn for_line(&mut self, task: &WorkerTaskResp, cwd: &Path) -> Vec<CString> {
+        let mut variables = self.for_task(task);
+        let own = task.spec.env.get(PWD).map(OsStr::new);
+        let pwd = match own {
+            None if cwd == self.default_cwd => self.default_pwd.clone(),
+            _ => encoded_pwd(cwd, own.or(self.callers_pwd.as_deref())),
+        };
+        if self.has_odd_names || !task.spec.env.is_empty() {
+            variables.retain(|variable| direct::passes_a_shell(variable.as_bytes()));
+        }
+        let known = variables
+            .iter_mut()
+            .find(|variable| name_of(variable) == PWD.as_bytes());
+        match (known, pwd) {
+            (Some(known), Some(pwd)) if *known != pwd => *known = pwd,
+            (None, Some(pwd)) => variables.push(pwd),
+            _ => {}
+        }
+        variables
+    }
+
+    /// True when the variables of a task make its line mean something to a shell alone.
+    pub(super) fn needs_a_shell(&self, task: &WorkerTaskResp) -> bool {
+        let own = |(name, value): (&String, &String)| {
+            direct::needs_a_shell(format!("{name}={value}").as_bytes())
+        };
+        self.needs_a_shell || task.spec.env.iter().any(own)
+    }
+
     /// Takes back what [`Self::for_task`] gave, for the next task.
     pub(super) fn give_back(&mut self, mut variables: Vec<CString>) {
         variables.truncate(self.constant.len());
@@ -128,6 +193,12 @@ impl Environment {
         let own = task.spec.env.get("PATH").map(OsStr::new);
         own.or(self.path.as_deref())
     }
+}
+
+/// `PWD` as a shell in `cwd` sets it.
+fn encoded_pwd(cwd: &Path, known: Option<&OsStr>) -> Option<CString> {
+    let pwd = direct::pwd(cwd, known)?;
+    encode(PWD.as_bytes(), pwd.as_os_str().as_bytes())
 }
 
 fn passes(policy: EnvPolicy, name: &[u8]) -> bool {

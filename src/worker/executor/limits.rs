@@ -70,7 +70,7 @@ pub(super) fn words(end: End, limits: &Limits) -> Option<String> {
         (Reason::Signal, Some(ExitStatus::Signal(libc::SIGXFSZ))) => {
             let bytes = limits.file_size_bytes?;
             Some(format!(
-                "wrote a file, or output, beyond its limit of {bytes} bytes (`limits.file_size_bytes`)"
+                "wrote a file beyond its limit of {bytes} bytes (`limits.file_size_bytes`)"
             ))
         }
         _ => None,

@@ -1,6 +1,5 @@
 //! From a task to a started process: everything that can fail before there is one to watch.
 
-use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::capture::{Capture, Plan};
+use super::command::Command;
 use super::directories::Directories;
 use super::environment::Environment;
 use super::files::Files;
@@ -16,13 +16,12 @@ use super::interrupt::Interrupt;
 use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
 use super::stop::{Lifecycle, Limits, StopOrder};
+use super::watch::Watch;
 use super::{ExecConfig, ExecError, now_us, stdin};
 use crate::comm::begun::{Begun, Notes};
 use crate::process::groups::TaskGroup;
 use crate::process::limited::Entry;
-use crate::process::{
-    self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, resolve_program, spawn,
-};
+use crate::process::{self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, spawn};
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::CwdPolicy;
 use crate::protocol::limits::Limits as UsageLimits;
@@ -30,7 +29,6 @@ use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
 use crate::worker::files::Outgoing;
 
-const SHELL: &str = "/bin/sh";
 /// Pauses before a spawn is tried again that failed for a passing reason.
 const RETRY_PAUSES: [Duration; 4] = [
     Duration::from_millis(10),
@@ -47,20 +45,19 @@ pub struct Executor {
     pub(super) files: Files,
     group_place: GroupPlace,
     notes: Option<Notes>,
-    interrupt: Option<Interrupt>,
     environment: Environment,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
     /// Whether the last task's processes and output may still be there: its [`Running`] was dropped.
     pub(super) unfinished: bool,
+    /// What ends a short wait; without one there is none.
+    pub(super) interrupt: Option<Interrupt>,
 }
 
 /// A task that is ready to be started by the executor that prepared it.
 #[derive(Debug)]
 pub struct Prepared {
-    program: PathBuf,
-    argv: Vec<CString>,
-    env: Vec<CString>,
+    command: Command,
     cwd: PathBuf,
     stdin: Option<OwnedFd>,
     /// Cores that the task is kept on; any when empty.
@@ -80,6 +77,7 @@ impl Executor {
     /// When a directory or file cannot be made, or the configuration cannot be an environment.
     pub fn new(config: &ExecConfig) -> Result<Self, ExecError> {
         process::set_child_subreaper().map_err(ExecError::Subreaper)?;
+        process::survive_file_size_limit();
         let slot = absolute(&config.slot_dir)?;
         let directories = Directories::create(&slot)?;
         let default_cwd = match &config.cwd {
@@ -100,17 +98,18 @@ impl Executor {
                 &absolute(&config.output_dir)?,
                 config.live_dir.clone(),
             )?,
-            environment: Environment::new(config, &directories, std::env::vars_os())?,
+            environment: Environment::new(config, &directories, &default_cwd, std::env::vars_os())?,
             files: Files::new(config, Outgoing::new(directories.outgoing())),
             group_place: GroupPlace::new(config),
             directories,
             default_cwd,
-            interrupt: None,
             unfinished: false,
+            interrupt: None,
         })
     }
 
-    /// Lets the executor block its thread for some milliseconds after each start.
+    /// Lets the executor block its thread for some milliseconds after each start, in which most tasks end; `interrupt` is
+    /// to be raised after an order. For an executor on a thread of its own.
     pub fn may_block(&mut self, interrupt: Interrupt) {
         self.interrupt = Some(interrupt);
     }
@@ -134,15 +133,12 @@ impl Executor {
             Some(cwd) => self.default_cwd.join(cwd),
             None => self.default_cwd.clone(),
         };
-        let (name, argv) = command(task);
-        let program = resolve_program(OsStr::new(name), self.environment.path(task), &cwd)
-            .map_err(|error| spawn_failed(&error))?;
         let input = stdin::open(task.spec.stdin.as_ref(), &cwd)
             .map_err(|error| input_failed(task, &error))?;
+        let command =
+            Command::of(task, &mut self.environment, &cwd).map_err(|error| spawn_failed(&error))?;
         Ok(Prepared {
-            program,
-            argv,
-            env: self.environment.for_task(task),
+            command,
             cwd,
             stdin: input,
             cores: cores(task).map_err(|words| not_started(Reason::SpawnFailed, words))?,
@@ -174,13 +170,13 @@ impl Executor {
         let usage = prepared.usage.clone();
         let group = self.group_place.group_for(&usage);
         let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
-        self.capture.begin(&plan).map_err(|error| {
-            let text = format!("the output files cannot be made: {error}");
+        let ends = self.capture.begin(&plan).map_err(|error| {
+            let text = format!("the output cannot be captured: {error}");
             not_started(Reason::SpawnFailed, text)
         })?;
         self.note(prepared.begun);
-        let spawned = self.spawn(prepared, group.as_ref()).await;
-        let child = spawned.map_err(|error| spawn_failed(&error))?;
+        let spawned = self.spawn(prepared, ends, group.as_ref()).await;
+        let (child, is_direct) = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
         self.unfinished = true;
         Ok(Running {
@@ -191,6 +187,8 @@ impl Executor {
             limits,
             usage,
             lifecycle: Lifecycle::new(started, limits),
+            watch: Watch::default(),
+            is_direct,
             started,
             started_at_us,
         })
@@ -205,26 +203,47 @@ impl Executor {
         }
     }
 
+    /// Starts the program; a line that cannot be executed without a shell is left to one, whose words it then is. Says whether
+    /// there was none.
     async fn spawn(
         &mut self,
-        prepared: Prepared,
+        mut prepared: Prepared,
+        ends: [Option<OwnedFd>; 2],
+        group: Option<&TaskGroup>,
+    ) -> Result<(Child, bool), SpawnError> {
+        let spawned = loop {
+            let spawned = self.try_spawn(&mut prepared, &ends, group).await;
+            if spawned.is_ok() || !prepared.command.fall_back() {
+                break spawned;
+            }
+        };
+        let is_direct = prepared.command.is_direct();
+        self.environment.give_back(prepared.command.env);
+        // Closes this side of the pipes: only the task has them now.
+        drop(ends);
+        Ok((spawned?, is_direct))
+    }
+
+    async fn try_spawn(
+        &self,
+        prepared: &mut Prepared,
+        [stdout, stderr]: &[Option<OwnedFd>; 2],
         group: Option<&TaskGroup>,
     ) -> Result<Child, SpawnError> {
-        let (stdout, stderr) = self.capture.descriptors(prepared.plan.streams);
+        let command = &mut prepared.command;
         let spec = SpawnSpec {
-            program: prepared.program,
-            argv: prepared.argv,
-            env: prepared.env,
-            cwd: Some(prepared.cwd),
-            stdin: match prepared.stdin {
-                Some(fd) => Stdio::Owned(fd),
-                None => Stdio::Borrowed(self.capture.null()),
-            },
-            stdout: Stdio::Borrowed(stdout),
-            stderr: Stdio::Borrowed(stderr),
+            program: command.program.clone(),
+            argv: std::mem::take(&mut command.argv),
+            env: std::mem::take(&mut command.env),
+            cwd: Some(prepared.cwd.clone()),
+            stdin: Stdio::Borrowed(self.capture.or_null(prepared.stdin.as_ref())),
+            stdout: Stdio::Borrowed(self.capture.or_null(stdout.as_ref())),
+            stderr: Stdio::Borrowed(self.capture.or_null(stderr.as_ref())),
             inherit: Vec::new(),
             process_group: ProcessGroup::New,
         };
+        // A wrapper takes some of the variables out of its own.
+        let all = (prepared.usage != UsageLimits::default()).then(|| spec.env.clone());
         let (mut spec, entry) = limits::apply(spec, &prepared.usage, group)?;
         let mut pauses = RETRY_PAUSES.into_iter();
         let spawned = loop {
@@ -238,7 +257,7 @@ impl Executor {
                 (spawned, _) => break spawned,
             }
         };
-        self.environment.give_back(std::mem::take(&mut spec.env));
+        command.env = all.unwrap_or_else(|| std::mem::take(&mut spec.env));
         // Closes this side of what the wrapper answers through.
         drop(spec);
         match entry {
@@ -294,26 +313,6 @@ fn absolute(path: &Path) -> Result<PathBuf, ExecError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The program's name and its arguments.
-fn command(task: &WorkerTaskResp) -> (&str, Vec<CString>) {
-    let args = &task.spec.args;
-    if !task.spec.shell {
-        return (&args[0], strings(args.iter().map(String::as_str)));
-    }
-    // `sh -c LINE` takes the next argument as `$0` and the rest as `$1` and so on.
-    let (line, positional) = args.split_first().expect("a validated spec has args[0]");
-    let fixed = ["sh", "-c", line, "sh"].into_iter();
-    (
-        SHELL,
-        strings(fixed.chain(positional.iter().map(String::as_str))),
-    )
-}
-
-fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<CString> {
-    let strings = texts.map(CString::new).collect::<Result<_, _>>();
-    strings.expect("a validated spec has no NUL byte")
 }
 
 fn not_started(reason: Reason, message: impl Into<String>) -> Box<TaskResult> {

@@ -8,22 +8,26 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::capture::{Captured, Plan};
-use super::follow_ups;
-use super::limits as usage_limits;
+use super::capture::Plan;
+use super::fast_wait::{self, Waited};
 use super::prepare::Executor;
 use super::stop::{Action, End, Event, Lifecycle, Limits, StopOrder};
+use super::watch::Watch;
 use crate::process::groups::TaskGroup;
-use crate::process::{self, Child, ExitInfo, ExitStatus, Pid, Signal};
+use crate::process::{self, Child, Pid, Signal};
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
 
 /// How long descendants that were killed are waited for.
 pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
-/// First look after a running task's output and orphans; a shorter task is never looked after.
+/// From this age on a task's output is read along.
+const READ_ALONG: Duration = Duration::from_millis(5);
+/// First look after a running task's orphans, and the longest pause between two: each pause is twice the one before.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The same for a task with a memory limit, whose end may be seen only by a look, and while the disk is full.
+const CLOSE_PAUSE: Duration = Duration::from_millis(200);
 /// Pause between two questions whether a child has ended that the runtime cannot watch.
 const UNWATCHED_PAUSE: Duration = Duration::from_millis(10);
 
@@ -41,8 +45,20 @@ pub struct Running<'exec> {
     pub(super) limits: Limits,
     pub(super) usage: UsageLimits,
     pub(super) lifecycle: Lifecycle,
+    pub(super) watch: Watch,
+    /// Whether it is a shell line that is executed without a shell.
+    pub(super) is_direct: bool,
     pub(super) started: Instant,
     pub(super) started_at_us: i64,
+}
+
+/// What happens to the processes of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// The leader runs.
+    Started(Started),
+    /// All are gone, and their numbers may be somebody else's. What they left is taken care of from here on.
+    Gone,
 }
 
 /// What is known about a task the moment it runs.
@@ -55,13 +71,29 @@ pub struct Started {
 }
 
 impl Executor {
-    /// Runs a task from beginning to end: [`Self::prepare`], [`Self::start`], [`Running::finish`]; then takes what it
-    /// left out of the slot.
+    /// Runs a task from beginning to end, as [`Self::run_watched`].
     pub async fn run(
         &mut self,
         task: &WorkerTaskResp,
-        mut stop: watch::Receiver<StopOrder>,
+        stop: watch::Receiver<StopOrder>,
         on_started: impl FnOnce(Started),
+    ) -> TaskResult {
+        let mut on_started = Some(on_started);
+        let watch = |life| {
+            if let (Life::Started(started), Some(on_started)) = (life, on_started.take()) {
+                on_started(started);
+            }
+        };
+        self.run_watched(task, stop, watch).await
+    }
+
+    /// Runs a task from beginning to end: [`Self::prepare`], [`Self::start`], [`Running::finish`]; then takes what it
+    /// left out of the slot. `watch` hears of its processes.
+    pub async fn run_watched(
+        &mut self,
+        task: &WorkerTaskResp,
+        mut stop: watch::Receiver<StopOrder>,
+        mut watch: impl FnMut(Life),
     ) -> TaskResult {
         let prepared = match self.prepare(task, &mut stop).await {
             Ok(prepared) => prepared,
@@ -69,11 +101,12 @@ impl Executor {
         };
         let mut result = match self.start(prepared).await {
             Ok(running) => {
-                on_started(running.started());
+                watch(Life::Started(running.started()));
                 running.finish(stop.clone()).await
             }
             Err(result) => return *result,
         };
+        watch(Life::Gone);
         self.keep_files(task, stop, &mut result).await;
         result
     }
@@ -94,24 +127,42 @@ impl Running<'_> {
     /// `stop` holds the newest order; one that is there already counts. Its sender may be dropped: no further orders.
     /// A result with [`Reason::Preempted`] was ended by [`super::StopReason::HandBack`] and is to be released.
     pub async fn finish(mut self, mut stop: watch::Receiver<StopOrder>) -> TaskResult {
-        if *stop.borrow() != StopOrder::None {
+        let is_ordered = *stop.borrow() != StopOrder::None;
+        if is_ordered {
             stop.mark_changed();
+        } else if self.wait_shortly() == Waited::Exited {
+            return self.exited().await;
         }
-        let mut look_at = self.started + FIRST_LOOK;
+        if self.executor.capture.expects_much() {
+            self.read_along();
+        }
+        let mut looks = Looks::of(self.started, self.group.is_some());
         let mut orders_open = true;
         loop {
-            let wake_at = self
-                .lifecycle
-                .wake_at()
-                .map_or(look_at, |at| at.min(look_at));
+            let wake_at = self.lifecycle.wake_at();
+            let wake_at = wake_at.map_or(looks.next, |at| at.min(looks.next));
+            let Self {
+                child,
+                executor,
+                watch,
+                plan,
+                ..
+            } = &mut self;
             let event = tokio::select! {
                 biased;
-                () = exited(&mut self.child) => Event::Time,
+                () = exited(child) => Event::Time,
                 order = stop.changed(), if orders_open => {
                     orders_open = order.is_ok();
                     Event::Order(*stop.borrow_and_update())
                 }
                 () = tokio::time::sleep_until(wake_at.into()) => Event::Time,
+                read = watch.turn(&mut executor.capture, plan), if watch.is_reading() => {
+                    if let Err(error) = read {
+                        tracing::warn!(%error, "the running task's output finds no place and waits");
+                        looks.come_closer(Instant::now());
+                    }
+                    Event::Time
+                }
             };
             // The exit comes before anything else that has happened by now: what has ended by itself is not signaled
             // and keeps its real result.
@@ -125,16 +176,25 @@ impl Running<'_> {
                 Some(Action::Finish(end)) => return self.conclude(end, None).await,
                 None => {}
             }
-            if now >= look_at {
-                if self.ran_out_of_memory()
-                    && self.lifecycle.handle(now, Event::OutOfMemory).is_some()
-                {
-                    // The kernel may have killed one process only; the task is over all the same.
-                    self.kill();
-                }
-                self.look_after().await;
-                look_at = Instant::now() + LOOK_PAUSE;
+            if now >= looks.next {
+                self.look_after(now, &mut looks);
             }
+        }
+    }
+
+    /// Waits for a task that may be a short one, where this thread may be blocked.
+    fn wait_shortly(&mut self) -> Waited {
+        let Some(interrupt) = &self.executor.interrupt else {
+            return Waited::Runs;
+        };
+        let capture = &mut self.executor.capture;
+        fast_wait::wait(&self.child, interrupt, capture, &self.plan, self.started)
+    }
+
+    /// Has the runtime watch what the task writes.
+    fn read_along(&mut self) {
+        if let Err(error) = self.watch.begin(&self.executor.capture) {
+            tracing::warn!(%error, "the runtime cannot watch the task's output; it is looked at instead");
         }
     }
 
@@ -163,12 +223,22 @@ impl Running<'_> {
         group.is_some_and(TaskGroup::ran_out_of_memory)
     }
 
-    /// What a long-running task needs from time to time: its output kept within the limit, its dead orphans reaped.
-    async fn look_after(&mut self) {
-        process::reap_adopted();
-        if let Err(error) = self.executor.capture.hold_limit(&self.plan).await {
-            tracing::warn!(%error, "the running task's output cannot be cut");
+    /// What a long-running task needs from time to time.
+    fn look_after(&mut self, now: Instant, looks: &mut Looks) {
+        self.read_along();
+        if self.ran_out_of_memory() && self.lifecycle.handle(now, Event::OutOfMemory).is_some() {
+            // The kernel may have killed one process only; the task is over all the same.
+            self.kill();
         }
+        process::reap_adopted();
+        if !self.watch.is_reading() {
+            let read = self.watch.try_all(&mut self.executor.capture, &self.plan);
+            if read.is_err() {
+                looks.come_closer(now);
+                return;
+            }
+        }
+        looks.done(now);
     }
 
     async fn exited(mut self) -> TaskResult {
@@ -195,52 +265,6 @@ impl Running<'_> {
             _ => self.conclude(lost, None).await,
         }
     }
-
-    /// Clears away what the leader left and puts the result together.
-    async fn conclude(self, end: End, info: Option<ExitInfo>) -> TaskResult {
-        let wall_us = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
-        let Self {
-            executor,
-            child,
-            group,
-            plan,
-            limits,
-            usage,
-            started_at_us,
-            ..
-        } = self;
-        let leader = (!child.is_reaped()).then(|| child.pid());
-        // A leader that cannot be killed counts as adopted from here on.
-        drop(child);
-        let mut left = process::kill_adopted(SWEEP_LIMIT).await.left;
-        left.extend(leader.filter(|pid| !left.contains(pid)));
-        if let Some(group) = group
-            && let Err(error) = group.remove().await
-        {
-            tracing::warn!(%error, "the task's control group cannot be removed now");
-        }
-        let mut captured = executor.capture.finish(&plan).await;
-        if !left.is_empty() {
-            tracing::warn!(processes = ?left, "processes of the task cannot be killed");
-            // They may go on writing, so the next task gets other files.
-            let renewed = executor.capture.renew();
-            let trouble = renewed
-                .err()
-                .map(|error| format!("the output files cannot be renewed: {error}"));
-            captured.trouble = captured.trouble.or(trouble);
-        }
-        executor.unfinished = false;
-        let trouble = captured.trouble.take();
-        let message = message(end, (limits, &usage), &left, trouble);
-        // Wall time comes from the monotonic clock, so a clock that is set meanwhile does not distort it.
-        let ended_at_us = started_at_us.saturating_add(wall_us);
-        let result = result(end, info, message, captured, (started_at_us, ended_at_us));
-        let completed = result.reason == Reason::Exit && result.exit_code == Some(0);
-        TaskResult {
-            follow_ups: follow_ups::read(executor.directories.new_task(), completed).map(Box::new),
-            ..result
-        }
-    }
 }
 
 /// Resolves when the process has ended.
@@ -254,71 +278,33 @@ async fn exited(child: &mut Child) {
     }
 }
 
-/// What the reason alone does not say.
-fn message(
-    end: End,
-    (limits, usage): (Limits, &UsageLimits),
-    left: &[Pid],
-    trouble: Option<String>,
-) -> Option<String> {
-    let mut parts: Vec<String> = usage_limits::words(end, usage).into_iter().collect();
-    match (end.reason, end.status) {
-        (Reason::Timeout, _) => {
-            let limit = limits.time_limit.unwrap_or_default();
-            parts.push(format!("ran longer than its time limit of {limit:?}"));
-        }
-        (Reason::Signal, Some(ExitStatus::Signal(libc::SIGKILL))) => parts.push(
-            "killed by somebody else; the kernel does that to a process when memory runs out"
-                .into(),
-        ),
-        (Reason::WorkerLost, _) => parts.push("the program's exit status is lost".into()),
-        _ => {}
-    }
-    if end.killed {
-        let grace = limits.grace;
-        parts.push(format!(
-            "did not end within its grace period of {grace:?} and was killed"
-        ));
-    }
-    if !left.is_empty() {
-        let pids: Vec<String> = left.iter().map(ToString::to_string).collect();
-        parts.push(format!(
-            "processes that cannot be killed are left: {}",
-            pids.join(", ")
-        ));
-    }
-    parts.extend(trouble);
-    (!parts.is_empty()).then(|| parts.join("; "))
+/// When a running task is looked after.
+#[derive(Debug)]
+struct Looks {
+    next: Instant,
+    pause: Duration,
+    longest: Duration,
 }
 
-fn result(
-    end: End,
-    info: Option<ExitInfo>,
-    message: Option<String>,
-    captured: Captured,
-    span_us: (i64, i64),
-) -> TaskResult {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let (exit_code, signal) = match end.status {
-        Some(ExitStatus::Code(code)) => (Some(code), None),
-        Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
-        None => (None, None),
-    };
-    TaskResult {
-        reason: end.reason,
-        exit_code,
-        signal,
-        message,
-        handed_over_at_us: None,
-        started_at_us: Some(span_us.0),
-        ended_at_us: span_us.1,
-        cpu_user_us: info.map_or(0, |info| micros(info.user)),
-        cpu_system_us: info.map_or(0, |info| micros(info.system)),
-        max_rss_bytes: info.map_or(0, |info| info.max_rss_bytes),
-        stdout: captured.stdout,
-        stderr: captured.stderr,
-        follow_ups: None,
-        artifacts: Vec::new(),
-        value: None,
+impl Looks {
+    fn of(started: Instant, has_memory_limit: bool) -> Self {
+        Self {
+            next: started + READ_ALONG,
+            pause: FIRST_LOOK,
+            longest: if has_memory_limit {
+                CLOSE_PAUSE
+            } else {
+                LONGEST_PAUSE
+            },
+        }
+    }
+
+    fn done(&mut self, now: Instant) {
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(self.longest);
+    }
+
+    fn come_closer(&mut self, now: Instant) {
+        self.next = self.next.min(now + CLOSE_PAUSE);
     }
 }

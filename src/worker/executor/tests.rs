@@ -1,5 +1,6 @@
 //! Tests of the executor with real processes.
 
+mod direct;
 mod ends;
 mod files;
 mod leftovers;

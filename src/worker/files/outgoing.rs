@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::pack::{self, PackError};
 use crate::protocol::artifact::{Artifact, ArtifactKind, MAX_ARTIFACT_BYTES};
@@ -19,6 +20,8 @@ use crate::worker::executor::StopOrder;
 const PACK_LIMIT: Duration = Duration::from_secs(600);
 /// The same for a task that a user cancelled and waits to see gone.
 const CANCELLED_PACK_LIMIT: Duration = Duration::from_secs(1);
+/// How long a packing that was told to stop is waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Packed artifacts of one slot.
 #[derive(Debug, Clone)]
@@ -82,14 +85,8 @@ impl Outgoing {
             tokio::task::spawn_blocking(move || outgoing.pack(left, sources, &stopped));
         let joined = tokio::select! {
             joined = &mut packing => joined,
-            () = ordered(&mut stop) => {
-                flag.set();
-                packing.await
-            }
-            () = tokio::time::sleep(limit) => {
-                flag.set();
-                packing.await
-            }
+            () = ordered(&mut stop) => ended(packing, &flag).await,
+            () = tokio::time::sleep(limit) => ended(packing, &flag).await,
         };
         match joined {
             Ok(kept) => {
@@ -151,6 +148,23 @@ fn take(path: &Path, target: &Path) -> Result<pack::Packed, PackError> {
         sha256,
         left_out: None,
     })
+}
+
+/// Ends the packing: at once where no thread has begun it, and else between two reads. A disk that holds up a read is not
+/// waited for.
+async fn ended(
+    mut packing: JoinHandle<Kept>,
+    flag: &StopOnDrop,
+) -> Result<Kept, tokio::task::JoinError> {
+    flag.set();
+    packing.abort();
+    match tokio::time::timeout(STOP_PATIENCE, &mut packing).await {
+        Ok(joined) => joined,
+        Err(_) => Ok(Kept {
+            notes: vec!["the task's files were not kept: the disk does not answer".to_owned()],
+            ..Kept::default()
+        }),
+    }
 }
 
 /// Resolves when there is a new order to end the task.

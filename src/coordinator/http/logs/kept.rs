@@ -20,17 +20,13 @@ use crate::coordinator::http::state::ApiState;
 use crate::coordinator::{ArtifactContent, output_of};
 use crate::file_stream;
 use crate::protocol::api::TaskDetail;
-use crate::protocol::output::{Split, dropped_line};
 use crate::protocol::report::Output;
-use crate::protocol::task::DEFAULT_CAPTURE_BYTES;
 use crate::protocol::{ArtifactKind, LogStream};
 
 /// What is kept of one stream.
 pub(super) struct Kept {
     /// What the task wrote, in numbers.
     pub(super) output: Output,
-    /// The limit it was kept within.
-    limit: u64,
     /// Bytes of the content.
     len: u64,
     /// True when the content is everything that was kept, and not only its end.
@@ -66,11 +62,6 @@ impl Kept {
         let (output, kind) = output_of(&result, stream);
         let was_left = result.artifacts.iter().any(|left| left.kind == kind);
         let mut kept = Self {
-            limit: task
-                .spec
-                .capture
-                .limit_bytes
-                .unwrap_or(DEFAULT_CAPTURE_BYTES),
             len: output.tail.len() as u64,
             is_all: output.file.is_none() && !was_left,
             content: Content::Tail(output.tail.clone()),
@@ -98,7 +89,7 @@ impl Kept {
 
     /// Where to go on for a reader that has everything before `offset`.
     pub(super) fn rest(&self, offset: u64) -> Rest {
-        rest(&self.output, self.limit, (self.len, self.is_all), offset)
+        rest(&self.output, (self.len, self.is_all), offset)
     }
 
     /// The content behind its first `skip` bytes.
@@ -145,27 +136,23 @@ fn behind(mut chunk: Bytes, left: &mut u64) -> Bytes {
 
 /// Where the rest of an output begins in a content of `len` bytes, which `is_all` that was kept or only the end of it.
 ///
-/// A content ends with the task's last bytes. Up to its first cut it also begins with the task's first ones; behind it
-/// stands a line about what was dropped, whose length is not known here: one byte less is counted as certain.
-fn rest(output: &Output, limit: u64, (len, is_all): (u64, bool), offset: u64) -> Rest {
+/// A content ends with the task's last bytes; all that was kept begins with the first ones, and has nothing where the
+/// gap is. A rest that begins before the gap has both sides of it.
+fn rest(output: &Output, (len, is_all): (u64, bool), offset: u64) -> Rest {
     let size = output.bytes;
     if offset >= size {
         return Rest { offset, skip: len };
     }
-    let split = Split::of(limit);
-    if is_all && output.truncated && offset <= split.head {
+    let gap = output.gap;
+    let is_all = is_all && len + gap.map_or(0, |gap| gap.bytes) == size;
+    if is_all && gap.is_none_or(|gap| offset < gap.offset) {
         return Rest {
             offset,
-            skip: offset,
+            skip: offset.min(len),
         };
     }
-    let certain = if output.truncated {
-        let line = dropped_line(size).len() as u64 + 1;
-        split.tail.saturating_sub(line).min(len)
-    } else {
-        len
-    };
-    let wanted = (size - offset).min(certain);
+    let behind_gap = gap.map_or(size, |gap| size.saturating_sub(gap.end()));
+    let wanted = (size - offset).min(behind_gap).min(len);
     Rest {
         offset: size - wanted,
         skip: len - wanted,
@@ -229,6 +216,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::protocol::report::Gap;
 
     #[test]
     fn only_regular_files_below_the_output_directory_are_opened() {
@@ -260,77 +248,57 @@ mod tests {
         }
     }
 
-    fn output(bytes: u64, truncated: bool) -> Output {
+    fn output(bytes: u64, gap: Option<Gap>) -> Output {
         Output {
             bytes,
-            truncated,
+            truncated: gap.is_some(),
+            gap,
             ..Output::default()
         }
     }
 
     #[test]
     fn the_rest_of_a_whole_output_begins_where_the_reader_is() {
-        let whole = output(100, false);
+        let whole = output(100, None);
         for offset in [0, 1, 99, 100, 120] {
             let skip = offset.min(100);
-            assert_eq!(
-                rest(&whole, 1000, (100, true), offset),
-                Rest { offset, skip }
-            );
+            assert_eq!(rest(&whole, (100, true), offset), Rest { offset, skip });
         }
     }
 
     #[test]
     fn where_only_the_tail_is_there_the_rest_begins_with_it_at_the_earliest() {
-        let whole = output(100, false);
-        let at = |offset| rest(&whole, 1000, (10, false), offset);
-        assert_eq!(
-            at(20),
-            Rest {
-                offset: 90,
-                skip: 0
-            }
-        );
-        assert_eq!(
-            at(95),
-            Rest {
-                offset: 95,
-                skip: 5
-            }
-        );
+        let whole = output(100, None);
+        let at = |offset| rest(&whole, (10, false), offset);
+        let [early, late] = [(90, 0), (95, 5)].map(|(offset, skip)| Rest { offset, skip });
+        assert_eq!((at(20), at(95)), (early, late));
     }
 
     proptest::proptest! {
-        /// Whatever a reader had, what it gets is what the task wrote from there on, but for the line and what it stands
-        /// for.
+        /// Whatever a reader had, what it gets is what the task wrote from there on, but for the gap.
         #[test]
         fn the_rest_of_a_cut_output_is_the_tasks_own(
             size in 1..2000u64,
             limit in 0..1000u64,
             at in 0..2000u64,
-            lead in proptest::bool::ANY,
+            is_all in proptest::bool::ANY,
         ) {
             proptest::prop_assume!(size > limit && at <= size);
             let byte = |at: u64| b'a' + u8::try_from(at % 23).unwrap();
-            let split = Split::of(limit);
-            let lead = if lead { "\n" } else { "" };
-            let line = |dropped| format!("{lead}{}", dropped_line(dropped));
-            let tail = split.tail.saturating_sub(line(size).len() as u64);
-            let mut content: Vec<u8> = (0..split.head).map(byte).collect();
-            content.extend(line(size - split.head - tail).bytes());
-            content.extend((size - tail..size).map(byte));
-            let len = content.len() as u64;
-
-            let found = rest(&output(size, true), limit, (len, true), at);
+            let gap = Gap { offset: limit / 2, bytes: size - limit };
+            let kept = |from: u64| (from..size).filter(|at| *at < gap.offset || *at >= gap.end()).map(byte);
+            let mut content: Vec<u8> = kept(0).collect();
+            if !is_all {
+                content.drain(..content.len() / 3);
+            }
+            let found = rest(&output(size, Some(gap)), (content.len() as u64, is_all), at);
             let rest = &content[usize::try_from(found.skip).unwrap()..];
-            if at <= split.head && at < size {
-                proptest::prop_assert_eq!(found, Rest { offset: at, skip: at });
-            } else {
-                proptest::prop_assert!(found.offset >= at);
-                let own: Vec<u8> = (found.offset..size).map(byte).collect();
-                proptest::prop_assert_eq!(rest, &own[..]);
-                // At most one byte less than there is.
-                proptest::prop_assert!(found.offset == at || found.offset <= size - tail + 1);
+            let own: Vec<u8> = kept(found.offset).collect();
+            proptest::prop_assert!(found.offset >= at);
+            proptest::prop_assert_eq!(rest, &own[..]);
+            if is_all {
+                let gone = at >= gap.offset && at < gap.end();
+                proptest::prop_assert_eq!(found.offset, if gone { gap.end() } else { at });
             }
         }
     }

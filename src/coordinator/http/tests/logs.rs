@@ -35,9 +35,9 @@ async fn ended_task(server: &Server, stdout: Output) -> Uuid {
 fn kept(bytes: u64, tail: &str, file: Option<String>) -> Output {
     Output {
         bytes,
-        truncated: false,
         tail: tail.into(),
         file,
+        ..Output::default()
     }
 }
 

@@ -294,3 +294,28 @@ async fn what_a_program_used_is_in_its_result() {
     assert!(result.max_rss_bytes > 100_000, "{result:?}");
     assert!(result.ended_at_us > result.started_at_us.unwrap());
 }
+
+#[tokio::test]
+async fn an_order_is_heard_during_the_short_wait() {
+    let _turn = shared().await;
+    let mut slot = Slot::new();
+    let interrupt = Interrupt::new().unwrap();
+    slot.executor.may_block(interrupt.clone());
+    let task = task(TaskSpec::shell_line("sleep 1000"));
+    let (orders, stop) = watch::channel(StopOrder::None);
+    let mut life = Vec::new();
+    let watch = |event: Life| {
+        if let Life::Started(_) = event {
+            // As from another thread, right before the wait begins.
+            orders.send_replace(KILL);
+            interrupt.raise();
+        }
+        life.push(matches!(event, Life::Gone));
+    };
+    let result = slot.executor.run_watched(&task, stop, watch).await;
+    assert_eq!(result.reason, Reason::Cancelled);
+    assert_eq!(life, [false, true]);
+    // A call that nobody needed costs the next task nothing but its short way.
+    interrupt.raise();
+    assert_eq!(slot.shell("exit 3").await.exit_code, Some(3));
+}

@@ -137,3 +137,27 @@ async fn what_an_earlier_life_left_in_the_slot_is_gone() {
     let mut slot = Slot::with(|config| config.slot_dir = slot_dir);
     assert_eq!(stdout(&slot.shell("ls -A").await), "");
 }
+
+#[tokio::test]
+async fn what_was_left_behind_is_told_and_what_had_ended_is_not() {
+    let _turn = alone().await;
+    let mut slot = Slot::new();
+    let result = slot
+        .shell("sleep 1000 & setsid sleep 1001 & echo started")
+        .await;
+    let leftovers = result.leftovers.as_ref().unwrap();
+    assert_eq!(
+        (leftovers.killed, leftovers.names.len()),
+        (2, 2),
+        "{leftovers}"
+    );
+    let words = leftovers.to_string();
+    assert!(
+        words.starts_with("2 processes left behind and killed: sleep"),
+        "{words}"
+    );
+    let result = slot.shell("(true &); sleep 0.05; echo done").await;
+    assert_eq!(result.leftovers, None);
+    let ordered = limits(TaskSpec::shell_line("sleep 1000 & sleep 1000"), 50, 50);
+    assert_eq!(slot.run(ordered).await.leftovers, None);
+}

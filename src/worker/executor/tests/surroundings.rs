@@ -33,7 +33,7 @@ fn environment(
     let variables = variables
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let mut environment = Environment::new(&config, &directories, variables).unwrap();
+    let mut environment = Environment::new(&config, &directories, dir.path(), variables).unwrap();
     let first = environment.for_task(&task(TaskSpec::argv(["x"])));
     environment.give_back(first.clone());
     let task = task(spec);
@@ -287,7 +287,7 @@ fn ids_that_were_given_are_named_and_replace_what_stood_there() {
     let directories = Directories::create(dir.path()).unwrap();
     let outer = [("CUDA_VISIBLE_DEVICES", "0,1,2"), ("MITO_CPUS", "9")];
     let outer = outer.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let mut environment = Environment::new(&config, &directories, outer).unwrap();
+    let mut environment = Environment::new(&config, &directories, dir.path(), outer).unwrap();
     let mut built = |ids: Option<ResourceIds>| {
         let spec = TaskSpec {
             env: BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "7".to_owned())]),
@@ -353,4 +353,12 @@ async fn a_pinned_task_stays_on_its_cores_and_the_worker_keeps_its_own() {
             .unwrap()
             .contains("only a manager gives them")
     );
+}
+
+#[tokio::test]
+async fn a_task_has_no_terminal_and_is_not_stopped_for_wanting_one() {
+    let _turn = shared().await;
+    let mut slot = Slot::new();
+    let result = slot.shell("stty -echo < /dev/tty").await;
+    assert!(result.exit_code.is_some_and(|code| code != 0), "{result:?}");
 }
