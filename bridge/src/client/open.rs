@@ -171,7 +171,7 @@ fn shake_hands<C: ClientTransport>(
                 return match checked.kind {
                     AnswerKind::Welcome => Ok(()),
                     _ => Err(OpenError::Refused {
-                        reason: String::from_utf8_lossy(&payload[..checked.len]).into_owned(),
+                        reason: String::from_utf8_lossy(checked.inline(&payload)).into_owned(),
                     }),
                 };
             }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::error::TransportError;
 use crate::header::{
-    ControlHeader, FETCH_ANSWER_SLICE, MAX_CONTROL, Operation, REPORT_ANSWER_SLICE, RequestHeader,
-    ResponseHeader,
+    ControlHeader, FETCH_ANSWER_SLICE, FETCH_REQUEST_SLICE, MAX_CONTROL, Operation,
+    REPORT_ANSWER_SLICE, REPORT_SLICE, RequestHeader, ResponseHeader,
 };
 use crate::ids::Incarnation;
 use crate::janitor::JanitorHandle;
@@ -196,14 +196,14 @@ impl ServerPorts for IpcPorts {
     }
 
     fn receive(&mut self, operation: Operation) -> Result<Option<IpcRequest>, TransportError> {
-        let port = match operation {
-            Operation::Fetch => &self.fetch.port,
-            Operation::Report => &self.report.port,
+        let (port, room) = match operation {
+            Operation::Fetch => (&self.fetch.port, FETCH_REQUEST_SLICE),
+            Operation::Report => (&self.report.port, REPORT_SLICE),
         };
         let received = port
             .receive()
             .map_err(|error| TransportError::new("receive a request", error))?;
-        Ok(received.map(|request| IpcRequest { request }))
+        Ok(received.map(|request| IpcRequest { request, room }))
     }
 }
 
@@ -211,6 +211,8 @@ impl ServerPorts for IpcPorts {
 #[derive(Debug)]
 pub(crate) struct IpcRequest {
     request: ActiveRequest<Service, [u8], RequestHeader, [u8], ResponseHeader>,
+    /// Bytes of a slot: how many of them count is written by the sender, who may write anything.
+    room: usize,
 }
 
 impl IncomingRequest for IpcRequest {
@@ -219,7 +221,8 @@ impl IncomingRequest for IpcRequest {
     }
 
     fn payload(&self) -> &[u8] {
-        self.request.payload()
+        let payload = self.request.payload();
+        payload.get(..self.room).unwrap_or(payload)
     }
 
     fn is_connected(&self) -> bool {
