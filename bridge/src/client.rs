@@ -104,7 +104,7 @@ impl Client {
         expected: Expected,
     ) -> Result<(Self, ClientHandle, Setup), OpenError> {
         Self::open_with(fds, expected, |letter, until, pause| {
-            let root = TransportRoot::from_parts(letter.root.clone(), letter.prefix.clone());
+            let root = TransportRoot::invited(letter.root.clone());
             let address = Address {
                 manager: letter.manager,
                 local_id: letter.local_id,

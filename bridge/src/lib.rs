@@ -9,7 +9,7 @@
 //!   holds their cost, and only to a worker that has confirmed its previous one; the owner is told which worker got which.
 //! - Peers are recognized by version, incarnation, and a random token that travels through an inherited descriptor.
 //! - A worker that ended is retired: what it had sent is delivered, then its ports are dropped, then the rest is cleaned
-//!   beside the poller. Nothing stays in `/dev/shm` or in the transport root.
+//!   beside the poller. Nothing stays in the transport root, and nothing has a name outside of it.
 //! - It knows nothing of tasks: payloads are bytes.
 //!
 //! # Threads
@@ -43,7 +43,7 @@
 //! # Modules, in reading order
 //! [`ids`], [`cost`], [`config`], `header` (what travels), `handover` and `pending` (the decisions, pure), [`server`],
 //! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc`), `sleep` (why no wake-up is lost),
-//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
+//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`ours`], [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
 //! the bridge, for comparison only: [`floor`].
 
 /// The atomics of [`sleep`], which a model compiles with those of a model checker.
@@ -67,6 +67,7 @@ mod invitation;
 mod janitor;
 pub mod limits;
 mod map;
+pub mod ours;
 mod pending;
 pub mod root;
 pub mod server;

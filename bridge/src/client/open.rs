@@ -85,7 +85,7 @@ fn open<C: ClientTransport>(
         Err(_) if bell.line() == Line::HungUp => return Err(OpenError::Gone),
         Err(error) => return Err(error.into()),
     };
-    let root = TransportRoot::from_parts(letter.root.clone(), letter.prefix.clone());
+    let root = TransportRoot::invited(letter.root.clone());
     let shared = Arc::new(Shared {
         incarnation: letter.incarnation,
         status,

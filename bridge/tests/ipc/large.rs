@@ -1,6 +1,7 @@
 //! Payloads beyond a slot of shared memory, and what happens when there is no room for them, for the transport, or for
 //! descriptors: words, never a crash.
 
+use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
@@ -118,15 +119,15 @@ async fn too_few_descriptors_are_told_at_the_start_with_the_remedy() {
     );
 }
 
-/// A shell that mounts a tiny memory file system where POSIX shared memory lives and then becomes this test binary.
+/// A shell that mounts a tiny memory file system where the transport is to live and then becomes this test binary.
 /// `None` where the system does not let us.
-fn with_tiny_shared_memory() -> Option<Command> {
-    let mount = "mount -t tmpfs -o size=3m tmpfs /dev/shm";
+fn with_tiny_shared_memory(place: &Path) -> Option<Command> {
+    let mount = format!("mount -t tmpfs -o size=3m tmpfs {}", place.display());
     let namespaces = [&["-m"][..], &["-U", "-r", "-m"]];
     let allowed = namespaces.into_iter().find(|flags| {
         let tried = Command::new("unshare")
             .args(*flags)
-            .args(["sh", "-c", mount])
+            .args(["sh", "-c", &mount])
             .output();
         tried.is_ok_and(|output| output.status.success())
     })?;
@@ -142,11 +143,11 @@ fn with_tiny_shared_memory() -> Option<Command> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_shared_memory_is_an_error_and_the_manager_works_on() {
-    let Some(command) = with_tiny_shared_memory() else {
+    let place = Place::new();
+    let Some(command) = with_tiny_shared_memory(place.parent.path()) else {
         eprintln!("not allowed to mount a file system here: nothing tested");
         return;
     };
-    let place = Place::new();
     let role = "manager-on-full-memory";
     let mut manager = ManagerProcess::start(command, role, place.parent.path(), place.manager);
     let words = manager.says().await.expect("it is not killed by a signal");

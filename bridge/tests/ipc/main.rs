@@ -17,4 +17,5 @@ mod deaths;
 mod doorbells;
 mod fairness;
 mod large;
+mod places;
 mod takeover;

@@ -63,7 +63,8 @@ impl IpcClient {
         until: Instant,
         pause: &mut dyn FnMut() -> bool,
     ) -> Result<Self, TransportError> {
-        let config = configuration(root, Side::Worker)?;
+        let life = root.life(address.incarnation);
+        let config = configuration(&life, Side::Worker)?;
         let name = NodeName::new(&naming::worker_node(address.incarnation))
             .map_err(|error| TransportError::new("name the node", error))?;
         let node = NodeBuilder::new()
