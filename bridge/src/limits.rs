@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::root::TransportRoot;
+use crate::root::{RootError, TransportRoot};
 
-/// Descriptors of the manager for one worker: two services with their ports and connections, a topic, doorbell, status
-/// block, pidfd, pipes, and the overlap of a restart.
-pub const DESCRIPTORS_PER_WORKER: u64 = 40;
-/// Descriptors of everything else.
-const DESCRIPTORS_BASE: u64 = 256;
+/// Descriptors of the manager for one worker: 24 of two services with their ports and connections, a topic, doorbell and
+/// status block, the others for pidfd, log and pipes.
+pub const DESCRIPTORS_PER_WORKER: u64 = 30;
+/// Descriptors of everything else, with room for one restart that overlaps.
+const DESCRIPTORS_BASE: u64 = 128;
 /// Shared memory of one worker: its segments, which are reserved in full.
 pub const SHM_BYTES_PER_WORKER: u64 = 1 << 20;
 /// Shared memory of everything else: bookkeeping, and files of payloads that fit into no segment.
-const SHM_BYTES_BASE: u64 = 1 << 20;
+const SHM_BYTES_BASE: u64 = 512 << 10;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,28 +104,19 @@ pub fn ensure_limits(root: &TransportRoot, workers: u16) -> Result<Limits, Limit
     })
 }
 
-/// How many of `wanted` workers fit, at least one; raises limits as [`ensure_limits`].
+/// How many of `wanted` workers fit in the place where a transport would be made now. Changes nothing.
 ///
 /// # Errors
-/// When not even one fits; the text says what to change.
-pub fn fitting(root: &TransportRoot, wanted: u16) -> Result<Fit, LimitsError> {
-    let free = free_in(root.place())?;
-    let descriptors = descriptors_available();
-    let workers = how_many(wanted, descriptors, free);
-    let missing = match ensure_limits(root, wanted) {
-        Ok(_) => None,
-        Err(_) if workers == 0 => {
-            // Said of one worker: that is what does not fit.
-            ensure_limits(root, 1)?;
-            None
-        }
-        Err(missing) => {
-            ensure_limits(root, workers)?;
-            Some(missing)
-        }
-    };
+/// When there is no such place, which has room for one worker at least.
+pub fn affordable(wanted: u16) -> Result<Fit, RootError> {
+    let place = crate::root::usable_place()?;
+    let free = free_in(&place).unwrap_or(u64::MAX);
+    let descriptors = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let missing = check_descriptors(wanted, descriptors)
+        .and_then(|()| enough_shared_memory(&place, wanted, free))
+        .err();
     Ok(Fit {
-        workers: if missing.is_some() { workers } else { wanted },
+        workers: how_many(wanted, descriptors, free),
         missing,
     })
 }
@@ -177,26 +168,28 @@ fn enough(place: &Path, workers: u16, needed: u64, free: u64) -> Result<(), Limi
     })
 }
 
-/// Descriptors that this process may have after raising its limit; `None` is unlimited.
-fn descriptors_available() -> Option<u64> {
-    let limits = rustix::process::getrlimit(Resource::Nofile);
-    limits.maximum
+fn descriptors_for(workers: u16) -> u64 {
+    DESCRIPTORS_BASE + u64::from(workers) * DESCRIPTORS_PER_WORKER
 }
 
-fn ensure_descriptors(workers: u16) -> Result<Option<u64>, LimitsError> {
-    let needed = DESCRIPTORS_BASE + u64::from(workers) * DESCRIPTORS_PER_WORKER;
-    let limits = rustix::process::getrlimit(Resource::Nofile);
-    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
-    if enough(limits.current) {
-        return Ok(limits.current);
-    }
-    if let Some(limit) = limits.maximum.filter(|limit| *limit < needed) {
-        return Err(LimitsError::Descriptors {
+fn check_descriptors(workers: u16, limit: Option<u64>) -> Result<(), LimitsError> {
+    let needed = descriptors_for(workers);
+    match limit.filter(|limit| *limit < needed) {
+        None => Ok(()),
+        Some(limit) => Err(LimitsError::Descriptors {
             workers,
             needed,
             limit,
-        });
+        }),
     }
+}
+
+fn ensure_descriptors(workers: u16) -> Result<Option<u64>, LimitsError> {
+    let limits = rustix::process::getrlimit(Resource::Nofile);
+    if check_descriptors(workers, limits.current).is_ok() {
+        return Ok(limits.current);
+    }
+    check_descriptors(workers, limits.maximum)?;
     let raised = Rlimit {
         current: limits.maximum,
         maximum: limits.maximum,
@@ -217,7 +210,7 @@ mod tests {
         let root = TransportRoot::for_instance("0123abcd").unwrap();
         let limits = ensure_limits(&root, 1).unwrap();
         assert!(limits.shared_memory_free > 0);
-        let fit = fitting(&root, 1).unwrap();
+        let fit = affordable(1).unwrap();
         assert!(fit.workers == 1 && fit.missing.is_none());
         let words = LimitsError::Descriptors {
             workers: 256,
@@ -257,8 +250,10 @@ mod tests {
     #[test]
     fn small_places_carry_as_many_workers_as_fit() {
         let mib = 1 << 20;
-        assert!(how_many(2, Some(256), 16 * mib) == 2);
-        assert!((16..64).contains(&how_many(64, None, 64 * mib)));
+        assert_eq!(how_many(2, Some(256), 16 * mib), 2);
+        assert_eq!(how_many(64, None, 64 * mib), 63);
+        assert!(check_descriptors(2, Some(256)).is_ok());
+        assert!(check_descriptors(5, Some(256)).is_err());
         assert_eq!(how_many(4, None, u64::MAX), 4);
         assert_eq!(how_many(4, Some(8), u64::MAX), 0);
         assert_eq!(how_many(4, None, 0), 0);

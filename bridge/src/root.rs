@@ -105,7 +105,7 @@ impl TransportRoot {
     /// # Errors
     /// When the instance is malformed or no place is usable.
     pub fn for_instance(instance: &str) -> Result<Self, RootError> {
-        Self::anew(&places::choose(places::ours())?, instance)
+        Self::anew(&usable_place()?, instance)
     }
 
     fn anew(place: &Path, instance: &str) -> Result<Self, RootError> {
@@ -341,6 +341,11 @@ impl RootClaim {
         let of_workers = |path: &&PathBuf| path.extension() != Some(OsStr::new("global_mgmt"));
         Ok(segments.iter().filter(of_workers).count())
     }
+}
+
+/// The place where a root would be made now.
+pub(crate) fn usable_place() -> Result<PathBuf, RootError> {
+    places::choose(places::ours())
 }
 
 /// Roots of this user in a place, whoever holds them.
