@@ -94,7 +94,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the invitation, opens the ports (retrying for up to 10 s) and shakes hands.
+    /// Reads the invitation, opens the ports (retrying for up to 10 s) and shakes hands. Dropped before it is done, it ends
+    /// within the tenth of a second.
     ///
     /// # Errors
     /// When the invitation is for somebody else or of another version, the manager refuses or is gone, or a port cannot

@@ -101,6 +101,9 @@ pub enum OpenError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The owner did not want it any more.
+    #[error("the opening was given up")]
+    GivenUp,
     /// The poller thread ended while it was opening.
     #[error("the poller thread ended while it was opening")]
     PollerDied,

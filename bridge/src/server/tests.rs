@@ -1,6 +1,7 @@
 //! Actor tests: both pollers with real doorbells and records over the in-process transport, and refusals over both.
 
 mod fixture;
+mod giving_up;
 mod hostile;
 mod refusals;
 mod tuning;
