@@ -18,4 +18,5 @@ mod doorbells;
 mod fairness;
 mod large;
 mod places;
+mod storm;
 mod takeover;
