@@ -47,7 +47,8 @@ struct Round {
 }
 
 fn main() {
-    ensure_limits(256).expect("room for all clients");
+    let root = TransportRoot::for_instance("00000000").expect("a place");
+    ensure_limits(&root, 256).expect("room for all clients");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -91,7 +92,7 @@ impl Rig {
     async fn open(count: u16) -> Self {
         let parent = tempfile::Builder::new()
             .prefix("mb")
-            .tempdir_in("/tmp")
+            .tempdir_in("/dev/shm")
             .expect("a directory");
         let manager = Uuid::new_v4();
         let instance = &manager.simple().to_string()[..8];

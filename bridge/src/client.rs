@@ -96,7 +96,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the invitation, opens the ports (retrying for up to 10 s) and shakes hands.
+    /// Reads the invitation, opens the ports (retrying for up to 10 s) and shakes hands. Dropped before it is done, it ends
+    /// within the tenth of a second.
     ///
     /// # Errors
     /// When the invitation is for somebody else or of another version, the manager refuses or is gone, or a port cannot
@@ -106,7 +107,7 @@ impl Client {
         expected: Expected,
     ) -> Result<(Self, ClientHandle, Setup), OpenError> {
         Self::open_with(fds, expected, |letter, until, pause| {
-            let root = TransportRoot::from_parts(letter.root.clone(), letter.prefix.clone());
+            let root = TransportRoot::invited(letter.root.clone());
             let address = Address {
                 manager: letter.manager,
                 local_id: letter.local_id,

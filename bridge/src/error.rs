@@ -22,16 +22,27 @@ pub struct TransportError {
 }
 
 impl TransportError {
+    /// The transport's own errors are names of its inside; where a segment had no room or a wrong owner, that is told
+    /// instead.
     pub(crate) fn new(
         operation: &'static str,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            operation,
-            source: Box::new(source),
-        }
+        let source: Box<dyn std::error::Error + Send + Sync> =
+            match crate::transport::ipc::take_failure() {
+                Some(error) => Box::new(error),
+                None => Box::new(Inside(Box::new(source))),
+            };
+        Self { operation, source }
     }
 }
+
+/// An error of the transport's library in a sentence.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its shared memory or files cannot be used; something else may have changed or filled them ({0})"
+)]
+struct Inside(Box<dyn std::error::Error + Send + Sync>);
 
 /// Why an end of the bridge could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +101,9 @@ pub enum OpenError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The owner did not want it any more.
+    #[error("the opening was given up")]
+    GivenUp,
     /// The poller thread ended while it was opening.
     #[error("the poller thread ended while it was opening")]
     PollerDied,

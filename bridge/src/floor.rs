@@ -355,7 +355,7 @@ mod tests {
     fn ping_pong(waiting: Waiting, clients: u16) {
         let parent = tempfile::Builder::new()
             .prefix("mf")
-            .tempdir_in("/tmp")
+            .tempdir_in("/dev/shm")
             .unwrap();
         let instance = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let config = FloorConfig {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::config::PollConfig;
-use crate::header::{ControlHeader, MAX_PAYLOAD, RequestHeader, ResponseHeader};
+use crate::header::{Content, ControlHeader, MAX_PAYLOAD, RequestHeader, ResponseHeader};
 use crate::ids::Incarnation;
 use crate::invitation::{Hello, Letter};
 use crate::root::TransportRoot;
@@ -46,7 +46,14 @@ fn headers(data: &[u8]) {
     let (flags, len) = (half(first >> 32), half(second));
     let ours = Incarnation(third);
     let room = data.len();
-    let within = |len: usize, spilled: bool| len <= MAX_PAYLOAD && (spilled || len <= room);
+    let within = |content| match content {
+        Content::Inline(inside) => inside.len() <= room,
+        Content::Spilled { name, len } => {
+            // As the pollers do with it.
+            let spill = SpillDir::new(Path::new("/nonexistent"));
+            spill.open(name, len, Name::Remove).is_err() && len <= MAX_PAYLOAD
+        }
+    };
     let request = RequestHeader {
         version,
         kind,
@@ -56,7 +63,8 @@ fn headers(data: &[u8]) {
         ..RequestHeader::default()
     };
     if let Ok(checked) = request.check(ours, room) {
-        assert!(within(checked.len, checked.spilled) && request.incarnation == ours.0);
+        assert!(within(checked.content(data)) && request.incarnation == ours.0);
+        let _decoded_or_refused = Hello::decode(checked.inline(data)).is_ok();
     }
     let response = ResponseHeader {
         version,
@@ -67,14 +75,14 @@ fn headers(data: &[u8]) {
         ..ResponseHeader::default()
     };
     if let Ok(checked) = response.check(ours, room) {
-        assert!(within(checked.len, checked.spilled));
+        assert!(within(checked.content(data)));
     }
     let control = ControlHeader {
         version,
         len,
         ..ControlHeader::default()
     };
-    if let Ok(len) = control.check(room) {
-        assert!(within(len, false));
+    if let Ok(state) = control.state(data) {
+        assert!(within(Content::Inline(state)));
     }
 }

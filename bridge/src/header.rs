@@ -214,14 +214,51 @@ pub(crate) enum FrameFault {
         "frame length {len} does not fit its payload of {room} bytes or the limit of {MAX_PAYLOAD}"
     )]
     Length { len: u32, room: usize },
+    #[error("frames of kind {code} carry their data themselves, not in a file")]
+    Elsewhere { code: u16 },
 }
 
-/// Checked content of a header: kind, bytes of data, and whether they are in a spill file.
+/// A header that was checked. What it says about its data is private: bytes come out of [`Checked::content`] alone, which
+/// cannot reach beyond the payload that it is given, whatever the peer wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Checked<K> {
     pub(crate) kind: K,
-    pub(crate) len: usize,
-    pub(crate) spilled: bool,
+    len: usize,
+    spilled: bool,
+}
+
+/// Where the data of a checked frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    Inline(&'a [u8]),
+    /// In a file of this name, with so many bytes.
+    Spilled {
+        name: &'a [u8],
+        len: usize,
+    },
+}
+
+impl<K> Checked<K> {
+    /// The data, never more than `payload`.
+    pub(crate) fn content<'a>(&self, payload: &'a [u8]) -> Content<'a> {
+        if self.spilled {
+            let name = payload;
+            return Content::Spilled {
+                name,
+                len: self.len,
+            };
+        }
+        // The check has compared the length with this payload; a shorter one yields what it has.
+        Content::Inline(payload.get(..self.len).unwrap_or(payload))
+    }
+
+    /// The data of a kind that has no file; nothing of one that has.
+    pub(crate) fn inline<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+        match self.content(payload) {
+            Content::Inline(data) => data,
+            Content::Spilled { .. } => &[],
+        }
+    }
 }
 
 impl RequestHeader {
@@ -263,6 +300,8 @@ impl RequestHeader {
         check_version(self.version)?;
         let kind = RequestKind::from_code(self.kind).ok_or(FrameFault::Kind { code: self.kind })?;
         check_incarnation(self.incarnation, ours)?;
+        let may_spill = matches!(kind, RequestKind::Report | RequestKind::Echo);
+        check_place(self.kind, self.flags, may_spill)?;
         check_data(kind, self.len, self.flags, room)
     }
 }
@@ -295,6 +334,7 @@ impl ResponseHeader {
             check_version(self.version)?;
             check_incarnation(self.incarnation, ours)?;
         }
+        check_place(self.kind, self.flags, kind == AnswerKind::Reply)?;
         check_data(kind, self.len, self.flags, room)
     }
 }
@@ -309,10 +349,10 @@ impl ControlHeader {
         }
     }
 
-    /// Bytes of the state in a payload of `room` bytes.
-    pub(crate) fn check(&self, room: usize) -> Result<usize, FrameFault> {
+    /// The state in its payload.
+    pub(crate) fn state<'a>(&self, payload: &'a [u8]) -> Result<&'a [u8], FrameFault> {
         check_version(self.version)?;
-        check_data((), self.len, 0, room).map(|checked| checked.len)
+        Ok(check_data((), self.len, 0, payload.len())?.inline(payload))
     }
 }
 
@@ -337,6 +377,14 @@ fn check_incarnation(theirs: u64, ours: Incarnation) -> Result<(), FrameFault> {
     } else {
         Err(FrameFault::Incarnation { theirs, ours })
     }
+}
+
+/// Only what the two callers send travels in files.
+fn check_place(code: u16, flags: u32, may_spill: bool) -> Result<(), FrameFault> {
+    if flags & SPILL != 0 && !may_spill {
+        return Err(FrameFault::Elsewhere { code });
+    }
+    Ok(())
 }
 
 fn check_data<K>(kind: K, len: u32, flags: u32, room: usize) -> Result<Checked<K>, FrameFault> {
@@ -368,7 +416,7 @@ mod tests {
     fn a_well_formed_request_is_accepted() {
         let checked = report(5).check(OURS, 5).unwrap();
         assert_eq!(checked.kind, RequestKind::Report);
-        assert_eq!((checked.len, checked.spilled), (5, false));
+        assert_eq!(checked.content(b"hello"), Content::Inline(b"hello"));
     }
 
     #[test]
@@ -394,12 +442,32 @@ mod tests {
     fn a_length_beyond_the_payload_is_refused_unless_it_is_spilled() {
         assert!(report(6).check(OURS, 5).is_err());
         let spilled = report(0).with_data(100_000, true);
-        assert!(spilled.check(OURS, 5).unwrap().spilled);
+        let (name, len) = (&b"abcde"[..], 100_000);
+        let checked = spilled.check(OURS, 5).unwrap();
+        assert_eq!(checked.content(name), Content::Spilled { name, len });
+        assert_eq!(checked.inline(name), b"");
         let giant = RequestHeader {
             len: u32::MAX,
             ..spilled
         };
         assert!(giant.check(OURS, 5).is_err());
+    }
+
+    #[test]
+    fn only_what_callers_send_may_be_in_a_file() {
+        for kind in [RequestKind::Hello, RequestKind::Bye, RequestKind::Fetch] {
+            let header = RequestHeader::new(kind, OURS).with_data(100_000, true);
+            let refusal = header.check(OURS, 5).unwrap_err();
+            assert_eq!(refusal, FrameFault::Elsewhere { code: kind.code() });
+        }
+        let refused = ResponseHeader::answer(AnswerKind::Refused, &report(0)).with_data(9, true);
+        assert!(refused.check(OURS, 5).is_err());
+    }
+
+    #[test]
+    fn a_payload_shorter_than_the_checked_one_yields_what_it_has() {
+        let checked = report(5).check(OURS, 5).unwrap();
+        assert_eq!(checked.inline(b"abc"), b"abc");
     }
 
     #[test]
@@ -424,16 +492,21 @@ mod tests {
         ) {
             let request = RequestHeader { version, kind, flags, len, incarnation, ..RequestHeader::default() };
             let response = ResponseHeader { version, kind, flags, len, incarnation, ..ResponseHeader::default() };
+            let payload = vec![7_u8; room];
+            let within = |content| match content {
+                Content::Inline(data) => u32::try_from(data.len()) == Ok(len),
+                Content::Spilled { name, len } => name.len() == room && len <= MAX_PAYLOAD,
+            };
             if let Ok(checked) = request.check(OURS, room) {
-                prop_assert!(checked.len <= MAX_PAYLOAD && (checked.spilled || checked.len <= room));
+                prop_assert!(within(checked.content(&payload)));
                 prop_assert_eq!(incarnation, OURS.0);
             }
             if let Ok(checked) = response.check(OURS, room) {
-                prop_assert!(checked.len <= MAX_PAYLOAD && (checked.spilled || checked.len <= room));
+                prop_assert!(within(checked.content(&payload)));
             }
             let control = ControlHeader { version, len, ..ControlHeader::default() };
-            if let Ok(checked) = control.check(room) {
-                prop_assert!(checked <= room && version == PROTOCOL_VERSION);
+            if let Ok(state) = control.state(&payload) {
+                prop_assert!(within(Content::Inline(state)) && version == PROTOCOL_VERSION);
             }
         }
     }

@@ -50,7 +50,6 @@ pub(crate) struct Letter {
     pub(crate) incarnation: Incarnation,
     pub(crate) token: Token,
     pub(crate) root: PathBuf,
-    pub(crate) prefix: String,
     pub(crate) setup: Bytes,
 }
 
@@ -117,7 +116,6 @@ mod tests {
             incarnation: Incarnation(9),
             token: Token::random().unwrap(),
             root: "/run/x".into(),
-            prefix: "mito_".into(),
             setup: Bytes::from_static(b"state"),
         }
     }

@@ -8,8 +8,8 @@
 //! - The server hands out prepared replies by itself, at most once each, only while the gate is open and the capacity
 //!   holds their cost, and only to a worker that has confirmed its previous one; the owner is told which worker got which.
 //! - Peers are recognized by version, incarnation, and a random token that travels through an inherited descriptor.
-//! - A worker that ended is retired: what it had sent is delivered, then its ports are dropped, then the rest is cleaned
-//!   beside the poller. Nothing stays in `/dev/shm` or in the transport root.
+//! - A worker that ended is retired: what it had sent is delivered, then its ports are dropped, one part per turn, then the
+//!   directory of its life is removed beside the poller. Nothing stays in the transport root, and nothing has a name outside of it.
 //! - It knows nothing of tasks: payloads are bytes.
 //!
 //! # Threads
@@ -36,14 +36,14 @@
 //! | fetch answers | poller -> async | answer to the one fetch | 1 | poller | cannot be: one per fetch command | the caller gets `Closed` |
 //! | report answers | poller -> one caller | result | 1 | poller | cannot be | the caller gave up |
 //! | control, gone | poller -> async | newest value | watch | poller | replaces | readers keep the last value |
-//! | janitor jobs | poller -> janitor | closure | 1024 | poller | dropped, logged; the root's removal gets it | the janitor ends |
+//! | looks | poller -> janitor | nothing; the set of the dead counts | 1 | poller | a look is due anyway | the janitor ends |
 //!
 //! A `watch` has a lock inside that is held for the copy of one reference; it is the only one that the poller shares.
 //!
 //! # Modules, in reading order
 //! [`ids`], [`cost`], [`config`], `header` (what travels), `handover` and `pending` (the decisions, pure), [`server`],
 //! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc`), `sleep` (why no wake-up is lost),
-//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
+//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`ours`], [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
 //! the bridge, for comparison only: [`floor`].
 
 /// The atomics of [`sleep`], which a model compiles with those of a model checker.
@@ -69,6 +69,7 @@ mod invitation;
 mod janitor;
 pub mod limits;
 mod map;
+pub mod ours;
 mod pending;
 pub mod root;
 pub mod server;

@@ -1,22 +1,36 @@
-//! The directory and name prefix of one manager's transport, its lock, and its removal.
+//! The directory of one manager's transport: where it may be, its lock, and its removal.
 //!
-//! Every file of the transport lives under the root or in `/dev/shm` behind the prefix; both carry the same 8 hex digits
-//! of the instance. The server claims the root (one live owner, enforced by a lock), clears what a killed predecessor left,
-//! and removes everything at close. Workers get path and prefix by their invitation and never clear anything.
+//! Every file of the transport lives below the root, which nobody else can enter, so nothing of it has a name that others
+//! could take, open or watch. A root is made anew at each start under a random name, in the first usable place. The server
+//! claims it (one live owner, enforced by a lock), clears what a killed predecessor left, and removes everything at close.
+//! Workers get the path by their invitation and never clear anything.
 
 mod abandoned;
+mod places;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-/// Longest path of a root in bytes: socket paths under it must stay below 108.
+use crate::ids::Incarnation;
+use crate::ours::{self, NotOurs, Want};
+
+/// Longest path of a root in bytes: the names of sockets below it, 21 bytes at least, must stay below 108.
 pub const MAX_ROOT_BYTES: usize = 55;
-/// Where POSIX shared memory is mounted.
-pub(crate) const SHM_DIR: &str = "/dev/shm";
+/// First part of a root's name.
+const NAME: &str = "mitosis-";
+/// Bytes of the random part of a root's name, as hex digits.
+const RANDOM_DIGITS: usize = 16;
+/// Bytes of a root's name: first part, instance, a dash, random part.
+const MAX_NAME_BYTES: usize = NAME.len() + INSTANCE_DIGITS + 1 + RANDOM_DIGITS;
+/// Digits of an instance.
+const INSTANCE_DIGITS: usize = 8;
+/// First part of the names of all segments below a root.
+const PREFIX: &str = "mito_";
 /// Tries to lock a root that another owner is just removing.
 const LOCK_TRIES: usize = 16;
 /// Pause between two tries; all of them together are far longer than a removal.
@@ -33,7 +47,7 @@ pub enum RootError {
     },
     /// The path leaves no room for socket names.
     #[error(
-        "transport root {path} has {len} bytes, more than {MAX_ROOT_BYTES}: set XDG_RUNTIME_DIR or TMPDIR to a shorter directory"
+        "transport root {path} has {len} bytes, more than {MAX_ROOT_BYTES}: set TMPDIR to a shorter directory"
     )]
     TooLong {
         /// The path.
@@ -41,19 +55,29 @@ pub enum RootError {
         /// Its length in bytes.
         len: usize,
     },
-    /// The directory belongs to somebody else or others can enter it.
-    #[error("directory {path} is not private to this user: {reason}")]
-    NotPrivate {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
+    /// No candidate can be used.
+    #[error(
+        "there is no usable directory for shared memory: mount a memory file system on /dev/shm (mount -t tmpfs tmpfs /dev/shm; in a container --shm-size or --tmpfs /dev/shm), or set TMPDIR to a directory of your own with a short path ({tried})"
+    )]
+    NoPlace {
+        /// What was tried, and why each cannot be used.
+        tried: String,
     },
+    /// The directory belongs to somebody else or others can enter it.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
     /// A live server holds it.
     #[error("transport root {path} is in use by a running manager")]
     InUse {
         /// The root.
         path: PathBuf,
+    },
+    /// No random name can be made.
+    #[error("failed to make a random name")]
+    Random {
+        /// Why it failed.
+        #[source]
+        source: io::Error,
     },
     /// A file operation failed.
     #[error("failed to {action} {path}")]
@@ -72,27 +96,39 @@ pub enum RootError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportRoot {
     path: PathBuf,
-    prefix: String,
 }
 
 impl TransportRoot {
-    /// The root of an instance: `$XDG_RUNTIME_DIR/mitosis/<8 hex>`, else `<temp dir>/mitosis-<uid>/<8 hex>`.
+    /// A new root of an instance, under a random name in the first usable place: `/dev/shm`, `$XDG_RUNTIME_DIR`,
+    /// `/run/user/<uid>`, `$TMPDIR`, `/tmp`. Looks at the file system: not for an async task.
     ///
     /// # Errors
-    /// When the instance is malformed or every candidate path is too long.
+    /// When the instance is malformed or no place is usable.
     pub fn for_instance(instance: &str) -> Result<Self, RootError> {
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        if let Some(runtime) = runtime.filter(|dir| dir.is_absolute() && dir.is_dir()) {
-            let root = Self::at(&runtime.join("mitosis"), instance);
-            if !matches!(root, Err(RootError::TooLong { .. })) {
-                return root;
-            }
-        }
-        let uid = rustix::process::geteuid().as_raw();
-        Self::at(
-            &std::env::temp_dir().join(format!("mitosis-{uid}")),
-            instance,
-        )
+        Self::anew(&usable_place()?, instance)
+    }
+
+    fn anew(place: &Path, instance: &str) -> Result<Self, RootError> {
+        check_instance(instance)?;
+        let mut random = [0; RANDOM_DIGITS / 2];
+        getrandom::fill(&mut random).map_err(|error| RootError::Random {
+            source: io::Error::other(error),
+        })?;
+        let name = format!("{NAME}{instance}-{:016x}", u64::from_ne_bytes(random));
+        Self::from_path(place.join(name))
+    }
+
+    /// The root of a running manager of this user and of this instance, if there is one.
+    ///
+    /// # Errors
+    /// When the instance is malformed.
+    pub fn find(instance: &str) -> Result<Option<Self>, RootError> {
+        check_instance(instance)?;
+        let roots = places::ours()
+            .into_iter()
+            .flat_map(|place| roots_in(&place));
+        let of_instance = |root: &Self| root.instance() == Some(instance) && root.is_held();
+        Ok(roots.into_iter().find(of_instance))
     }
 
     /// The root of an instance below a directory of the caller's choice, which is created private if it is missing.
@@ -100,21 +136,16 @@ impl TransportRoot {
     /// # Errors
     /// When the instance is malformed or the path too long.
     pub fn at(parent: &Path, instance: &str) -> Result<Self, RootError> {
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if instance.len() != 8 || !instance.bytes().all(hex) {
-            return Err(RootError::Instance {
-                instance: instance.to_owned(),
-            });
-        }
-        let path = parent.join(instance);
+        check_instance(instance)?;
+        Self::from_path(parent.join(instance))
+    }
+
+    fn from_path(path: PathBuf) -> Result<Self, RootError> {
         let len = path.as_os_str().len();
         if len > MAX_ROOT_BYTES {
             return Err(RootError::TooLong { path, len });
         }
-        Ok(Self {
-            path,
-            prefix: format!("mito{instance}_"),
-        })
+        Ok(Self { path })
     }
 
     /// The directory.
@@ -123,44 +154,78 @@ impl TransportRoot {
         &self.path
     }
 
-    /// Prefix of every shared-memory name.
-    #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.prefix
+    /// The directory in which it lies, which decides how much room there is.
+    pub(crate) fn place(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
-    /// Rebuilds a root from an invitation.
-    pub(crate) fn from_parts(path: PathBuf, prefix: String) -> Self {
-        Self { path, prefix }
+    /// First part of the name of every segment.
+    pub(crate) fn prefix(&self) -> &'static str {
+        PREFIX
     }
 
-    /// Shared-memory files with this prefix that exist now.
+    /// What of it belongs to one incarnation: a root within the root, where the transport has its files.
+    pub(crate) fn life(&self, incarnation: Incarnation) -> Self {
+        Self {
+            path: self.path.join(incarnation.to_string()),
+        }
+    }
+
+    /// Makes the directory of an incarnation.
+    pub(crate) fn make_life(&self, incarnation: Incarnation) -> Result<Self, NotOurs> {
+        let life = self.life(incarnation);
+        ours::private_dir(&life.path)?;
+        Ok(life)
+    }
+
+    /// Removes the directory of an incarnation and everything in it. One that is gone is as good.
+    pub(crate) fn remove_life(&self, incarnation: Incarnation) -> io::Result<()> {
+        match fs::remove_dir_all(self.life(incarnation).path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the root that an invitation names.
+    pub(crate) fn invited(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Segments below it that exist now; none when it does not exist.
     ///
     /// # Errors
-    /// When `/dev/shm` cannot be read.
+    /// When it cannot be read.
     pub fn shared_memory_files(&self) -> io::Result<Vec<PathBuf>> {
-        let ours = |entry: &fs::DirEntry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&self.prefix)
-        };
-        let entries = fs::read_dir(SHM_DIR)?.collect::<io::Result<Vec<_>>>()?;
-        Ok(entries
-            .into_iter()
-            .filter(ours)
-            .map(|entry| entry.path())
-            .collect())
+        let mut found = segments_in(&self.path)?;
+        for entry in entries(&self.path)? {
+            if is_life(&entry.file_name()) {
+                found.extend(segments_in(&entry.path())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The instance in the name of a root that [`TransportRoot::for_instance`] made.
+    fn instance(&self) -> Option<&str> {
+        let name = self.path.file_name()?.to_str()?.strip_prefix(NAME)?;
+        let (instance, random) = name.split_once('-')?;
+        let made = random.len() == RANDOM_DIGITS && random.bytes().all(is_hex);
+        (made && check_instance(instance).is_ok()).then_some(instance)
+    }
+
+    /// Whether a living owner holds its lock.
+    fn is_held(&self) -> bool {
+        let locked = self.path.join("lock").exists();
+        locked && matches!(self.lock(), Err(RootError::InUse { .. }))
     }
 
     /// Creates the root, locks it, and clears what a predecessor without a lock left.
     pub(crate) fn claim(&self) -> Result<RootClaim, RootError> {
-        if let Some(parent) = self.path.parent() {
-            if parent.exists() {
-                unchangeable_by_others(parent)?;
-            } else {
-                private_dir(parent)?;
-            }
+        let place = self.place();
+        if place.exists() {
+            ours::check(place, Want::Place)?;
+        } else {
+            ours::private_dir(place)?;
         }
         let lock = self.lock_with_patience()?;
         let claim = RootClaim {
@@ -168,9 +233,13 @@ impl TransportRoot {
             _lock: lock,
         };
         claim.clear(Keep::Lock)?;
-        private_dir(&self.path.join("spill"))?;
-        if let Some(parent) = self.path.parent() {
-            abandoned::sweep(parent, self);
+        ours::private_dir(&self.path.join("spill"))?;
+        let mut places = places::ours();
+        if !places.iter().any(|other| other == place) {
+            places.push(place.to_owned());
+        }
+        for place in places {
+            abandoned::sweep(&place, self);
         }
         Ok(claim)
     }
@@ -178,7 +247,7 @@ impl TransportRoot {
     /// Another manager that clears abandoned roots holds the lock for a moment, and takes the directory with it.
     fn lock_with_patience(&self) -> Result<File, RootError> {
         for _ in 0..LOCK_TRIES {
-            private_dir(&self.path)?;
+            ours::private_dir(&self.path)?;
             match self.lock() {
                 Ok(Some(lock)) => return Ok(lock),
                 Ok(None) => {}
@@ -199,6 +268,7 @@ impl TransportRoot {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path);
         let file = match opened {
             Ok(file) => file,
@@ -236,30 +306,24 @@ pub(crate) struct RootClaim {
 }
 
 impl RootClaim {
-    /// Removes the root and every shared-memory file of the prefix. Returns how many of the latter were left, which is 0
-    /// unless a worker outlived the manager or died uncleaned.
+    /// Removes the root and everything below it. Returns how many segments were left, which is 0 unless a worker outlived
+    /// the manager or died uncleaned just now.
     pub(crate) fn remove(self) -> Result<usize, RootError> {
         let left = self.clear(Keep::Nothing)?;
         fs::remove_dir(&self.root.path).map_err(failed("remove", &self.root.path))?;
-        // The parent is shared by instances: it goes with the last one, and is not empty before.
-        if let Some(parent) = self.root.path.parent()
-            && parent
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("mitosis"))
-        {
-            let _removed_or_shared = fs::remove_dir(parent);
-        }
         Ok(left)
     }
 
     fn clear(&self, keep: Keep) -> Result<usize, RootError> {
         let root = &self.root.path;
+        let found = self.root.shared_memory_files();
+        let segments = found.map_err(failed("read", root))?;
         let entries = fs::read_dir(root).map_err(failed("read", root))?;
         for entry in entries.flatten() {
-            if keep == Keep::Lock && entry.file_name() == "lock" {
+            let (name, path) = (entry.file_name(), entry.path());
+            if keep == Keep::Lock && name == "lock" {
                 continue;
             }
-            let path = entry.path();
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let removed = if is_dir {
                 fs::remove_dir_all(&path)
@@ -273,19 +337,64 @@ impl RootClaim {
                 _ => {}
             }
         }
-        let files = self
-            .root
-            .shared_memory_files()
-            .map_err(failed("read", Path::new(SHM_DIR)))?;
-        let mut removed = 0;
-        for file in files {
-            // The transport itself never removes its per-domain bookkeeping segment, so that one says nothing about a
-            // worker.
-            let bookkeeping = file.extension().is_some_and(|kind| kind == "global_mgmt");
-            removed += usize::from(fs::remove_file(&file).is_ok() && !bookkeeping);
-        }
-        Ok(removed)
+        // The transport itself never removes its bookkeeping segment, so that one says nothing about a worker.
+        let of_workers = |path: &&PathBuf| path.extension() != Some(OsStr::new("global_mgmt"));
+        Ok(segments.iter().filter(of_workers).count())
     }
+}
+
+/// The place where a root would be made now.
+pub(crate) fn usable_place() -> Result<PathBuf, RootError> {
+    places::choose(places::ours())
+}
+
+/// Roots of this user in a place, whoever holds them.
+fn roots_in(place: &Path) -> Vec<TransportRoot> {
+    let Ok(entries) = fs::read_dir(place) else {
+        return Vec::new();
+    };
+    let roots = entries
+        .flatten()
+        .map(|entry| TransportRoot { path: entry.path() });
+    roots
+        .filter(|root| root.instance().is_some())
+        .filter(|root| ours::check(&root.path, Want::PrivateDir).is_ok())
+        .collect()
+}
+
+/// What is in a directory; nothing when there is none.
+fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.collect(),
+    }
+}
+
+fn segments_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let named = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+    };
+    let entries = entries(dir)?.into_iter();
+    Ok(entries.filter(named).map(|entry| entry.path()).collect())
+}
+
+fn is_life(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.len() == 16 && name.iter().copied().all(is_hex)
+}
+
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+fn check_instance(instance: &str) -> Result<(), RootError> {
+    if instance.len() == INSTANCE_DIGITS && instance.bytes().all(is_hex) {
+        return Ok(());
+    }
+    Err(RootError::Instance {
+        instance: instance.to_owned(),
+    })
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootError {
@@ -297,57 +406,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootEr
     }
 }
 
-/// Checks an existing parent, which is the caller's, who may share it: others may look at it, but whoever may rename its
-/// entries could put a root of his own in the place of ours.
-fn unchangeable_by_others(path: &Path) -> Result<(), RootError> {
-    const STICKY: u32 = 0o1000;
-    const WRITABLE_BY_OTHERS: u32 = 0o022;
-    let meta = fs::metadata(path).map_err(failed("look at", path))?;
-    let reason = if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
-        format!("it belongs to user {}", meta.uid())
-    } else if meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0 {
-        "others may rename what lies in it (chmod go-w, or set XDG_RUNTIME_DIR)".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(RootError::NotPrivate {
-        path: path.to_owned(),
-        reason,
-    })
-}
-
-/// Creates a directory for this user alone, or checks that an existing one is.
-fn private_dir(path: &Path) -> Result<(), RootError> {
-    match DirBuilder::new().mode(0o700).recursive(false).create(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(failed("create", path)(source)),
-    }
-    let meta = fs::symlink_metadata(path).map_err(failed("look at", path))?;
-    let not_private = |reason: String| {
-        Err(RootError::NotPrivate {
-            path: path.to_owned(),
-            reason,
-        })
-    };
-    let uid = rustix::process::geteuid().as_raw();
-    if !meta.is_dir() {
-        return not_private("it is not a directory".to_owned());
-    }
-    if meta.uid() != uid {
-        return not_private(format!("it belongs to user {}", meta.uid()));
-    }
-    if meta.mode() & 0o077 != 0 {
-        // Our own directory with wide permissions, such as after a copy: narrow it.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(failed("restrict", path))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn parent() -> tempfile::TempDir {
         tempfile::Builder::new()
@@ -357,11 +419,18 @@ mod tests {
     }
 
     #[test]
-    fn path_and_prefix_carry_the_instance() {
-        let root = TransportRoot::for_instance("0123abcd").unwrap();
-        assert!(root.path().ends_with("0123abcd"));
-        assert!(root.prefix().contains("0123abcd"));
+    fn a_root_is_made_anew_each_time_and_found_while_it_is_held() {
+        let made = || TransportRoot::for_instance("0123abcd").unwrap();
+        let (root, other) = (made(), made());
+        assert_ne!(root, other);
         assert!(root.path().as_os_str().len() <= MAX_ROOT_BYTES);
+        assert_eq!(root.instance(), Some("0123abcd"));
+        assert_eq!(TransportRoot::find("0123abcd").unwrap(), None);
+        let claim = root.claim().unwrap();
+        let found = TransportRoot::find("0123abcd").unwrap();
+        assert_eq!(found.as_ref(), Some(&root));
+        claim.remove().unwrap();
+        assert_eq!(TransportRoot::find("0123abcd").unwrap(), None);
     }
 
     #[test]
@@ -375,7 +444,7 @@ mod tests {
         }
         let long = TransportRoot::at(Path::new(&format!("/{}", "x".repeat(60))), "0123abcd");
         let words = long.unwrap_err().to_string();
-        assert!(words.contains("XDG_RUNTIME_DIR"), "{words}");
+        assert!(words.contains("set TMPDIR"), "{words}");
     }
 
     #[test]
@@ -397,7 +466,7 @@ mod tests {
         drop(root.claim().unwrap());
         fs::create_dir(root.path().join("nodes")).unwrap();
         fs::write(root.path().join("nodes/stale"), b"x").unwrap();
-        let stale = Path::new(SHM_DIR).join(format!("{}stale", root.prefix()));
+        let stale = root.path().join(format!("{PREFIX}stale"));
         fs::write(&stale, b"x").unwrap();
         let claim = root.claim().unwrap();
         assert!(!root.path().join("nodes").exists());
@@ -409,12 +478,15 @@ mod tests {
     fn what_a_killed_owner_left_is_cleared_by_its_neighbours_and_a_living_one_is_left_alone() {
         let parent = parent();
         let [killed, living, starting] = ["0a0b0c0d", "1a1b1c1d", "2a2b2c2d"]
-            .map(|instance| TransportRoot::at(parent.path(), instance).unwrap());
+            .map(|instance| TransportRoot::anew(parent.path(), instance).unwrap());
         drop(killed.claim().unwrap());
-        let left = Path::new(SHM_DIR).join(format!("{}left", killed.prefix()));
-        fs::write(&left, b"x").unwrap();
+        fs::write(killed.path().join(format!("{PREFIX}left")), b"x").unwrap();
+        // Of somebody else, or of another kind: none of ours.
+        let strange = parent.path().join("mitosis-0a0b0c0d");
+        fs::create_dir(&strange).unwrap();
+        fs::write(strange.join("lock"), b"").unwrap();
         let living_claim = living.claim().unwrap();
-        assert!(!killed.path().exists() && !left.exists());
+        assert!(!killed.path().exists() && strange.exists());
         let _claim = starting.claim().unwrap();
         assert!(living.path().join("lock").exists());
         drop(living_claim);
@@ -425,7 +497,7 @@ mod tests {
         let parent = parent();
         let root = TransportRoot::at(parent.path(), "0123abcf").unwrap();
         std::os::unix::fs::symlink("/tmp", root.path()).unwrap();
-        assert!(matches!(root.claim(), Err(RootError::NotPrivate { .. })));
+        assert!(matches!(root.claim(), Err(RootError::NotOurs(_))));
     }
 
     /// A directory that belongs to another user: made so where we may, else one of the system's.
@@ -442,7 +514,7 @@ mod tests {
     fn a_directory_of_somebody_else_is_refused() {
         let parent = parent();
         let path = foreign(parent.path());
-        let root = TransportRoot::from_parts(path, "mito0123abc0_".to_owned());
+        let root = TransportRoot::invited(path);
         let words = root.claim().unwrap_err().to_string();
         assert!(words.contains("belongs to user"), "{words}");
     }

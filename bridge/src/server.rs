@@ -27,7 +27,7 @@ use crate::config::{PollConfig, SharedPoll};
 use crate::cost::Cost;
 use crate::error::{OpenError, TransportError};
 use crate::gate::SharedGate;
-use crate::janitor::{Janitor, JanitorHandle};
+use crate::janitor::Janitor;
 use crate::root::TransportRoot;
 use crate::spill::SpillDir;
 use crate::stats::Counters;
@@ -124,7 +124,7 @@ impl Server {
     /// As [`Server::open`], over any transport; `build` runs on the poller thread.
     pub(crate) async fn open_with<T: ServerTransport + 'static>(
         config: ServerConfig,
-        build: impl FnOnce(&TransportRoot, JanitorHandle) -> Result<T, TransportError> + Send + 'static,
+        build: impl FnOnce(&TransportRoot) -> Result<T, TransportError> + Send + 'static,
     ) -> Result<(Self, ServerHandle, ServerEvents), OpenError> {
         let system = |action| move |source| OpenError::System { action, source };
         let (board, board_fd) = Board::create().map_err(system("create the board"))?;
@@ -232,7 +232,7 @@ fn run_thread<T: ServerTransport>(
     shared: Arc<Shared>,
     board: Board,
     ends: poller::Ends,
-    build: impl FnOnce(&TransportRoot, JanitorHandle) -> Result<T, TransportError>,
+    build: impl FnOnce(&TransportRoot) -> Result<T, TransportError>,
     ready_tx: oneshot::Sender<Result<(), OpenError>>,
 ) {
     crate::signals::block_all();
@@ -266,22 +266,15 @@ fn open_poller<T: ServerTransport>(
     shared: &Arc<Shared>,
     board: Board,
     ends: poller::Ends,
-    build: impl FnOnce(&TransportRoot, JanitorHandle) -> Result<T, TransportError>,
+    build: impl FnOnce(&TransportRoot) -> Result<T, TransportError>,
 ) -> Result<(poller::Poller<T>, Janitor), OpenError> {
     let system = |action| move |source| OpenError::System { action, source };
     let bell = bell::Bell::new(shared.waker.clone(), board).map_err(system("create an epoll"))?;
-    let (janitor, jobs) = Janitor::spawn().map_err(system("start the janitor thread"))?;
-    match build(&shared.config.root, jobs.clone()) {
-        Ok(transport) => {
-            let poller = poller::Poller::new(shared.clone(), transport, bell, jobs, ends);
-            Ok((poller, janitor))
-        }
-        Err(error) => {
-            drop(jobs);
-            janitor.join();
-            Err(error.into())
-        }
-    }
+    let transport = build(&shared.config.root)?;
+    let spawned = Janitor::spawn(&shared.config.root);
+    let (janitor, handle) = spawned.map_err(system("start the janitor thread"))?;
+    let poller = poller::Poller::new(shared.clone(), transport, bell, handle, ends);
+    Ok((poller, janitor))
 }
 
 #[cfg(test)]

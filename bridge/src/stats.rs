@@ -84,6 +84,8 @@ pub struct PollerStats {
     pub abandoned: u64,
     /// Failures of the transport.
     pub transport_failures: u64,
+    /// Longest that a turn did file work for workers that come or go, in nanoseconds.
+    pub longest_file_work_ns: u64,
     /// Incarnations with open ports.
     pub incarnations: u64,
     /// Fetches parked now.
@@ -114,6 +116,7 @@ pub(crate) struct Counters {
     pub(crate) held_back: AtomicU64,
     pub(crate) abandoned: AtomicU64,
     pub(crate) transport_failures: AtomicU64,
+    pub(crate) longest_file_work: AtomicU64,
     pub(crate) incarnations: AtomicU64,
     pub(crate) parked_requests: AtomicU64,
     pub(crate) prepared_replies: AtomicU64,
@@ -129,6 +132,12 @@ impl Counters {
 
     pub(crate) fn gauge(gauge: &AtomicU64, value: usize) {
         gauge.store(value as u64, Ordering::Relaxed);
+    }
+
+    /// Keeps the longest of all durations.
+    pub(crate) fn at_least(longest: &AtomicU64, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        longest.fetch_max(took, Ordering::Relaxed);
     }
 
     pub(crate) fn request(&self, operation: Operation) {
@@ -161,6 +170,7 @@ impl Counters {
             held_back: read(&self.held_back),
             abandoned: read(&self.abandoned),
             transport_failures: read(&self.transport_failures),
+            longest_file_work_ns: read(&self.longest_file_work),
             incarnations: read(&self.incarnations),
             parked_requests: read(&self.parked_requests),
             prepared_replies: read(&self.prepared_replies),

@@ -10,6 +10,8 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
+
 use bytes::Bytes;
 
 use crate::error::TransportError;
@@ -27,12 +29,29 @@ pub(crate) struct Address {
 /// The manager's side.
 pub(crate) trait ServerTransport {
     type Ports: ServerPorts;
+    type Opening: Opening<Ports = Self::Ports>;
 
-    /// Creates the services of an incarnation and this side's ports.
-    fn open_ports(&mut self, address: Address) -> Result<Self::Ports, TransportError>;
+    /// Begins to create the services of an incarnation and this side's ports; does nothing yet.
+    fn begin(&mut self, address: Address) -> Self::Opening;
 
-    /// Drops the ports of a drained peer and has the rest of it cleaned elsewhere. `pid` is 0 when it never started.
-    fn bury(&mut self, ports: Self::Ports, incarnation: Incarnation, pid: u32);
+    /// All steps at once.
+    #[cfg(test)]
+    fn open_ports(&mut self, address: Address) -> Result<Self::Ports, TransportError> {
+        let mut opening = self.begin(address);
+        loop {
+            if let Some(ports) = opening.step()? {
+                return Ok(ports);
+            }
+        }
+    }
+}
+
+/// Ports that are being made. Dropped, what there is of them is dropped.
+pub(crate) trait Opening {
+    type Ports;
+
+    /// Does a little of it; the ports when all is done.
+    fn step(&mut self) -> Result<Option<Self::Ports>, TransportError>;
 }
 
 /// Both request services of one incarnation, and its control topic.
@@ -47,6 +66,9 @@ pub(crate) trait ServerPorts {
 
     /// Takes one unread request, never waiting.
     fn receive(&mut self, operation: Operation) -> Result<Option<Self::Request>, TransportError>;
+
+    /// Takes them apart, so that each part can be dropped by itself, in this order.
+    fn dismantle(self) -> Vec<Box<dyn Any>>;
 }
 
 /// A request that waits for its one answer. Dropped unanswered, its sender sees a disconnect.

@@ -215,14 +215,14 @@ impl Idle {
         let (wall, manager_cpu) = (began.0.elapsed(), cpu::of_this_process() - began.1);
         let workers_cpu = all_cpu(&workers)?.saturating_sub(workers_before);
         let worker_pss = workers.iter().map(|pid| memory::pss_bytes(*pid));
-        let root = TransportRoot::for_instance(&manager.instance()[..8]);
+        let root = TransportRoot::find(&manager.instance()[..8]).map_err(part("find the root"))?;
         Ok(Self {
             wall,
             workers_cpu,
             manager_cpu,
             worker_pss: worker_pss.collect::<Result<_, _>>()?,
             manager_pss: memory::pss_bytes(std::process::id())?,
-            shared_memory: memory::of_root(&root.map_err(part("name the root"))?)?,
+            shared_memory: root.map_or(Ok(0), |root| memory::of_root(&root))?,
         })
     }
 

@@ -2,10 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::Duration;
 
 use mitosis_bridge::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
+use mitosis_bridge::limits::affordable;
 
 use super::halt::Halt;
 use super::input::InputTask;
@@ -179,9 +181,28 @@ pub struct Input {
 }
 
 /// Workers when nobody names a number: the cores this process may use, as its affinity mask, its control group's CPU
-/// quota and its Slurm job allow.
+/// quota and its Slurm job allow, or fewer where shared memory or file descriptors are short, which is said once.
 #[must_use]
 pub fn default_workers() -> u16 {
+    let cores = cores();
+    // Where none fits at all, the manager's start says what is missing.
+    let Ok(fit) = affordable(cores) else {
+        return cores;
+    };
+    if let Some(missing) = fit.missing.filter(|_| fit.workers > 0) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                workers = fit.workers,
+                %missing,
+                "starting fewer workers than there are cores"
+            );
+        });
+    }
+    if fit.workers == 0 { cores } else { fit.workers }
+}
+
+fn cores() -> u16 {
     let usable = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let given = Allocation::current().and_then(|allocation| allocation.cores);
     let cores = given.map_or(usable, |given| given.min(usable));

@@ -1,8 +1,10 @@
 //! What the client's thread does before and after its loop: invitation, records, ports, handshake.
 //!
-//! Nothing is served yet, so waiting is allowed here; every wait is bounded and ends when the manager hangs up.
+//! Nothing is served yet, so waiting is allowed here; every wait is bounded, and ends when the manager hangs up or the owner
+//! gives the opening up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -66,10 +68,13 @@ fn open<C: ClientTransport>(
     ends: Ends,
     build: impl FnOnce(&Letter, Instant, &mut dyn FnMut() -> bool) -> Result<C, TransportError>,
 ) -> Result<(Poller<C>, Arc<Shared>, Setup), OpenError> {
-    let until = Instant::now() + PATIENCE;
+    let patience = Patience {
+        until: Instant::now() + PATIENCE,
+        abort: ends.abort.clone(),
+    };
     let doorbell = Doorbell::from_inherited(fds.doorbell).map_err(system("take the doorbell"))?;
     let board = Board::open(fds.board).map_err(system("map the board"))?;
-    let letter = read_letter(&doorbell, until)?;
+    let letter = read_letter(&doorbell, &patience)?;
     check_letter(&letter, expected)?;
     let status = StatusBlock::open(fds.status, letter.incarnation)
         .map_err(system("map the status block"))?;
@@ -79,15 +84,16 @@ fn open<C: ClientTransport>(
     let mut bell = Bell::new(doorbell, waker.clone(), board, letter.local_id);
     let mut pause = || {
         bell.listen(RETRY);
-        bell.line() == Line::Open
+        bell.line() == Line::Open && patience.left().is_ok()
     };
-    let built = build(&letter, until, &mut pause);
+    let built = build(&letter, patience.until, &mut pause);
     let transport = match built {
         Ok(transport) => transport,
         Err(_) if bell.line() == Line::HungUp => return Err(OpenError::Gone),
+        Err(_) if patience.is_given_up() => return Err(OpenError::GivenUp),
         Err(error) => return Err(error.into()),
     };
-    let root = TransportRoot::from_parts(letter.root.clone(), letter.prefix.clone());
+    let root = TransportRoot::invited(letter.root.clone());
     let shared = Arc::new(Shared {
         incarnation: letter.incarnation,
         status,
@@ -96,7 +102,7 @@ fn open<C: ClientTransport>(
         spill: SpillDir::new(root.path()),
     });
     let mut poller = Poller::new(shared.clone(), transport, bell, ends);
-    shake_hands(&mut poller, &letter, until)?;
+    shake_hands(&mut poller, &letter, &patience)?;
     let setup = Setup {
         setup: letter.setup,
         manager: letter.manager,
@@ -106,16 +112,40 @@ fn open<C: ClientTransport>(
     Ok((poller, shared, setup))
 }
 
-fn read_letter(doorbell: &Doorbell, until: Instant) -> Result<Letter, OpenError> {
+/// How long an opening goes on.
+struct Patience {
+    until: Instant,
+    /// Set when the owner has dropped the future of the opening.
+    abort: Arc<AtomicBool>,
+}
+
+impl Patience {
+    fn is_given_up(&self) -> bool {
+        self.abort.load(Ordering::SeqCst)
+    }
+
+    /// Why not to wait any longer.
+    fn left(&self) -> Result<(), OpenError> {
+        if self.is_given_up() {
+            return Err(OpenError::GivenUp);
+        }
+        if Instant::now() >= self.until {
+            return Err(OpenError::TimedOut {
+                seconds: PATIENCE.as_secs(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn read_letter(doorbell: &Doorbell, patience: &Patience) -> Result<Letter, OpenError> {
     let bytes = loop {
         match doorbell.receive_message() {
             Ok(Some(bytes)) => break bytes,
-            Ok(None) if Instant::now() >= until => {
-                return Err(OpenError::TimedOut {
-                    seconds: PATIENCE.as_secs(),
-                });
+            Ok(None) => {
+                patience.left()?;
+                doorbell.wait(TICK);
             }
-            Ok(None) => doorbell.wait(TICK),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 return Err(OpenError::Gone);
             }
@@ -145,7 +175,7 @@ fn check_letter(letter: &Letter, expected: Expected) -> Result<(), OpenError> {
 fn shake_hands<C: ClientTransport>(
     poller: &mut Poller<C>,
     letter: &Letter,
-    until: Instant,
+    patience: &Patience,
 ) -> Result<(), OpenError> {
     let hello = Hello {
         manager: letter.manager,
@@ -174,7 +204,7 @@ fn shake_hands<C: ClientTransport>(
                 return match checked.kind {
                     AnswerKind::Welcome => Ok(()),
                     _ => Err(OpenError::Refused {
-                        reason: String::from_utf8_lossy(&payload[..checked.len]).into_owned(),
+                        reason: String::from_utf8_lossy(checked.inline(&payload)).into_owned(),
                     }),
                 };
             }
@@ -183,12 +213,8 @@ fn shake_hands<C: ClientTransport>(
             AnswerState::Waiting if poller.bell.line() == Line::HungUp => {
                 return Err(OpenError::Gone);
             }
-            AnswerState::Waiting if Instant::now() >= until => {
-                return Err(OpenError::TimedOut {
-                    seconds: PATIENCE.as_secs(),
-                });
-            }
             AnswerState::Waiting => {
+                patience.left()?;
                 poller.bell.block(status, TICK, || pending.is_ready());
             }
         }

@@ -1,30 +1,36 @@
 //! Clearing what killed managers left whose state directory never starts again.
 //!
-//! A root is cleared by the next manager of its instance. A run with a state directory of its own that is killed and
-//! thrown away has no next one, so every manager looks after the roots beside its own when it starts. A root without a
-//! locked owner belongs to nobody: its manager is dead, and workers that outlived it are about to notice.
+//! A root is used by one start of a manager, so whoever is killed leaves one that no later start would take: every manager
+//! looks after the roots of its user when it starts. A root without a locked owner belongs to nobody: its manager is dead,
+//! and workers that outlived it are about to notice.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use super::{RootClaim, TransportRoot};
+use super::{RootClaim, TransportRoot, roots_in};
 
-/// Removes the roots in `parent` that nobody has locked, except that of `own`. What cannot be removed stays for others.
-pub(super) fn sweep(parent: &Path, own: &TransportRoot) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let root = name.to_str().map(|name| TransportRoot::at(parent, name));
-        // A name of another kind is none of ours.
-        if let Some(Ok(root)) = root
-            && root != *own
-            && root.path.join("lock").exists()
-        {
+/// A root without a lock is one that is just being made, or whose maker was killed right then: older ones are the latter.
+const IN_THE_MAKING: Duration = Duration::from_secs(60);
+
+/// Removes this user's roots in a place that nobody has locked, except `own`. What cannot be removed stays for others.
+pub(super) fn sweep(place: &Path, own: &TransportRoot) {
+    for root in roots_in(place) {
+        if root == *own {
+            continue;
+        }
+        if root.path.join("lock").exists() {
             remove(root);
+        } else if is_old(&root.path) {
+            // Only if it is empty, as it is right after it was made.
+            let _removed_or_used = fs::remove_dir(&root.path);
         }
     }
+}
+
+fn is_old(path: &Path) -> bool {
+    let made = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > IN_THE_MAKING))
 }
 
 fn remove(root: TransportRoot) {

@@ -53,7 +53,8 @@ impl ServerHandle {
     /// When there is no room in shared memory, a port or descriptor cannot be created, or the setup is too large for the
     /// doorbell's first message.
     pub async fn invite(&self, local_id: LocalId, setup: Bytes) -> Result<Invitation, BridgeError> {
-        limits::ensure_room().map_err(|source| BridgeError::NoRoom { local_id, source })?;
+        limits::ensure_room(&self.shared.config.root)
+            .map_err(|source| BridgeError::NoRoom { local_id, source })?;
         let incarnation = Incarnation(self.shared.next_incarnation.fetch_add(1, Ordering::Relaxed));
         let token = Token::random().map_err(|error| BridgeError::System {
             action: "make a random token",
@@ -110,7 +111,6 @@ impl ServerHandle {
             incarnation,
             token,
             root: config.root.path().to_owned(),
-            prefix: config.root.prefix().to_owned(),
             setup,
         }
     }

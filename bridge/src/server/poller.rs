@@ -5,6 +5,7 @@
 //! the next fetch is looked at.
 
 mod commands;
+mod openings;
 mod rest;
 
 use std::collections::VecDeque;
@@ -15,18 +16,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use self::openings::FileWork;
 use super::Shared;
 use super::bell::Bell;
 use super::command::{Envelope, Reply, ReplyContent};
 use super::events::{Queued, Ring, ServerEvent};
 use super::outbox::Outbox;
-use super::peer::Peers;
+use super::peer::{Peer, Peers};
 use crate::config::PollConfig;
 use crate::error::BridgeError;
 use crate::handover::Handover;
 use crate::header::{AnswerKind, Operation};
 use crate::ids::{Incarnation, LocalId, MAX_WORKERS};
-use crate::janitor::{JanitorHandle, Progress};
+use crate::janitor::JanitorHandle;
 use crate::spill::Body;
 use crate::stats::Counters;
 use crate::transport::ServerTransport;
@@ -58,6 +60,7 @@ enum Turn {
 /// The actor. Field order is drop order: peers (requests, ports) before the transport's node.
 pub(super) struct Poller<T: ServerTransport> {
     pub(super) peers: Peers<T::Ports>,
+    file_work: FileWork<T::Opening>,
     pub(super) transport: T,
     pub(super) handover: Handover<Body>,
     pub(super) outbox: Outbox,
@@ -96,6 +99,7 @@ impl<T: ServerTransport> Poller<T> {
         let now = Instant::now();
         Self {
             peers: Peers::new(),
+            file_work: FileWork::new(),
             transport,
             handover: Handover::new(shared.config.capacity),
             outbox: Outbox::new(shared.clone(), ends.events_tx, ends.replies_tx),
@@ -143,6 +147,7 @@ impl<T: ServerTransport> Poller<T> {
         busy |= self.take_rings();
         busy |= self.take_backlog();
         busy |= self.hand_over();
+        busy |= self.do_file_work();
         self.housekeep();
         self.timed_out_at = None;
         if self.is_over() {
@@ -297,7 +302,8 @@ impl<T: ServerTransport> Poller<T> {
     /// Answers everybody who still waits, then drops requests, ports, and the node.
     fn end(mut self) {
         self.answer_parked(AnswerKind::Draining);
-        for mut peer in self.peers.drain() {
+        let peers: Vec<Peer<T::Ports>> = self.peers.drain().collect();
+        for mut peer in peers {
             for (_, arrived) in peer.reports.drain(..) {
                 Counters::count(&self.shared.counters.abandoned);
                 Self::abandon(arrived);
@@ -308,18 +314,10 @@ impl<T: ServerTransport> Poller<T> {
                 // The caller of a retirement that could not be finished learns that the bridge is closed.
                 answer(done, Err(BridgeError::Closed));
             }
-            self.transport
-                .bury(peer.ports, peer.incarnation, peer.status.pid());
+            self.bury(peer.ports, peer.incarnation);
         }
+        self.end_file_work();
         self.update_gauges();
-    }
-
-    pub(super) fn sweep_spill(&self, incarnation: Incarnation) {
-        let spill = self.shared.spill.clone();
-        self.janitor.submit(Box::new(move || {
-            spill.sweep(incarnation);
-            Progress::Done
-        }));
     }
 
     pub(super) fn count_request(&self, operation: Operation) {

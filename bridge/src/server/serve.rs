@@ -18,7 +18,7 @@ use super::poller::Poller;
 use crate::batch;
 use crate::handover::{Assignment, FetchDecision};
 use crate::header::{
-    AnswerKind, Checked, MAX_ECHO, Operation, RequestHeader, RequestKind, ResponseHeader,
+    AnswerKind, Checked, Content, MAX_ECHO, Operation, RequestHeader, RequestKind, ResponseHeader,
 };
 use crate::ids::Incarnation;
 use crate::spill::{Body, Incoming, Name};
@@ -288,18 +288,18 @@ impl<T: ServerTransport> Poller<T> {
         header: &RequestHeader,
         checked: Checked<RequestKind>,
     ) {
-        let payload = arrived.request.payload();
-        let content = if checked.spilled {
-            match self.shared.spill.open(payload, checked.len, Name::Remove) {
-                Ok(file) => Incoming::Spilled(file),
-                Err(error) => {
-                    let words = format!("the report's file cannot be opened: {error}");
-                    let refusal = Refusal::new(RefusalReason::Size, words);
-                    return self.refuse(incarnation, arrived, refusal);
+        let content = match checked.content(arrived.request.payload()) {
+            Content::Inline(data) => Incoming::Inline(Bytes::copy_from_slice(data)),
+            Content::Spilled { name, len } => {
+                match self.shared.spill.open(name, len, Name::Remove) {
+                    Ok(file) => Incoming::Spilled(file),
+                    Err(error) => {
+                        let words = format!("the report's file cannot be opened: {error}");
+                        let refusal = Refusal::new(RefusalReason::Size, words);
+                        return self.refuse(incarnation, arrived, refusal);
+                    }
                 }
             }
-        } else {
-            Incoming::Inline(Bytes::copy_from_slice(&payload[..checked.len]))
         };
         self.handover.confirm(incarnation, header.confirms);
         let token = self.outbox.report(incarnation, header.confirms, content);
@@ -344,13 +344,16 @@ impl<T: ServerTransport> Poller<T> {
         arrived: Arrived<RequestOf<T>>,
         checked: Checked<RequestKind>,
     ) {
-        if checked.spilled || checked.len > MAX_ECHO {
-            let words = format!("an echo has at most {MAX_ECHO} bytes");
-            let refusal = Refusal::new(RefusalReason::Size, words);
-            return self.refuse(incarnation, arrived, refusal);
-        }
-        let payload = Bytes::copy_from_slice(&arrived.request.payload()[..checked.len]);
-        let body = Some(Body::Inline(payload));
+        let body = match checked.content(arrived.request.payload()) {
+            Content::Inline(data) if data.len() <= MAX_ECHO => {
+                Some(Body::Inline(Bytes::copy_from_slice(data)))
+            }
+            _ => {
+                let words = format!("an echo has at most {MAX_ECHO} bytes");
+                let refusal = Refusal::new(RefusalReason::Size, words);
+                return self.refuse(incarnation, arrived, refusal);
+            }
+        };
         self.answer_report(incarnation, arrived, AnswerKind::Reply, body, Ring::Now);
     }
 

@@ -1,10 +1,13 @@
 //! Actor tests: both pollers with real doorbells and records over the in-process transport, and refusals over both.
 
 mod fixture;
+mod giving_up;
+mod hostile;
 mod refusals;
 mod tuning;
 
 use crate::FetchWish;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -552,4 +555,38 @@ async fn sizes_beyond_the_limits_are_refused_in_words() {
     assert!(matches!(refused, Err(BridgeError::ControlTooLarge { .. })));
     let refused = within(fixture.handle.invite(LocalId(2), giant)).await;
     assert!(matches!(refused, Err(BridgeError::SetupTooLarge { .. })));
+}
+
+#[tokio::test]
+async fn everybody_is_served_while_the_ports_of_a_new_worker_are_made() {
+    let mut fixture = Fixture::open().await;
+    let worker = fixture.join(0).await;
+    fixture.hub.hold_openings.store(true, Ordering::SeqCst);
+    let inviting = tokio::spawn({
+        let handle = fixture.handle.clone();
+        async move { handle.invite(LocalId(1), Bytes::new()).await }
+    });
+    for _ in 0..100 {
+        let echoed = within(worker.handle.echo(Bytes::from_static(b"a"), LONG)).await;
+        assert_eq!(echoed.unwrap(), "a");
+    }
+    assert!(!inviting.is_finished());
+    fixture.hub.hold_openings.store(false, Ordering::SeqCst);
+    within(inviting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_invitation_under_way_ends_with_the_server() {
+    let fixture = Fixture::open().await;
+    fixture.hub.hold_openings.store(true, Ordering::SeqCst);
+    let inviting = tokio::spawn({
+        let handle = fixture.handle.clone();
+        async move { handle.invite(LocalId(1), Bytes::new()).await }
+    });
+    let handle = fixture.handle.clone();
+    // Behind the invitation in the queue: it has begun.
+    within(handle.set_gate(Gate::Open)).await.unwrap();
+    within(fixture.server.close(Duration::from_secs(1))).await;
+    let ended = within(inviting).await.unwrap();
+    assert!(matches!(ended, Err(BridgeError::Closed)), "{ended:?}");
 }

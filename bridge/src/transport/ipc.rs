@@ -2,15 +2,17 @@
 //!
 //! Two request-response services and one publish-subscribe topic per incarnation, each with one port on either side. Depths
 //! are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a stopped worker can
-//! only stop itself, and a dead one takes no place that its successor needs. Every object here is made, used and dropped on a poller thread; only the cleaning
-//! of a dead node runs on the janitor's.
+//! only stop itself, and a dead one takes no place that its successor needs. Each incarnation lives in a directory of its
+//! own below the root, so that cleaning after it is the removal of one directory, whatever it was doing when it died. Every
+//! object here is made, used and dropped on a poller thread; only that removal runs on the janitor's.
 
-mod burial;
 mod client;
 mod naming;
+mod opening;
 mod server;
+mod service;
 
-use iceoryx2::prelude::{Config, FileName, LogLevel, Path, SemanticString, ipc};
+use iceoryx2::prelude::{Config, FileName, LogLevel, Path, SemanticString};
 
 use crate::error::TransportError;
 use crate::header::{ControlHeader, RequestHeader, ResponseHeader};
@@ -19,7 +21,7 @@ use crate::root::TransportRoot;
 pub(crate) use client::IpcClient;
 pub(crate) use server::IpcServer;
 
-pub(crate) type Service = ipc::Service;
+pub(crate) use service::{Private as Service, take_failure};
 type RequestResponse = iceoryx2::service::port_factory::request_response::PortFactory<
     Service,
     [u8],
@@ -40,7 +42,7 @@ pub(crate) enum Side {
 /// How long another process may take to create what a worker opens.
 const CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// The same for the manager: a worker that is killed or stopped between the steps of a creation holds its poller up for
-/// so long, and its janitor at each try.
+/// so long.
 const MANAGER_CREATION_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 /// Connections of departed peers that may wait for their chunks. One client per service leaves at most a few.
 const EXPIRED_CONNECTIONS: usize = 64;
@@ -62,9 +64,8 @@ pub(crate) fn configuration(root: &TransportRoot, side: Side) -> Result<Config, 
         Side::Manager => MANAGER_CREATION_TIMEOUT,
         Side::Worker => CREATION_TIMEOUT,
     };
-    // Only the manager cleans, and only after it has drained the dead: a worker that cleaned on its own would throw
-    // away unread reports of another.
-    config.global.node.cleanup_dead_nodes_on_creation = side == Side::Manager;
+    // Nobody cleans but the manager's janitor, by removing the directory, and only when the dead are drained.
+    config.global.node.cleanup_dead_nodes_on_creation = false;
     config.global.node.cleanup_dead_nodes_on_destruction = false;
     config.global.service.cleanup_dead_nodes_on_open = false;
     let depths = &mut config.defaults.request_response;

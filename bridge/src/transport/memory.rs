@@ -3,15 +3,16 @@
 //! Queues behind a lock instead of shared memory; the same depths and the same meaning of "connected". A test can lose
 //! answers on purpose.
 
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
 use super::ipc::ACTIVE_REPORTS;
 use super::{
-    Address, AnswerState, ClientTransport, IncomingRequest, PendingAnswer, SendFailure,
+    Address, AnswerState, ClientTransport, IncomingRequest, Opening, PendingAnswer, SendFailure,
     ServerPorts, ServerTransport,
 };
 use crate::error::TransportError;
@@ -24,6 +25,8 @@ pub(crate) struct Hub {
     state: Arc<Mutex<State>>,
     /// Answers to lose from now on.
     pub(crate) lose_answers: Arc<AtomicUsize>,
+    /// While it is set, opening ports takes one step more.
+    pub(crate) hold_openings: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -79,20 +82,38 @@ pub(crate) struct MemoryServer {
 
 impl ServerTransport for MemoryServer {
     type Ports = MemoryPorts;
+    type Opening = MemoryOpening;
 
-    fn open_ports(&mut self, address: Address) -> Result<MemoryPorts, TransportError> {
+    fn begin(&mut self, address: Address) -> MemoryOpening {
+        MemoryOpening {
+            hub: self.hub.clone(),
+            incarnation: address.incarnation,
+        }
+    }
+}
+
+/// Takes as many steps as the hub says.
+#[derive(Debug)]
+pub(crate) struct MemoryOpening {
+    hub: Hub,
+    incarnation: Incarnation,
+}
+
+impl Opening for MemoryOpening {
+    type Ports = MemoryPorts;
+
+    fn step(&mut self) -> Result<Option<MemoryPorts>, TransportError> {
+        if self.hub.hold_openings.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
         self.hub
             .state()
             .ports
-            .insert(address.incarnation, Default::default());
-        Ok(MemoryPorts {
+            .insert(self.incarnation, Default::default());
+        Ok(Some(MemoryPorts {
             hub: self.hub.clone(),
-            incarnation: address.incarnation,
-        })
-    }
-
-    fn bury(&mut self, ports: MemoryPorts, _incarnation: Incarnation, _pid: u32) {
-        drop(ports);
+            incarnation: self.incarnation,
+        }))
     }
 }
 
@@ -137,6 +158,10 @@ impl ServerPorts for MemoryPorts {
             exchange,
             lose_answers: self.hub.lose_answers.clone(),
         }))
+    }
+
+    fn dismantle(self) -> Vec<Box<dyn Any>> {
+        vec![Box::new(self)]
     }
 }
 

@@ -13,14 +13,12 @@ use crate::header::{
     AnswerKind, Operation, REPORT_ANSWER_SLICE, RequestHeader, RequestKind, ResponseHeader,
 };
 use crate::ids::{Incarnation, LocalId};
-use crate::janitor::{Janitor, JanitorHandle};
 use crate::root::{RootClaim, TransportRoot};
 
 /// A manager's transport. Field order is drop order.
 struct Pair {
     server: IpcServer,
     address: Address,
-    _jobs: JanitorHandle,
     _claim: Claim,
     root: TransportRoot,
     _parent: tempfile::TempDir,
@@ -43,22 +41,19 @@ impl Pair {
     fn open() -> Self {
         let parent = tempfile::Builder::new()
             .prefix("mb")
-            .tempdir_in("/tmp")
+            .tempdir_in("/dev/shm")
             .unwrap();
         let manager = Uuid::new_v4();
         let instance = &manager.simple().to_string()[..8];
         let root = TransportRoot::at(parent.path(), instance).unwrap();
         let claim = root.claim().unwrap();
-        // The thread ends with the last handle.
-        let (_janitor, jobs) = Janitor::spawn().unwrap();
         Self {
-            server: IpcServer::open(&root, jobs.clone()).unwrap(),
+            server: IpcServer::open(&root).unwrap(),
             address: Address {
                 manager,
                 local_id: LocalId(1),
                 incarnation: Incarnation(1),
             },
-            _jobs: jobs,
             _claim: Claim(Some(claim)),
             root,
             _parent: parent,

@@ -4,7 +4,7 @@ use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mitosis_bridge::{CallError, FetchAnswer, MAX_ECHO, Ring, ServerEvent};
+use mitosis_bridge::{CallError, MAX_ECHO, Ring, ServerEvent};
 
 use crate::support::fixture::{Fixture, LONG};
 use crate::support::wait::within;

@@ -6,7 +6,7 @@
 use mitosis_bridge::FetchWish;
 use std::time::Duration;
 
-use mitosis_bridge::{Cost, FetchAnswer, Ring, ServerEvent};
+use mitosis_bridge::{Cost, Ring, ServerEvent};
 use rustix::process::Signal;
 
 use crate::children::roles::STEPS;

@@ -2,10 +2,11 @@
 //! descriptors: words, never a crash.
 
 use mitosis_bridge::FetchWish;
+use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use mitosis_bridge::{BridgeError, CallError, FetchAnswer, MAX_PAYLOAD, Ring};
+use mitosis_bridge::{BridgeError, CallError, MAX_PAYLOAD, Ring};
 
 use crate::support::child::entry;
 use crate::support::fixture::{Fixture, LONG, Place, reply};
@@ -116,15 +117,15 @@ async fn too_few_descriptors_are_told_at_the_start_with_the_remedy() {
     );
 }
 
-/// A shell that mounts a tiny memory file system where POSIX shared memory lives and then becomes this test binary.
+/// A shell that mounts a tiny memory file system where the transport is to live and then becomes this test binary.
 /// `None` where the system does not let us.
-fn with_tiny_shared_memory() -> Option<Command> {
-    let mount = "mount -t tmpfs -o size=3m tmpfs /dev/shm";
+fn with_tiny_shared_memory(place: &Path) -> Option<Command> {
+    let mount = format!("mount -t tmpfs -o size=3m tmpfs {}", place.display());
     let namespaces = [&["-m"][..], &["-U", "-r", "-m"]];
     let allowed = namespaces.into_iter().find(|flags| {
         let tried = Command::new("unshare")
             .args(*flags)
-            .args(["sh", "-c", mount])
+            .args(["sh", "-c", &mount])
             .output();
         tried.is_ok_and(|output| output.status.success())
     })?;
@@ -140,11 +141,11 @@ fn with_tiny_shared_memory() -> Option<Command> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_shared_memory_is_an_error_and_the_manager_works_on() {
-    let Some(command) = with_tiny_shared_memory() else {
+    let place = Place::new();
+    let Some(command) = with_tiny_shared_memory(place.parent.path()) else {
         eprintln!("not allowed to mount a file system here: nothing tested");
         return;
     };
-    let place = Place::new();
     let role = "manager-on-full-memory";
     let mut manager = ManagerProcess::start(command, role, place.parent.path(), place.manager);
     let words = manager.says().await.expect("it is not killed by a signal");

@@ -17,4 +17,6 @@ mod deaths;
 mod doorbells;
 mod fairness;
 mod large;
+mod places;
+mod storm;
 mod takeover;

@@ -42,10 +42,9 @@ pub(super) async fn start(
     config.validate()?;
     process::set_child_subreaper().map_err(ManagerError::Leftovers)?;
     watch_storage("manager", config.state_dir.clone());
-    let (config, identity, groups, spool, recovered) =
+    let (config, identity, root, groups, spool, recovered) =
         on_blocking_thread(move || prepare(config)).await?;
     let admission = Admission::new(&config);
-    let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
     let server_config = ServerConfig {
         manager: identity.manager,
         root,
@@ -125,10 +124,17 @@ async fn on_blocking_thread<T: Send + 'static>(
     }
 }
 
+type Prepared = (
+    ManagerConfig,
+    Identity,
+    TransportRoot,
+    GroupHome,
+    Spool,
+    Recovered,
+);
+
 /// Locks, ends what an earlier life left running, and only then touches what that was writing.
-fn prepare(
-    config: ManagerConfig,
-) -> Result<(ManagerConfig, Identity, GroupHome, Spool, Recovered), ManagerError> {
+fn prepare(config: ManagerConfig) -> Result<Prepared, ManagerError> {
     let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
     let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
     if killed > 0 {
@@ -138,7 +144,8 @@ fn prepare(
         );
     }
     let groups = GroupHome::claim(&config.state_dir, &identity.instance());
-    mitosis_bridge::limits::ensure_limits(config.workers).map_err(bridge_error)?;
+    let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
+    mitosis_bridge::limits::ensure_limits(&root, config.workers).map_err(bridge_error)?;
     let begun = begun_in(&config.slots_dir());
     let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability, begun)?;
     // Not before what lies in the slots is known to the spool.
@@ -152,7 +159,7 @@ fn prepare(
             "the end of the spool was torn by a crash and is dropped; its reports were never acknowledged"
         );
     }
-    Ok((config, identity, groups, spool, recovered))
+    Ok((config, identity, root, groups, spool, recovered))
 }
 
 /// What workers of an earlier life noted before each start; nothing when that life ended in order.

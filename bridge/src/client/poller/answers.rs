@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{FETCH_PATIENCE, Fetch, Fetched, InFlight, Poller, RETRY, Stage};
 use crate::batch;
 use crate::error::CallError;
-use crate::header::{AnswerKind, Checked, Operation, ResponseHeader};
+use crate::header::{AnswerKind, Checked, Content, Operation, ResponseHeader};
 use crate::spill::{Incoming, Name};
 use crate::status::Word;
 use crate::transport::{AnswerState, ClientTransport, PendingAnswer};
@@ -134,12 +134,12 @@ impl<C: ClientTransport> Poller<C> {
         payload: &Bytes,
         name: Name,
     ) -> std::io::Result<Incoming> {
-        if checked.spilled {
-            let file = self.shared.spill.open(payload, checked.len, name)?;
-            Ok(Incoming::Spilled(file))
-        } else {
-            Ok(Incoming::Inline(payload.slice(..checked.len)))
-        }
+        Ok(match checked.content(payload) {
+            Content::Inline(data) => Incoming::Inline(payload.slice_ref(data)),
+            Content::Spilled { name: file, len } => {
+                Incoming::Spilled(self.shared.spill.open(file, len, name)?)
+            }
+        })
     }
 
     pub(super) fn poll_reports(&mut self) -> bool {
@@ -196,6 +196,6 @@ impl<C: ClientTransport> Poller<C> {
 
 fn refused(checked: Checked<AnswerKind>, payload: &Bytes) -> CallError {
     CallError::Refused {
-        reason: String::from_utf8_lossy(&payload[..checked.len]).into_owned(),
+        reason: String::from_utf8_lossy(checked.inline(payload)).into_owned(),
     }
 }

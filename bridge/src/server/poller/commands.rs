@@ -6,16 +6,15 @@ use bytes::Bytes;
 
 use super::{LOST_AFTER, Poller, answer};
 use crate::config::PollConfig;
-use crate::error::{BridgeError, TransportError};
+use crate::error::BridgeError;
 use crate::gate::Shut;
 use crate::handover::{Gate, PrepareRefusal, Prepared, Withdrawal};
 use crate::header::AnswerKind;
 use crate::ids::{Incarnation, LocalId};
-use crate::server::command::{Command, Invited, Wake};
-use crate::server::peer::Peer;
+use crate::server::command::{Command, Wake};
 use crate::spill::Body;
 use crate::stats::Counters;
-use crate::transport::{Address, ServerPorts, ServerTransport};
+use crate::transport::{ServerPorts, ServerTransport};
 
 /// Commands handled per turn: a flood of them does not starve the frames.
 const COMMANDS_PER_TURN: usize = 64;
@@ -46,7 +45,7 @@ impl<T: ServerTransport> Poller<T> {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Invite { invited, done } => answer(done, self.invite(*invited)),
+            Command::Invite { invited, done } => self.begin_invite(*invited, done),
             Command::Prepare { replies, done } => answer(done, self.prepare(replies)),
             Command::Withdraw { keys, done } => answer(done, self.withdraw(&keys)),
             Command::SetGate { gate, done } => {
@@ -78,39 +77,6 @@ impl<T: ServerTransport> Poller<T> {
             #[cfg(test)]
             Command::Panic => panic!("a test asked for it"),
         }
-    }
-
-    fn invite(&mut self, invited: Invited) -> Result<(), BridgeError> {
-        if self.closing.is_some() {
-            return Err(BridgeError::Closed);
-        }
-        let (local_id, incarnation) = (invited.local_id, invited.incarnation);
-        // Before the process exists, and in the order of the tunings.
-        invited
-            .status
-            .want_poll(self.worker_polls[local_id.index()]);
-        let address = Address {
-            manager: self.shared.config.manager,
-            local_id,
-            incarnation,
-        };
-        let ports = self
-            .open_ports(address)
-            .map_err(|source| BridgeError::Invite { local_id, source })?;
-        self.bell
-            .add(incarnation, &invited.doorbell)
-            .map_err(BridgeError::system("watch a doorbell"))?;
-        self.peers.insert(Peer::new(invited, ports));
-        Ok(())
-    }
-
-    fn open_ports(&mut self, address: Address) -> Result<T::Ports, TransportError> {
-        let mut ports = self.transport.open_ports(address)?;
-        let (sequence, state) = &self.control;
-        if *sequence > 0 {
-            ports.publish(*sequence, state)?;
-        }
-        Ok(ports)
     }
 
     /// Returns those that are refused.

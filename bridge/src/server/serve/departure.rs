@@ -85,13 +85,11 @@ impl<T: ServerTransport> Poller<T> {
             parked,
             reports,
             ports,
-            status,
             retiring,
             ..
         } = peer;
         drop((parked, reports));
-        self.transport.bury(ports, incarnation, status.pid());
-        self.sweep_spill(incarnation);
+        self.bury(ports, incarnation);
         if let Some(done) = retiring {
             // A caller that gave up does not mind.
             drop(done.send(Ok(())));

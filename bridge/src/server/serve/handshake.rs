@@ -24,7 +24,7 @@ impl From<FrameFault> for Refusal {
         let reason = match fault {
             FrameFault::Version { .. } => RefusalReason::Version,
             FrameFault::Incarnation { .. } => RefusalReason::Incarnation,
-            FrameFault::Kind { .. } => RefusalReason::Encoding,
+            FrameFault::Kind { .. } | FrameFault::Elsewhere { .. } => RefusalReason::Encoding,
             FrameFault::Length { .. } => RefusalReason::Size,
         };
         Self {
@@ -70,7 +70,7 @@ impl<T: ServerTransport> Poller<T> {
         arrived: Arrived<RequestOf<T>>,
         checked: Checked<RequestKind>,
     ) {
-        let hello = Hello::decode(&arrived.request.payload()[..checked.len]);
+        let hello = Hello::decode(checked.inline(arrived.request.payload()));
         let pid = match self.check_hello(incarnation, stage, hello) {
             Ok(pid) => pid,
             Err(refusal) => return self.refuse(incarnation, arrived, refusal),

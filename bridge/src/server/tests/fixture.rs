@@ -58,7 +58,7 @@ pub(super) fn config(parent: &tempfile::TempDir) -> ServerConfig {
 pub(super) fn parent() -> tempfile::TempDir {
     tempfile::Builder::new()
         .prefix("mb")
-        .tempdir_in("/tmp")
+        .tempdir_in("/dev/shm")
         .unwrap()
 }
 
@@ -101,7 +101,7 @@ impl Fixture {
             local_id: LocalId(0),
         };
         let transport = hub.server();
-        let opened = Server::open_with(config, move |_, _| Ok(transport));
+        let opened = Server::open_with(config, move |_| Ok(transport));
         let (server, handle, events) = within(opened).await.unwrap();
         Self {
             hub,

@@ -37,7 +37,7 @@ async fn refusal_of(forge: impl FnOnce(&mut Letter)) -> (OpenError, [u64; 5]) {
 }
 
 /// Reads the letter from the worker's end and writes a changed one to a pair of our own.
-fn forged_fds(
+pub(super) fn forged_fds(
     invitation: Invitation,
     forge: impl FnOnce(&mut Letter),
 ) -> (ClientFds, (Doorbell, Doorbell)) {

@@ -15,7 +15,8 @@ use iceoryx2::service::builder::request_response::RequestResponseOpenError;
 use super::{PublishSubscribe, RequestResponse, Service, Side, configuration, naming};
 use crate::error::TransportError;
 use crate::header::{
-    ControlHeader, FETCH_REQUEST_SLICE, Operation, REPORT_SLICE, RequestHeader, ResponseHeader,
+    ControlHeader, FETCH_ANSWER_SLICE, FETCH_REQUEST_SLICE, Operation, REPORT_SLICE, RequestHeader,
+    ResponseHeader,
 };
 use crate::root::TransportRoot;
 use crate::transport::{Address, AnswerState, ClientTransport, PendingAnswer, SendFailure};
@@ -62,7 +63,8 @@ impl IpcClient {
         until: Instant,
         pause: &mut dyn FnMut() -> bool,
     ) -> Result<Self, TransportError> {
-        let config = configuration(root, Side::Worker)?;
+        let life = root.life(address.incarnation);
+        let config = configuration(&life, Side::Worker)?;
         let name = NodeName::new(&naming::worker_node(address.incarnation))
             .map_err(|error| TransportError::new("name the node", error))?;
         let node = NodeBuilder::new()
@@ -198,12 +200,11 @@ impl ClientTransport for IpcClient {
             .receive()
             .map_err(|error| TransportError::new("receive a control state", error))?
         {
-            let payload = sample.payload();
-            let len = sample
+            let state = sample
                 .user_header()
-                .check(payload.len())
+                .state(sample.payload())
                 .map_err(|error| TransportError::new("read a control state", error))?;
-            newest = Some(Bytes::copy_from_slice(&payload[..len]));
+            newest = Some(Bytes::copy_from_slice(state));
         }
         Ok(newest)
     }
@@ -230,10 +231,15 @@ impl PendingAnswer for IpcPending {
         // empty queue means that no answer will come.
         let connected = self.pending.is_connected();
         match self.pending.receive() {
-            Ok(Some(response)) => AnswerState::Answered {
-                header: *response.user_header(),
-                payload: Bytes::copy_from_slice(response.payload()),
-            },
+            Ok(Some(response)) => {
+                let payload = response.payload();
+                // No slot is larger, whatever is written beside it.
+                let payload = payload.get(..FETCH_ANSWER_SLICE).unwrap_or(payload);
+                AnswerState::Answered {
+                    header: *response.user_header(),
+                    payload: Bytes::copy_from_slice(payload),
+                }
+            }
             Ok(None) if connected => AnswerState::Waiting,
             Ok(None) => AnswerState::Disconnected,
             Err(error) => AnswerState::Failed(TransportError::new("receive an answer", error)),

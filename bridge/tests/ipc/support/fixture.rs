@@ -70,7 +70,7 @@ impl Place {
     pub(crate) fn new() -> Self {
         let parent = tempfile::Builder::new()
             .prefix("mb")
-            .tempdir_in("/tmp")
+            .tempdir_in("/dev/shm")
             .unwrap();
         Self {
             parent: Arc::new(parent),

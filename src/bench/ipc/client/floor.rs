@@ -26,7 +26,8 @@ impl FloorPeer {
         else {
             unreachable!("called for this target alone");
         };
-        let root = TransportRoot::for_instance(&instance).map_err(part("name the root"))?;
+        let found = TransportRoot::find(&instance).map_err(part("find the root"))?;
+        let root = found.expect("the server holds its root before clients are told of it");
         let config = FloorConfig {
             root,
             clients,

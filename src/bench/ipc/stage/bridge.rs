@@ -73,10 +73,10 @@ impl BridgeStage {
         clients: u16,
         placement: Placement,
     ) -> Result<Self, BenchError> {
-        ensure_limits(clients).map_err(part("have room for the clients"))?;
         let manager = Uuid::new_v4();
         let instance = &manager.simple().to_string()[..8];
         let root = TransportRoot::for_instance(instance).map_err(part("name the root"))?;
+        ensure_limits(&root, clients).map_err(part("have room for the clients"))?;
         let config = ServerConfig {
             manager,
             root,

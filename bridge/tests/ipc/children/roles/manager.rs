@@ -133,7 +133,7 @@ pub(super) fn ask_for_limits(descriptors: &str) {
         maximum: limit,
     };
     setrlimit(Resource::Nofile, limit).unwrap();
-    match ensure_limits(256) {
+    match ensure_limits(&own_config().root, 256) {
         Ok(limits) => say(format_args!("{limits:?}")),
         Err(error) => say(words(&error)),
     }
