@@ -154,7 +154,10 @@ impl TransportRoot {
     }
 
     /// Creates the root, locks it, and clears what a predecessor without a lock left.
-    pub(crate) fn claim(&self) -> Result<RootClaim, RootError> {
+    ///
+    /// # Errors
+    /// When a live owner has it, or it is not private.
+    pub fn claim(&self) -> Result<RootClaim, RootError> {
         if let Some(parent) = self.path.parent() {
             if parent.exists() {
                 unchangeable_by_others(parent)?;
@@ -230,7 +233,7 @@ enum Keep {
 
 /// The right to use a root; held by the server's poller until its ports are gone.
 #[derive(Debug)]
-pub(crate) struct RootClaim {
+pub struct RootClaim {
     root: TransportRoot,
     _lock: File,
 }
@@ -238,7 +241,10 @@ pub(crate) struct RootClaim {
 impl RootClaim {
     /// Removes the root and every shared-memory file of the prefix. Returns how many of the latter were left, which is 0
     /// unless a worker outlived the manager or died uncleaned.
-    pub(crate) fn remove(self) -> Result<usize, RootError> {
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove(self) -> Result<usize, RootError> {
         let left = self.clear(Keep::Nothing)?;
         fs::remove_dir(&self.root.path).map_err(failed("remove", &self.root.path))?;
         // The parent is shared by instances: it goes with the last one, and is not empty before.

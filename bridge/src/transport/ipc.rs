@@ -1,4 +1,4 @@
-//! The transport over iceoryx2: the only place that names it, besides the header derive and the [`crate::floor`].
+//! The transport over iceoryx2: the only place that names it, besides the header derive.
 //!
 //! Two request-response services and one publish-subscribe topic per incarnation, each with one port on either side. Depths
 //! are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a stopped worker can
@@ -19,7 +19,8 @@ use crate::root::TransportRoot;
 pub(crate) use client::IpcClient;
 pub(crate) use server::IpcServer;
 
-pub(crate) type Service = ipc::Service;
+/// The flavor of the transport: between processes, safe for one thread.
+pub type Service = ipc::Service;
 type RequestResponse = iceoryx2::service::port_factory::request_response::PortFactory<
     Service,
     [u8],
@@ -31,9 +32,11 @@ type PublishSubscribe =
     iceoryx2::service::port_factory::publish_subscribe::PortFactory<Service, [u8], ControlHeader>;
 
 /// Which end of the bridge a configuration is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It creates what the other opens.
     Manager,
+    /// It opens.
     Worker,
 }
 
@@ -51,7 +54,10 @@ const ACTIVE_FETCHES: usize = 1;
 pub(crate) const ACTIVE_REPORTS: usize = 4;
 
 /// An explicit configuration: the library would otherwise read files from the working directory.
-pub(crate) fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
+///
+/// # Errors
+/// When the root has a name that the transport does not take.
+pub fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
     let mut config = Config::default();
     let path = Path::new(root.path().as_os_str().as_encoded_bytes())
         .map_err(|error| TransportError::new("set the root path", error))?;
