@@ -245,3 +245,63 @@ fn the_product_hands_its_words_to_the_instruments_beside_it() {
         .code(2)
         .says(&["out of range"]);
 }
+
+/// Runs the comparison with other tools and returns its report.
+#[track_caller]
+fn peers(sandbox: &Sandbox, words: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers.py");
+    let product = Path::new(support::PROGRAM).with_file_name("mitosis");
+    let mut command = sandbox.command_of(Path::new("python3"), [script]);
+    command.arg("--mitosis").arg(product).args(words);
+    Running::start(sandbox, command).finish().code(0).json()
+}
+
+#[test]
+fn the_product_is_compared_with_xargs_at_every_form_of_a_task() {
+    let sandbox = Sandbox::new();
+    let words = [
+        "--json",
+        "--rounds",
+        "2",
+        "--tasks",
+        "3",
+        "--only",
+        "true",
+        "--only",
+        "/bin/echo hello",
+    ];
+    let measured = peers(&sandbox, &words);
+    let workloads = measured["workloads"].as_array().expect("workloads");
+    assert_eq!(workloads.len(), 2, "{measured:#}");
+    for workload in workloads {
+        let results = workload["results"].as_array().expect("results");
+        let of = |tool: &str| {
+            let found = results.iter().find(|result| result["tool"] == tool);
+            found.unwrap_or_else(|| panic!("no {tool}: {workload:#}"))
+        };
+        let baseline = of(workload["baseline"].as_str().expect("a baseline"));
+        assert_eq!(
+            (&baseline["ratio"], &baseline["cpu_ratio"]),
+            (&1.0.into(), &1.0.into())
+        );
+        for key in [
+            "tasks_per_second",
+            "ratio",
+            "cpu_ms_per_task",
+            "switches_per_task",
+        ] {
+            assert!(
+                of("run, default")[key].as_f64() > Some(0.0),
+                "{key}: {workload:#}"
+            );
+        }
+        for result in results {
+            assert_eq!(
+                result["output_bytes"], result["output_bytes_expected"],
+                "{result:#}"
+            );
+        }
+    }
+    let echo = workloads[1]["results"][0]["output_bytes"].as_u64();
+    assert_eq!(echo, Some(3 * "hello\n".len() as u64));
+}
