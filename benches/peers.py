@@ -22,6 +22,9 @@ import json
 import os
 import sys
 
+# The parts beside this file leave nothing beside it.
+sys.dont_write_bytecode = True
+
 from contest import chart, measure, tools, workloads
 from contest.report import Report
 

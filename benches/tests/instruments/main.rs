@@ -246,6 +246,20 @@ fn the_product_hands_its_words_to_the_instruments_beside_it() {
         .says(&["out of range"]);
 }
 
+#[test]
+fn without_the_instruments_beside_it_the_product_says_how_to_build_them() {
+    let sandbox = Sandbox::new();
+    let product = Path::new(support::PROGRAM).with_file_name("mitosis");
+    let alone = sandbox.path("mitosis");
+    std::fs::copy(product, &alone).expect("a copy of the program");
+    let mut command = sandbox.command_of(&alone, ["bench", "tasks"]);
+    command.env("PATH", sandbox.root());
+    Running::start(&sandbox, command)
+        .finish()
+        .code(3)
+        .says(&["cargo build --release -p mitosis-bench"]);
+}
+
 /// Runs the comparison with other tools and returns its report.
 #[track_caller]
 fn peers(sandbox: &Sandbox, words: &[&str]) -> Value {
