@@ -9,16 +9,16 @@ mod artifacts;
 mod bench;
 mod capacity;
 mod explain;
-mod failure;
+pub mod failure;
 mod format;
-mod global;
+pub mod global;
 mod input;
 mod lists;
 mod logs;
 mod manager;
 mod manual;
 mod orders;
-mod output;
+pub mod output;
 mod poll;
 mod reach;
 mod retry;
@@ -26,8 +26,9 @@ mod roles;
 mod run;
 mod select;
 mod show;
+pub mod sibling;
 mod submit;
-mod table;
+pub mod table;
 mod tasks;
 mod token;
 mod tune;
@@ -95,8 +96,7 @@ enum Command {
     Coordinator(roles::CoordinatorArgs),
     Manager(Box<manager::ManagerArgs>),
     Worker(Box<WorkerArgs>),
-    #[command(subcommand)]
-    Bench(bench::BenchCommand),
+    Bench(bench::BenchArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -132,7 +132,7 @@ impl Command {
                 return Ok(worker::run_from_args(*args));
             }
             Self::Run(args) => return args.run(global),
-            Self::Bench(command) => return command.run(global),
+            Self::Bench(args) => return args.run(global),
             Self::Completions(args) => return args.run(Cli::command()),
             Self::Man(args) => return args.run(Cli::command()),
             _ => {}

@@ -1,7 +1,6 @@
 //! Mitosis: a durable task runner.
 
 pub mod allocation;
-pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod comm;

@@ -31,7 +31,7 @@ mod reactor;
 mod run;
 mod session;
 mod slots;
-pub(crate) mod spool;
+pub mod spool;
 mod state;
 mod supervisor;
 mod tuner;

@@ -42,7 +42,8 @@ pub use marked::{MARK, kill_marked};
 pub use resolve::{DEFAULT_PATH, find_as_a_shell, resolve_program};
 pub use rustix::process::{Pid, Signal};
 pub use spawn::spawn;
-pub(crate) use spawn::{survive_file_size_limit, watch_readable};
+pub(crate) use spawn::survive_file_size_limit;
+pub use spawn::watch_readable;
 pub use spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec, Stdio};
 pub use tree::{
     Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted, set_child_subreaper,

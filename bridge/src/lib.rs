@@ -43,8 +43,7 @@
 //! # Modules, in reading order
 //! [`ids`], [`cost`], [`config`], `header` (what travels), `handover` and `pending` (the decisions, pure), [`server`],
 //! [`client`], `transport` (what a poller needs; iceoryx2 is in `transport::ipc`), `sleep` (why no wake-up is lost),
-//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`ours`], [`root`], [`limits`], `janitor`, [`stats`], [`error`]; beside
-//! the bridge, for comparison only: [`floor`].
+//! `doorbell`, `waker`, `board`, [`status`], `invitation`, `spill`, [`ours`], [`root`], [`limits`], `janitor`, [`stats`], [`error`].
 
 /// The atomics of [`sleep`], which a model compiles with those of a model checker.
 mod atomic {
@@ -57,7 +56,6 @@ pub mod config;
 pub mod cost;
 mod doorbell;
 pub mod error;
-pub mod floor;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod gate;
@@ -100,3 +98,10 @@ pub use stats::{PollerStats, RefusalReason};
 pub use status::{
     Outcome, Phase, Revocation, StatusBlock, StatusSnapshot, StatusView, TaskInHand, Word,
 };
+
+/// The bare transport as the bridge configures it, for the instruments that measure what the bridge adds to it.
+#[doc(hidden)]
+pub mod bare {
+    pub use crate::root::RootClaim;
+    pub use crate::transport::ipc::{Service, Side, configuration};
+}

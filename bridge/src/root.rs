@@ -220,7 +220,10 @@ impl TransportRoot {
     }
 
     /// Creates the root, locks it, and clears what a predecessor without a lock left.
-    pub(crate) fn claim(&self) -> Result<RootClaim, RootError> {
+    ///
+    /// # Errors
+    /// When a live owner has it, or it is not private.
+    pub fn claim(&self) -> Result<RootClaim, RootError> {
         let place = self.place();
         if place.exists() {
             ours::check(place, Want::Place)?;
@@ -300,7 +303,7 @@ enum Keep {
 
 /// The right to use a root; held by the server's poller until its ports are gone.
 #[derive(Debug)]
-pub(crate) struct RootClaim {
+pub struct RootClaim {
     root: TransportRoot,
     _lock: File,
 }
@@ -308,7 +311,10 @@ pub(crate) struct RootClaim {
 impl RootClaim {
     /// Removes the root and everything below it. Returns how many segments were left, which is 0 unless a worker outlived
     /// the manager or died uncleaned just now.
-    pub(crate) fn remove(self) -> Result<usize, RootError> {
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove(self) -> Result<usize, RootError> {
         let left = self.clear(Keep::Nothing)?;
         fs::remove_dir(&self.root.path).map_err(failed("remove", &self.root.path))?;
         Ok(left)

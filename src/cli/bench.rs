@@ -1,207 +1,58 @@
-//! `mitosis bench`: the measuring instruments.
+//! `mitosis bench`: the measuring instruments, which are a program of their own.
+//!
+//! They are no part of the product: `mitosis-bench` takes this process's place with the same words. It is built when
+//! it is asked for, and found beside this program or in PATH.
 
-mod control;
-mod ipc;
-mod overhead;
-mod scrape;
-mod workers;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use std::fmt::Write as _;
-
-use clap::{Args, Subcommand};
+use anyhow::{Context, anyhow};
+use clap::Args;
 
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
-use super::output;
-use crate::bench::BenchError;
-use crate::bench::ipc::client;
-use crate::bench::tasks::{self, Measurement, Plan};
-use crate::coordinator::Durability;
+use super::sibling;
 use crate::exit_code::Exit;
-use crate::telemetry::logging::Role;
 
-const BENCH_HELP: &str = "\
-Every instrument prints a table, or with --json one JSON object.
+const PROGRAM: &str = "mitosis-bench";
+
+const HELP: &str = "\
+The instruments are the program `mitosis-bench`, which is looked for beside this one and in PATH. A clone builds it with:
+  cargo build --release -p mitosis-bench
 
 Examples:
-  mitosis bench ipc                        round trips between processes
-  mitosis bench ipc --sweep --svg p.svg    poll strategies: latency against CPU
-  mitosis bench workers                    256 idle workers
-  mitosis bench tasks                      no-op tasks per second
-  mitosis bench control                    cancels and deaths of workers
-  mitosis bench scrape                     /metrics of 256 workers
-  mitosis bench overhead                   tasks with and without recorded metrics";
+  mitosis bench --help                     the instruments
+  mitosis bench tasks                      no-op tasks per second";
 
 /// Measure this machine and this program.
-#[derive(Debug, Subcommand)]
-#[command(after_help = BENCH_HELP)]
-pub(super) enum BenchCommand {
-    Tasks(TasksArgs),
-    Ipc(Box<ipc::IpcArgs>),
-    Workers(workers::WorkersArgs),
-    Control(control::ControlArgs),
-    Scrape(scrape::ScrapeArgs),
-    Overhead(overhead::OverheadArgs),
-    /// Be a client process of a measurement; started by `bench ipc` and `bench workers`.
-    #[command(hide = true)]
-    Client,
-    #[command(hide = true)]
-    Carry(overhead::CarryArgs),
-}
-
-const TASKS_HELP: &str = "\
-Every round measures, in turning order: a bare posix_spawn loop of `true` in two threads, `xargs -d '\\n' -I{} -P2 sh -c
-'{}'` on lines of `true`, and this program's `run` on the same lines, from its start to its end. Figures are medians.
-
-Examples:
-  mitosis bench tasks
-  mitosis bench tasks --json --rounds 9 --tasks 10000";
-
-/// Run no-op tasks through the whole path, beside xargs and a bare spawn loop.
 #[derive(Debug, Args)]
-#[command(after_help = TASKS_HELP)]
-pub(super) struct TasksArgs {
-    /// Rounds; figures are medians over them.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
-    /// Tasks per round and contestant [default: 2000, fewer where that would take more than a minute].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    tasks: Option<u32>,
-    /// Worker processes of `run`; the others always run two processes at a time.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: u16,
-    /// What an accepted task of `run` survives: the death of any process, or a power cut.
-    #[arg(long, value_name = "process|power", default_value_t)]
-    durability: Durability,
-    /// One JSON object on stdout instead of a table.
-    #[arg(long)]
-    json: bool,
+#[command(after_help = HELP, disable_help_flag = true, disable_version_flag = true)]
+pub(super) struct BenchArgs {
+    /// The instrument and its options; `--help` lists them.
+    #[arg(
+        value_name = "INSTRUMENT",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<OsString>,
 }
 
-/// What a failed measurement means for the exit code.
-fn failed(error: BenchError) -> Failure {
-    match error {
-        BenchError::Interrupted => Failure::interrupted(error),
-        other => Failure::system(other),
-    }
-}
-
-impl BenchCommand {
+impl BenchArgs {
+    /// Returns only when the instruments cannot be started.
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
-        global.init_logging(Role::Client);
-        match self {
-            Self::Tasks(args) => args.run(),
-            Self::Ipc(args) => args.run(),
-            Self::Workers(args) => args.run(),
-            Self::Control(args) => args.run(),
-            Self::Scrape(args) => args.run(),
-            Self::Overhead(args) => args.run(),
-            Self::Carry(args) => args.run(),
-            Self::Client => client::serve().or_system().map(|()| Exit::Ok),
-        }
-    }
-}
-
-impl TasksArgs {
-    fn run(self) -> Result<Exit, Failure> {
-        let plan = Plan {
-            rounds: self.rounds,
-            tasks: self.tasks,
-            workers: self.workers,
-            durability: self.durability.to_string(),
-        };
-        let measurement = tasks::measure(&plan, |number, round| {
-            let rate = round.tasks_per_second;
-            output::note(&format!("round {number}/{}: run {rate:.0}/s", plan.rounds));
-        })
-        .or_system()?;
-        if self.json {
-            output::json(&measurement)?;
-        } else {
-            output::text(&table(&measurement))?;
-        }
-        Ok(Exit::Ok)
-    }
-}
-
-fn table(measurement: &Measurement) -> String {
-    let mut text = format!(
-        "{} tasks per round, durability {}, {} workers\n",
-        measurement.tasks_per_round, measurement.durability, measurement.workers
-    );
-    text.push_str("  round     run/s   xargs/s   spawn/s  fetch p50  fetch p99  cpu s/1000\n");
-    let number = |figure: Option<f64>| {
-        figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.0}"))
-    };
-    let micros = |ns: Option<u64>| {
-        ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1} us", ns as f64 / 1e3))
-    };
-    let mut row = |name: &str, rates: [Option<f64>; 3], fetch: [Option<u64>; 2], cpu: f64| {
-        let [run, xargs, spawn] = rates.map(number);
-        let [p50, p99] = fetch.map(micros);
-        let _ = writeln!(
-            text,
-            "{name:>7} {run:>9} {xargs:>9} {spawn:>9} {p50:>10} {p99:>10} {cpu:>11.3}"
-        );
-    };
-    for (index, round) in measurement.rounds.iter().enumerate() {
-        row(
-            &(index + 1).to_string(),
-            [
-                Some(round.tasks_per_second),
-                round.xargs_per_second,
-                Some(round.spawn_per_second),
-            ],
-            [round.fetch_p50_ns, round.fetch_p99_ns],
-            round.cpu_seconds_per_1000_tasks,
-        );
-    }
-    row(
-        "median",
-        [
-            Some(measurement.tasks_per_second),
-            measurement.xargs_per_second,
-            Some(measurement.spawn_per_second),
-        ],
-        [measurement.fetch_p50_ns, measurement.fetch_p99_ns],
-        measurement.cpu_seconds_per_1000_tasks,
-    );
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::tasks::Round;
-
-    #[test]
-    fn the_table_has_a_row_per_round_and_the_medians() {
-        let round = Round {
-            tasks_per_second: 1000.4,
-            xargs_per_second: None,
-            spawn_per_second: 2600.0,
-            fetch_p50_ns: Some(45_600),
-            fetch_p99_ns: None,
-            cpu_seconds_per_1000_tasks: 1.5,
-        };
-        let measurement = Measurement {
-            rounds: vec![round],
-            tasks_per_round: 10,
-            workers: 2,
-            durability: "process".to_owned(),
-            tasks_per_second: 1000.4,
-            xargs_per_second: None,
-            spawn_per_second: 2600.0,
-            fetch_p50_ns: Some(45_600),
-            fetch_p99_ns: None,
-            cpu_seconds_per_1000_tasks: 1.5,
-        };
-        let text = table(&measurement);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4);
-        assert_eq!(
-            lines[3],
-            " median      1000         -      2600    45.6 us          -       1.500"
-        );
+        let program = sibling::find(PROGRAM)
+            .ok_or_else(|| {
+                anyhow!(
+                    "`{PROGRAM}` is neither beside this program nor in PATH; build it with \
+                     `cargo build --release -p {PROGRAM}`"
+                )
+            })
+            .or_system()?;
+        let mut command = Command::new(&program);
+        command.args(global.words()).args(&self.words);
+        Err(command.exec())
+            .with_context(|| format!("{} cannot be started", program.display()))
+            .or_system()
     }
 }

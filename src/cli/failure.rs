@@ -7,14 +7,14 @@ use crate::exit_code::Exit;
 
 /// A command could not do what it was asked for.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     exit: Exit,
     error: anyhow::Error,
 }
 
 impl Failure {
     /// The command line, a file or a spec is wrong.
-    pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::Usage,
             error: error.into(),
@@ -22,7 +22,7 @@ impl Failure {
     }
 
     /// The system itself failed.
-    pub(super) fn system(error: impl Into<anyhow::Error>) -> Self {
+    pub fn system(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::System,
             error: error.into(),
@@ -30,7 +30,7 @@ impl Failure {
     }
 
     /// A signal ended it.
-    pub(super) fn interrupted(error: impl Into<anyhow::Error>) -> Self {
+    pub fn interrupted(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::Interrupted,
             error: error.into(),
@@ -38,7 +38,7 @@ impl Failure {
     }
 
     /// Says what went wrong and returns the exit code.
-    pub(super) fn report(&self) -> Exit {
+    pub fn report(&self) -> Exit {
         // Nobody is left to be told when stderr is closed.
         let _ = std::io::stderr().write_all(self.text().as_bytes());
         self.exit
@@ -62,7 +62,7 @@ impl Failure {
 }
 
 /// Turns an error into a failure of a kind.
-pub(super) trait OrFail<T> {
+pub trait OrFail<T> {
     /// The caller's mistake.
     fn or_usage(self) -> Result<T, Failure>;
     /// The system's failure.

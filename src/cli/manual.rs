@@ -49,7 +49,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = MAN_HELP)]
 pub(super) struct ManArgs {
-    /// The command, e.g. `run` or `bench ipc` [default: the page of the program].
+    /// The command, e.g. `run` [default: the page of the program].
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
     /// Write the pages of all commands into this directory instead.
@@ -83,7 +83,7 @@ impl ManArgs {
     }
 }
 
-/// The program with every command under the name of its page (`mitosis-bench-ipc`), and none for `help`.
+/// The program with every command under the name of its page (`mitosis-run`), and none for `help`.
 fn named(program: Command) -> Command {
     fn without_help(command: Command) -> Command {
         let command = command.disable_help_subcommand(true);
@@ -128,7 +128,7 @@ mod tests {
     fn every_command_has_a_page_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         write_all(&named(Cli::command()), dir.path()).unwrap();
-        for page in ["mitosis.1", "mitosis-run.1", "mitosis-bench-ipc.1"] {
+        for page in ["mitosis.1", "mitosis-run.1", "mitosis-bench.1"] {
             let text = std::fs::read_to_string(dir.path().join(page)).unwrap();
             assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");
         }
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn a_page_is_found_by_its_words_and_a_wrong_word_is_named() {
         let program = named(Cli::command());
-        let ipc = man(&["bench", "ipc"]).chosen(&program).unwrap().clone();
-        assert_eq!(ipc.get_display_name(), Some("mitosis-bench-ipc"));
-        let refused = man(&["bench", "tea"]).chosen(&program).unwrap_err();
-        assert!(format!("{refused:?}").contains("`mitosis-bench` has no command `tea`"));
+        let run = man(&["run"]).chosen(&program).unwrap().clone();
+        assert_eq!(run.get_display_name(), Some("mitosis-run"));
+        let refused = man(&["run", "tea"]).chosen(&program).unwrap_err();
+        assert!(format!("{refused:?}").contains("`mitosis-run` has no command `tea`"));
     }
 }

@@ -10,24 +10,24 @@ use serde::Serialize;
 use super::failure::{Failure, OrFail};
 
 /// Writes text as it is.
-pub(super) fn text(text: &str) -> Result<(), Failure> {
+pub fn text(text: &str) -> Result<(), Failure> {
     bytes(text.as_bytes())
 }
 
 /// Writes one JSON value and a line end.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(value).or_system()?;
     line.push(b'\n');
     bytes(&line)
 }
 
 /// Writes bytes as they are.
-pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     bytes_to_reader(bytes).map(drop)
 }
 
 /// Writes bytes as they are; false when nobody reads them any more.
-pub(super) fn bytes_to_reader(bytes: &[u8]) -> Result<bool, Failure> {
+pub fn bytes_to_reader(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -39,13 +39,13 @@ pub(super) fn bytes_to_reader(bytes: &[u8]) -> Result<bool, Failure> {
 }
 
 /// Writes a line to stderr.
-pub(super) fn note(line: &str) {
+pub fn note(line: &str) {
     // Nobody is left to be told when stderr is closed.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes bytes to stderr as they are.
-pub(super) fn stderr_bytes(bytes: &[u8]) {
+pub fn stderr_bytes(bytes: &[u8]) {
     // Nobody is left to be told when stderr is closed.
     let _ = io::stderr().write_all(bytes);
 }

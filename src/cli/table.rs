@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A table of left-aligned columns; the last one is not padded, so that long commands wrap nothing else.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -25,7 +25,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Lines of a name and a value; entries without a value are left out.
-pub(super) fn fields(entries: &[(&str, Option<String>)]) -> String {
+pub fn fields(entries: &[(&str, Option<String>)]) -> String {
     let shown = || {
         entries
             .iter()
@@ -38,7 +38,7 @@ pub(super) fn fields(entries: &[(&str, Option<String>)]) -> String {
 }
 
 /// How long ago a moment in microseconds since the Unix epoch was, in one unit.
-pub(super) fn ago(then_us: i64, now_us: i64) -> String {
+pub fn ago(then_us: i64, now_us: i64) -> String {
     let seconds = (now_us - then_us).max(0) / 1_000_000;
     match seconds {
         s if s < 120 => format!("{s}s"),
@@ -49,13 +49,13 @@ pub(super) fn ago(then_us: i64, now_us: i64) -> String {
 }
 
 /// A moment in microseconds since the Unix epoch, as RFC 3339 in UTC.
-pub(super) fn moment(us: i64) -> String {
+pub fn moment(us: i64) -> String {
     let since = Duration::from_micros(u64::try_from(us).unwrap_or(0));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
 /// A size in bytes, in a unit that keeps it short.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

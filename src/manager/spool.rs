@@ -31,26 +31,26 @@ mod recovery;
 mod tests;
 mod unreported;
 
-pub(crate) use record::Record;
-pub(crate) use recovery::Recovered;
+pub use record::Record;
+pub use recovery::Recovered;
 
 /// Batches between the loop and the thread; one batch is what one turn of the loop appended.
 const QUEUE: usize = 64;
 
 /// What the thread has done so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Every record up to this number is durable.
-    pub(crate) written: u64,
+    pub written: u64,
     /// Size of the log.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Why the last write failed; it is tried again until it succeeds.
-    pub(crate) failing: Option<String>,
+    pub failing: Option<String>,
 }
 
 /// The loop's handle.
 #[derive(Debug)]
-pub(crate) struct Spool {
+pub struct Spool {
     batches_tx: Option<flume::Sender<Vec<Record>>>,
     pending: Vec<Record>,
     progress_rx: watch::Receiver<Progress>,
@@ -63,7 +63,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the directory or the log cannot be used.
-    pub(crate) fn open(
+    pub fn open(
         dir: &Path,
         durability: Durability,
         notes: Vec<Begun>,
@@ -92,13 +92,13 @@ impl Spool {
     }
 
     /// Queues a record; it goes to the thread with the next [`Self::flush`].
-    pub(crate) fn append(&mut self, record: Record) {
+    pub fn append(&mut self, record: Record) {
         self.pending.push(record);
     }
 
     /// Hands what was appended to the thread. When its queue is full the records stay here until the next call; the
     /// number of leases bounds them.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.pending.is_empty() {
             return;
         }
@@ -110,7 +110,7 @@ impl Spool {
     }
 
     /// Waits for news of the thread. Safe to drop and call again.
-    pub(crate) async fn progress(&mut self) -> Progress {
+    pub async fn progress(&mut self) -> Progress {
         if self.progress_rx.changed().await.is_err() {
             // The thread has ended, which it does only when asked: nothing more will come.
             std::future::pending::<()>().await;
@@ -125,7 +125,7 @@ impl Spool {
     }
 
     /// Writes what is queued, flushes it to the disk and ends the thread.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         self.flush();
         if let (Some(batches_tx), false) = (self.batches_tx.take(), self.pending.is_empty()) {
             // The queue was full; the thread is busy emptying it.

@@ -181,8 +181,11 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(seconds) + Duration::from_micros(micros)
 }
 
-/// Has the runtime watch a descriptor for readability; gives it back where that fails. Panics outside a tokio runtime.
-pub(crate) fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
+/// Has the runtime watch a descriptor for readability. Panics outside a tokio runtime.
+///
+/// # Errors
+/// When the runtime cannot watch it, which comes back with the reason.
+pub fn watch_readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
     // SAFETY: an `OwnedFd` is open until it is dropped and its number never changes; nobody here exchanges it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(AsyncFdRegisterError::into_parts)

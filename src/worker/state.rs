@@ -209,11 +209,9 @@ impl WorkerState {
             };
             self.stop(StopCause::Control, urgency, actions);
         }
-        let waiting: Vec<HandOver> = self.waiting_for_verdicts();
-        for held in waiting
-            .into_iter()
-            .filter(|held| self.cancel(*held).is_some())
-        {
+        let mut waiting = self.waiting_for_verdicts();
+        waiting.retain(|held| self.cancel(*held).is_some());
+        for held in waiting {
             self.waiting.retain(|task| HandOver::of(&task.task) != held);
             Self::report(held, Final::NotStarted, actions);
         }

@@ -9,7 +9,6 @@ mod support;
 mod arguments;
 mod asking;
 mod bad_tasks;
-mod bench;
 mod cancel;
 mod chains;
 mod crash;

@@ -13,6 +13,9 @@ pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod web;
 
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mitosis");
+
 pub(crate) use program::Running;
 pub(crate) use sandbox::Sandbox;
 pub(crate) use service::Service;

@@ -1,4 +1,4 @@
-//! The transport over iceoryx2: the only place that names it, besides the header derive and the [`crate::floor`].
+//! The transport over iceoryx2: the only place that names it, besides the header derive.
 //!
 //! Two request-response services and one publish-subscribe topic per incarnation, each with one port on either side. Depths
 //! are the smallest possible, allocation is static, nothing ever blocks: with one peer per service a stopped worker can
@@ -21,7 +21,9 @@ use crate::root::TransportRoot;
 pub(crate) use client::IpcClient;
 pub(crate) use server::IpcServer;
 
-pub(crate) use service::{Private as Service, take_failure};
+/// The flavor of the transport, and the word for what it failed at.
+pub use service::Private as Service;
+pub(crate) use service::take_failure;
 type RequestResponse = iceoryx2::service::port_factory::request_response::PortFactory<
     Service,
     [u8],
@@ -33,9 +35,11 @@ type PublishSubscribe =
     iceoryx2::service::port_factory::publish_subscribe::PortFactory<Service, [u8], ControlHeader>;
 
 /// Which end of the bridge a configuration is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It creates what the other opens.
     Manager,
+    /// It opens.
     Worker,
 }
 
@@ -53,7 +57,10 @@ const ACTIVE_FETCHES: usize = 1;
 pub(crate) const ACTIVE_REPORTS: usize = 4;
 
 /// An explicit configuration: the library would otherwise read files from the working directory.
-pub(crate) fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
+///
+/// # Errors
+/// When the root has a name that the transport does not take.
+pub fn configuration(root: &TransportRoot, side: Side) -> Result<Config, TransportError> {
     let mut config = Config::default();
     let path = Path::new(root.path().as_os_str().as_encoded_bytes())
         .map_err(|error| TransportError::new("set the root path", error))?;

@@ -3,7 +3,7 @@
 pub(crate) mod roles;
 
 use mitosis_bridge::FetchWish;
-use mitosis_bridge::{FetchAnswer, Incarnation, ServerEvent, Wake};
+use mitosis_bridge::{Incarnation, ServerEvent, Wake};
 use rustix::process::Signal;
 
 use crate::support::child::ROLE;

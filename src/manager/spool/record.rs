@@ -21,18 +21,25 @@ pub(super) const LONGEST: usize = 16 << 20;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Record {
+pub enum Record {
     /// The next try of a lease, and why there is one.
     Try {
+        /// The task.
         task: TaskRef,
+        /// The store's fence.
         lease: Lease,
+        /// The manager's fence.
         try_no: Try,
+        /// Why there is one.
         cause: String,
     },
     /// An accepted report.
     Report(Arc<Commit>),
     /// Reports that the coordinator has, or does not want.
-    Committed { seqs: Vec<u64> },
+    Committed {
+        /// Their numbers.
+        seqs: Vec<u64>,
+    },
 }
 
 /// The same as it is written: borrowed, so that a shared report is not cloned.

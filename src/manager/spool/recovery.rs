@@ -10,15 +10,15 @@ use super::record::{MAGIC, Record};
 
 /// What an earlier life left.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Recovered {
+pub struct Recovered {
     /// Ends and releases that are not committed, in order.
-    pub(crate) finals: Vec<Arc<Commit>>,
+    pub finals: Vec<Arc<Commit>>,
     /// Starts whose end was never reported: what became of them is unknown.
-    pub(crate) lost: Vec<Arc<Commit>>,
+    pub lost: Vec<Arc<Commit>>,
     /// Numbers of records start here.
-    pub(crate) next_ticket: u64,
+    pub next_ticket: u64,
     /// Bytes at the end of the log that were no record.
-    pub(crate) dropped_bytes: u64,
+    pub dropped_bytes: u64,
     /// Bytes of the valid prefix.
     pub(super) valid_bytes: u64,
 }

@@ -117,6 +117,7 @@ impl StartError {
                 OpenError::Root(_)
                 | OpenError::System { .. }
                 | OpenError::Transport(_)
+                | OpenError::GivenUp
                 | OpenError::PollerDied => Exit::System,
             },
             Self::Setup(_) => Exit::Refused,

@@ -27,7 +27,7 @@ const CAPACITY: usize = 64;
 
 /// A task to run.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// Its identity.
     pub held: HandOver,
     /// What to run.

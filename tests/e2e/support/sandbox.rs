@@ -77,7 +77,7 @@ impl Sandbox {
 
     /// A call of the program under test that has not been made yet.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        self.command_of(Path::new(env!("CARGO_BIN_EXE_mitosis")), args)
+        self.command_of(Path::new(super::PROGRAM), args)
     }
 
     /// The same of another build of the program.

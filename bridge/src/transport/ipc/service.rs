@@ -27,7 +27,7 @@ type Segment<A> = Memory<A, Storage<AllocatorDetails<A>>>;
 
 /// Two processes of one user, below one private directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Private {}
+pub struct Private {}
 
 impl iceoryx2::service::Service for Private {
     type StaticStorage = static_storage::recommended::Ipc;

@@ -62,12 +62,12 @@ fn noted<T>(result: io::Result<T>) -> Option<T> {
 /// The content of a segment of type `T`.
 #[derive(Debug)]
 #[repr(transparent)]
-pub(crate) struct Storage<T: Debug + Send + Sync + ZeroCopySend>(FileStorage<T>);
+pub struct Storage<T: Debug + Send + Sync + ZeroCopySend>(FileStorage<T>);
 
 type Initialize<'a, T> = Box<dyn FnMut(&mut MaybeUninit<T>, &mut BumpAllocator) -> bool + 'a>;
 
 /// Collects what a creation needs; reserving is put in front of its first step.
-pub(crate) struct Builder<'a, T: Debug + Send + Sync + ZeroCopySend> {
+pub struct Builder<'a, T: Debug + Send + Sync + ZeroCopySend> {
     inner: FileBuilder<'a, T>,
     name: FileName,
     config: FileConfiguration<T>,
