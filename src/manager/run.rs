@@ -547,6 +547,9 @@ impl Run {
         };
         self.reactor.drain(reason, now);
         self.supervisor.close();
+        if self.reactor.is_empty() {
+            self.supervisor.kill_unready();
+        }
         match request {
             ShutdownRequest::Graceful { deadline } | ShutdownRequest::Preempted { deadline } => {
                 let grace = self.reactor.longest_grace().min(LONGEST_GRACE);
@@ -576,13 +579,15 @@ impl Run {
             to_flush: self.session.is_open()
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
-        match self.closing.advance(left, &self.config.limits, now.mono) {
-            Some(Step::Terminate) => self.supervisor.signal_all(crate::process::Signal::TERM),
-            Some(Step::Kill) => self.supervisor.signal_all(crate::process::Signal::KILL),
-            Some(Step::Leave) if left.workers == 0 && !left.to_flush => {
-                self.session.leave(GOODBYE).await;
+        for step in self.closing.settle(left, &self.config.limits, now.mono) {
+            match step {
+                Step::Terminate => self.supervisor.signal_all(crate::process::Signal::TERM),
+                Step::Kill => self.supervisor.signal_all(crate::process::Signal::KILL),
+                Step::Leave if left.workers == 0 && !left.to_flush => {
+                    self.session.leave(GOODBYE).await;
+                }
+                Step::Leave | Step::Flush => {}
             }
-            Some(Step::Leave | Step::Flush) | None => {}
         }
     }
 

@@ -271,6 +271,16 @@ impl Supervisor {
         self.slots.close();
     }
 
+    /// Ends those that are not ready yet; nobody waits for a start that is of no use any more. Only while no task can be on
+    /// its way to them.
+    pub(super) fn kill_unready(&self) {
+        for (incarnation, live) in &self.live {
+            if !self.slots.is_ready(live.local_id) {
+                self.signal(*incarnation, Signal::KILL);
+            }
+        }
+    }
+
     /// Signals every worker; used for the steps of a shutdown.
     pub(super) fn signal_all(&self, signal: Signal) {
         for incarnation in self.live.keys() {
