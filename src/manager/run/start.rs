@@ -130,7 +130,11 @@ fn prepare(
     config: ManagerConfig,
 ) -> Result<(ManagerConfig, Identity, GroupHome, Spool, Recovered), ManagerError> {
     let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
-    let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
+    // Nobody bears a name that was given just now.
+    let killed = match identity.is_new {
+        true => 0,
+        false => process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?,
+    };
     if killed > 0 {
         tracing::warn!(
             killed,
