@@ -106,6 +106,10 @@ struct Run {
     gate: Gate,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
+    /// True while the loop acts on nothing but the time.
+    only_time: bool,
+    /// Steps of the shutdown that nothing but the time brought about.
+    timed_steps: u64,
 }
 
 /// Unanswered reports: the reactor knows numbers, the bridge wants its tokens.
@@ -144,6 +148,7 @@ impl Run {
                 break;
             }
             let event = self.next_event().await;
+            self.only_time = matches!(event, Event::Time);
             self.handle(event).await;
         }
         let stats = self.stats();
@@ -254,6 +259,14 @@ impl Run {
             Some(Command::Resume(done)) => {
                 self.reactor.pause(false);
                 self.resuming.push(done);
+            }
+            Some(Command::Freeze(done)) => {
+                self.supervisor.freeze();
+                let _ = done.send(());
+            }
+            Some(Command::Thaw(done)) => {
+                self.supervisor.thaw();
+                let _ = done.send(());
             }
             // Whoever asked may have lost interest.
             Some(Command::Stats(answer)) => drop(answer.send(self.stats())),
@@ -580,6 +593,7 @@ impl Run {
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
         for step in self.closing.settle(left, &self.config.limits, now.mono) {
+            self.timed_steps += u64::from(self.only_time);
             match step {
                 Step::Terminate => self.supervisor.signal_all(crate::process::Signal::TERM),
                 Step::Kill => self.supervisor.signal_all(crate::process::Signal::KILL),
@@ -624,6 +638,7 @@ impl Run {
             start: counts.start,
             run_time: counts.run_time,
             commit: counts.commit,
+            timed_steps: self.timed_steps,
             poller: Some(self.handle.stats()),
         }
     }

@@ -107,6 +107,8 @@ pub(super) async fn start(
         gate: Gate::Open,
         pausing: Vec::new(),
         resuming: Vec::new(),
+        only_time: false,
+        timed_steps: 0,
     };
     tokio::spawn(run.run(epilogue_tx));
     Ok(manager_handle)
