@@ -38,7 +38,7 @@ const HELP: &str = "\
 Input: a FILE with one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
 nothing, CRLF is fine, the text must be UTF-8 and a line shorter than 128 KiB. A file named *.jsonl has one JSON task
 per line instead, e.g. {\"args\":[\"convert\",\"a.png\",\"a.jpg\"],\"timeout\":\"30s\",\"env\":{\"QUALITY\":\"9\"}}.
-All lines are checked before the first one runs.
+All lines of a file are checked before the first one runs; a pipe is begun with its first lines.
 
 @ARGUMENTS@
 

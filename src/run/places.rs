@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 /// Tasks whose ends share a word list: 512 bytes of bits.
 const CHUNK_BITS: i64 = 4096;
-const WORD_BITS: i64 = 64;
+const WORD_BITS: u64 = 64;
+/// Words of a chunk.
+const WORDS: usize = 64;
 
 /// Tasks with consecutive row ids on consecutive lines.
 #[derive(Debug, Clone, Copy)]
@@ -20,14 +22,14 @@ struct Row {
 /// A set of row ids.
 #[derive(Debug, Default)]
 pub(super) struct IdSet {
-    chunks: BTreeMap<i64, Box<[u64; (CHUNK_BITS / WORD_BITS) as usize]>>,
+    chunks: BTreeMap<i64, Box<[u64; WORDS]>>,
 }
 
 impl IdSet {
     /// Adds an id; false when it was there.
     pub(super) fn insert(&mut self, id: i64) -> bool {
         let chunk = self.chunks.entry(id.div_euclid(CHUNK_BITS));
-        let words = chunk.or_insert_with(|| Box::new([0; (CHUNK_BITS / WORD_BITS) as usize]));
+        let words = chunk.or_insert_with(|| Box::new([0; WORDS]));
         let (word, mask) = place_of(id);
         let fresh = words[word] & mask == 0;
         words[word] |= mask;
@@ -45,9 +47,8 @@ impl IdSet {
 /// Word and bit of an id in its chunk.
 fn place_of(id: i64) -> (usize, u64) {
     let bit = id.rem_euclid(CHUNK_BITS).unsigned_abs();
-    let width = WORD_BITS.unsigned_abs();
-    let word = usize::try_from(bit / width).expect("a chunk has a few words");
-    (word, 1 << (bit % width))
+    let word = usize::try_from(bit / WORD_BITS).expect("a chunk has a few words");
+    (word, 1 << (bit % WORD_BITS))
 }
 
 /// Lines of tasks by row id.

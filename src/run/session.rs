@@ -325,8 +325,11 @@ fn conclude(
     wall: Duration,
 ) -> Result<Outcome, RunError> {
     let counts = finished.ledger.counts();
+    // Of a pipe that was cut off nobody knows what it still would have brought.
+    let cut_off = finished.interrupted && !finished.ledger.is_closed();
     let exit = match &finished.unread {
         Some(_) => Exit::Usage,
+        None if cut_off => Exit::Interrupted,
         None => verdict::exit(counts, finished.interrupted, finished.halted, single),
     };
     let path = state_dir.path().to_owned();

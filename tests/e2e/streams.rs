@@ -45,6 +45,17 @@ fn a_list_from_a_pipe_is_begun_before_its_end() {
 }
 
 #[test]
+fn a_run_that_waits_for_a_pipe_ends_with_an_interrupt_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let (mut run, mut list) = fed(&sandbox, &["run", "-w", "1"]);
+    list.write_all(b"echo one >> log\n").expect("the pipe");
+    until_log_has(&sandbox, &mut run, 1);
+    run.signal(rustix::process::Signal::INT);
+    run.finish().code(130);
+    sandbox.assert_nothing_left();
+}
+
+#[test]
 fn arguments_from_a_pipe_are_begun_before_its_end() {
     let sandbox = Sandbox::new();
     let args = ["run", "-0", "--", "sh", "-c", "echo {} >> log"];
