@@ -109,7 +109,7 @@ fn a_killed_run_of_a_pipe_is_resumed_without_the_pipe() {
     run.kill();
     sandbox.file("go", "");
     let resumed = sandbox
-        .run(["run", "--state-dir", "kept", "--json"])
+        .run(["run", "-w", "1", "--state-dir", "kept", "--json"])
         .code(0);
     let summary = resumed.json();
     assert_eq!(summary["tasks"]["completed"], 3, "{summary:#}");
