@@ -95,7 +95,7 @@ impl Endpoint {
         };
         let mut text = serde_json::to_string_pretty(&content).expect("the content is plain data");
         text.push('\n');
-        private_file::replace(&state_dir.join(ENDPOINT_FILE), &text)
+        private_file::replace_volatile(&state_dir.join(ENDPOINT_FILE), &text)
     }
 }
 

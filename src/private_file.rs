@@ -131,10 +131,18 @@ fn check(path: &Path, file: &File) -> Result<(), PrivateFileError> {
 /// # Errors
 /// When the directory refuses.
 pub fn replace(path: &Path, content: &str) -> Result<(), PrivateFileError> {
-    let mut draft = Draft::write(path, content)?;
-    fs::rename(&draft.path, path).map_err(|error| io_error("replace", path, error))?;
-    draft.in_place = true;
+    let draft = Draft::write(path, content)?;
+    draft.sync()?;
+    draft.put_in_place(path)?;
     sync_directory(path)
+}
+
+/// The same for what means nothing after a restart of the machine: it need not survive a power cut, and is not waited for.
+///
+/// # Errors
+/// When the directory refuses.
+pub fn replace_volatile(path: &Path, content: &str) -> Result<(), PrivateFileError> {
+    Draft::write(path, content)?.put_in_place(path)
 }
 
 /// Creates the file unless it exists. It appears complete or not at all, also after a crash, and of several processes
@@ -144,6 +152,7 @@ pub fn replace(path: &Path, content: &str) -> Result<(), PrivateFileError> {
 /// When the directory refuses.
 pub fn create_once(path: &Path, content: &str) -> Result<Creation, PrivateFileError> {
     let draft = Draft::write(path, content)?;
+    draft.sync()?;
     match fs::hard_link(&draft.path, path) {
         Ok(()) => {
             drop(draft);
@@ -159,6 +168,8 @@ pub fn create_once(path: &Path, content: &str) -> Result<Creation, PrivateFileEr
 struct Draft {
     path: PathBuf,
     in_place: bool,
+    /// The written file.
+    file: Option<File>,
 }
 
 impl Draft {
@@ -175,14 +186,26 @@ impl Draft {
             .mode(0o600)
             .open(&path);
         let mut file = file.map_err(|error| io_error("create", &path, error))?;
-        let draft = Self {
+        let mut draft = Self {
             path,
             in_place: false,
+            file: None,
         };
         file.write_all(content.as_bytes())
-            .and_then(|()| file.sync_all())
             .map_err(|error| io_error("write", &draft.path, error))?;
+        draft.file = Some(file);
         Ok(draft)
+    }
+
+    fn sync(&self) -> Result<(), PrivateFileError> {
+        let synced = self.file.as_ref().map_or(Ok(()), File::sync_all);
+        synced.map_err(|error| io_error("write", &self.path, error))
+    }
+
+    fn put_in_place(mut self, path: &Path) -> Result<(), PrivateFileError> {
+        fs::rename(&self.path, path).map_err(|error| io_error("replace", path, error))?;
+        self.in_place = true;
+        Ok(())
     }
 }
 

@@ -157,6 +157,11 @@ fn signal_bit(signal: i32) -> u64 {
         .unwrap_or(0)
 }
 
+/// True for a signal that this process ignores.
+pub(crate) fn is_ignored(kind: SignalKind) -> bool {
+    ignored_signals() & signal_bit(kind.as_raw_value()) != 0
+}
+
 /// The mask `SigIgn` of this process; 0 where the kernel does not tell.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -17,13 +17,12 @@ use crate::protocol::limits::{ByteSize, Limits};
 use crate::protocol::task::Direct;
 use crate::run::arguments::CommandLine;
 use crate::run::array::Array;
+use crate::run::feed::survey;
 use crate::run::input::{Format, InputError, InputTask, Source, stdin_is_given};
+use crate::run::opened::Opened;
 use crate::run::options::SpecDefaults;
 use crate::run::paste;
 use crate::run::sources::Reading;
-
-/// Tasks that a dry run writes at once.
-const SHOWN_AT_ONCE: usize = 1000;
 
 /// The grammar of commands with arguments, for the help texts of `run` and `submit`.
 pub(super) const ARGUMENTS_HELP: &str = "\
@@ -112,10 +111,16 @@ impl InputArgs {
         if !self.dry_run {
             return Ok(None);
         }
-        let mut tasks = self.read(&self.source()?)?.into_iter().peekable();
-        while tasks.peek().is_some() {
+        let source = self.source()?;
+        let refused = |error| refused_input(&source.to_string(), error);
+        let opened = self.open(&source)?;
+        // Whatever can be looked at whole is refused whole.
+        if !opened.is_stream() {
+            survey::<InputError>(opened.feed(), |_| Ok(())).map_err(refused)?;
+        }
+        for batch in opened.feed() {
             let mut text = String::new();
-            for task in tasks.by_ref().take(SHOWN_AT_ONCE) {
+            for task in batch.map_err(refused)? {
                 text += &if json {
                     serde_json::to_string(&defaults.applied(task.spec)).or_system()?
                 } else {
@@ -128,14 +133,26 @@ impl InputArgs {
         Ok(Some(Exit::Ok))
     }
 
+    /// A source, ready to be fed.
+    pub(super) fn open(&self, source: &Source) -> Result<Opened, Failure> {
+        let opened = source.open(self.format);
+        opened.map_err(|error| refused_input(&source.to_string(), error))
+    }
+
     /// The tasks of a source.
     pub(super) fn read(&self, source: &Source) -> Result<Vec<InputTask>, Failure> {
-        source.read(self.format).map_err(|error| match error {
-            lines @ InputError::Lines(_) => {
-                Failure::usage(anyhow!("{source} is refused, nothing was run:\n{lines}"))
-            }
-            other => Failure::usage(other),
-        })
+        let tasks = source.read(self.format);
+        tasks.map_err(|error| refused_input(&source.to_string(), error))
+    }
+}
+
+/// An input of which nothing was run.
+pub(super) fn refused_input(source: &str, error: InputError) -> Failure {
+    match error {
+        lines @ InputError::Lines(_) => {
+            Failure::usage(anyhow!("{source} is refused, nothing was run:\n{lines}"))
+        }
+        other => Failure::usage(other),
     }
 }
 

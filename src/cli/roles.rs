@@ -259,7 +259,7 @@ impl UpArgs {
         let port = Service::listen(coordinator, &self.serving.listen)
             .await
             .or_system()?;
-        let manager = Manager::start(config, coordinator.local_connector())
+        let manager = Manager::start(config, coordinator.own_connector())
             .await
             .or_system()?;
         let mut service = match Service::start(coordinator, port, options).await {

@@ -13,7 +13,7 @@ use super::allocation::AllocationArgs;
 use super::capacity::CapacityArgs;
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
-use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
+use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs, refused_input};
 use super::output as out;
 use super::poll::PollArgs;
 use super::retry::RetryArgs;
@@ -21,10 +21,13 @@ use crate::coordinator::Durability;
 use crate::exit_code::Exit;
 use crate::protocol::task::UNLIMITED_CAPTURE_BYTES;
 use crate::run::closing::Page;
+use crate::run::error::RunError;
+use crate::run::input::stdin_holds_data;
 use crate::run::ledger::Ledger;
-use crate::run::manifest::Manifest;
+use crate::run::manifest::Header;
 use crate::run::options::{Input, RunOptions, SpecDefaults};
 use crate::run::progress::ProgressMode;
+use crate::run::reading::Reading;
 use crate::run::screen::{Screen, Style};
 use crate::run::session::{self, Again, Outcome};
 use crate::run::summary::{Figures, Summary};
@@ -36,7 +39,7 @@ const HELP: &str = "\
 Input: a FILE with one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
 nothing, CRLF is fine, the text must be UTF-8 and a line shorter than 128 KiB. A file named *.jsonl has one JSON task
 per line instead, e.g. {\"args\":[\"convert\",\"a.png\",\"a.jpg\"],\"timeout\":\"30s\",\"env\":{\"QUALITY\":\"9\"}}.
-All lines are checked before the first one runs.
+All lines of a file are checked before the first one runs; a pipe is begun with its first lines.
 
 @ARGUMENTS@
 
@@ -60,6 +63,9 @@ Examples:
 
 Exit code: 0 all completed, 1 some failed or were cancelled, 2 usage, 3 the system failed, 130 interrupted. A single
 command without --array lends its own code: 124 time limit, 126 and 127 could not be started, 128+N signal N.";
+
+const UNREAD_STDIN: &str = "standard input holds data that was not read; put {} into the command to run it once per line, \
+    or give `-` for a list of commands";
 
 /// Run the commands of a file, a pipe or the command line, in parallel and durably.
 #[derive(Debug, Args)]
@@ -111,16 +117,34 @@ impl RunArgs {
         }
         let poll = self.poll.config()?;
         let input = self.input()?;
-        if let Some(input) = &input
-            && input.tasks.is_empty()
-        {
-            return self.nothing_to_do(&input.source, poll, quiet);
-        }
+        let reads_stdin = input.as_ref().is_some_and(|input| input.reads_stdin);
         let json = self.json;
         let screen = Screen::of_stderr();
         let options = self.options(poll, quiet);
-        let outcome = block_on(session::run(options, input))?;
-        report(&outcome, json, screen.style().filter(|_| !quiet), quiet)
+        let reading = match input {
+            Some(input) => {
+                let source = input.source.clone();
+                let reading =
+                    Reading::begin(&options, input).map_err(|error| refused(&source, error))?;
+                if reading.is_empty() {
+                    return nothing_to_do(&source, &options);
+                }
+                Some(reading)
+            }
+            None => None,
+        };
+        let mut outcome = block_on(session::run(options, reading))?;
+        // Only now whoever writes into the pipe has had the time to.
+        if !quiet && !reads_stdin && stdin_holds_data() {
+            outcome.hints.push(UNREAD_STDIN.to_owned());
+        }
+        report(
+            &outcome,
+            json,
+            screen.style().filter(|_| !quiet),
+            quiet,
+            global.verbose > 0,
+        )
     }
 
     /// What tasks get that do not say otherwise. Their output is passed on like a pipe's: all of it.
@@ -137,39 +161,19 @@ impl RunArgs {
             return Ok(None);
         }
         let source = self.input.source()?;
-        let tasks = self.input.read(&source)?;
         Ok(Some(Input {
             source: source.to_string(),
             single_command: source.is_single_command(),
-            tasks,
+            reads_stdin: source.reads_stdin(),
+            opened: self.input.open(&source)?,
         }))
     }
 
     fn holds_a_run(&self) -> Result<bool, Failure> {
         match &self.state_dir {
-            Some(state_dir) => Ok(Manifest::read(state_dir).or_system()?.is_some()),
+            Some(state_dir) => Ok(Header::read(state_dir).or_system()?.is_some()),
             None => Ok(false),
         }
-    }
-
-    fn nothing_to_do(self, source: &str, poll: PollConfig, quiet: bool) -> Result<Exit, Failure> {
-        if !quiet {
-            out::note(&format!("nothing to do: {source} has no tasks"));
-        }
-        let json = self.json;
-        let options = self.options(poll, quiet);
-        session::record_nothing(&options, source).map_err(Failure::usage)?;
-        if json {
-            let nothing = Ledger::default();
-            out::json(&Summary::of(
-                &nothing,
-                Figures::default(),
-                Duration::ZERO,
-                &options,
-                None,
-            ))?;
-        }
-        Ok(Exit::Ok)
     }
 
     fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
@@ -218,10 +222,37 @@ impl RunArgs {
     }
 }
 
+fn nothing_to_do(source: &str, options: &RunOptions) -> Result<Exit, Failure> {
+    if !options.quiet {
+        out::note(&format!("nothing to do: {source} has no tasks"));
+    }
+    session::record_nothing(options, source).map_err(Failure::usage)?;
+    if options.json {
+        let nothing = Ledger::default();
+        out::json(&Summary::of(
+            &nothing,
+            Figures::default(),
+            Duration::ZERO,
+            options,
+            None,
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// An input that was refused before anything was run.
+fn refused(source: &str, error: RunError) -> Failure {
+    match error {
+        RunError::Input(error) => refused_input(source, error),
+        error if error.is_usage() => Failure::usage(error),
+        error => Failure::system(error),
+    }
+}
+
 /// Runs a session on a runtime of its own.
 fn block_on<F>(session: F) -> Result<Outcome, Failure>
 where
-    F: Future<Output = Result<Outcome, crate::run::error::RunError>>,
+    F: Future<Output = Result<Outcome, RunError>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -244,6 +275,7 @@ fn report(
     json: bool,
     style: Option<Style>,
     quiet: bool,
+    verbose: bool,
 ) -> Result<Exit, Failure> {
     if json {
         out::json(&outcome.summary)?;
@@ -255,6 +287,11 @@ fn report(
     } else {
         if !quiet {
             out::note(&outcome.summary.to_string());
+            let spans = outcome.summary.spans_in_words();
+            spans
+                .iter()
+                .filter(|_| verbose)
+                .for_each(|line| out::note(line));
         }
         if let Some(again) = &outcome.again {
             out::note(&again.to_string());

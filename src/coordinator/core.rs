@@ -173,6 +173,13 @@ impl Coordinator {
         self.life.send_replace(true);
         self.shared.store.close().await;
     }
+
+    /// The same where the state directory is going to be removed: the store stays whole and is not tidied up.
+    pub async fn close_for_removal(self) {
+        // It is only about time: whatever fails, the close that follows tidies up.
+        let _ = self.shared.store.leave_untidy().await;
+        self.close().await;
+    }
 }
 
 impl Shared {

@@ -82,22 +82,37 @@ impl SessionEnd {
 impl Coordinator {
     /// Serves one manager until the session ends. The front end has checked that the peer may be a manager.
     pub async fn serve_session(&self, end: CoordinatorEnd) -> SessionEnd {
+        self.serve_holder(end, false).await
+    }
+
+    async fn serve_holder(&self, end: CoordinatorEnd, endless: bool) -> SessionEnd {
         let shared = Arc::clone(&self.shared);
         let reason = tokio::select! {
             () = self.stopped() => SessionEnd::Stopping,
-            reason = serve(shared, end) => reason,
+            reason = serve(shared, end, endless) => reason,
         };
         tracing::debug!(?reason, "manager session ended");
         counter!(names::COORDINATOR_SESSIONS_ENDED, "reason" => reason.as_str()).increment(1);
         reason
     }
 
-    /// Opens sessions over memory, with the same frames as over a WebSocket: for `run` and `up`, where coordinator and
-    /// manager are one process.
+    /// Opens sessions over memory, with the same frames and the same leases as over a WebSocket.
     #[must_use]
     pub fn local_connector(&self) -> Arc<dyn Connector> {
+        self.connector(false)
+    }
+
+    /// Opens sessions over memory for the manager that lives and dies with this coordinator, as in `run` and `up`: its
+    /// leases are ended by no clock, so time in which the process stands still costs nothing.
+    #[must_use]
+    pub fn own_connector(&self) -> Arc<dyn Connector> {
+        self.connector(true)
+    }
+
+    fn connector(&self, endless: bool) -> Arc<dyn Connector> {
         Arc::new(LocalConnector {
             coordinator: self.clone(),
+            endless,
         })
     }
 }
@@ -106,6 +121,7 @@ impl Coordinator {
 #[derive(Debug)]
 struct LocalConnector {
     coordinator: Coordinator,
+    endless: bool,
 }
 
 #[async_trait]
@@ -113,12 +129,13 @@ impl Connector for LocalConnector {
     async fn connect(&self) -> Result<ManagerEnd, ConnectError> {
         let (manager, coordinator) = link::pair();
         let serving = self.coordinator.clone();
-        tokio::spawn(async move { serving.serve_session(coordinator).await });
+        let endless = self.endless;
+        tokio::spawn(async move { serving.serve_holder(coordinator, endless).await });
         Ok(manager)
     }
 }
 
-async fn serve(shared: Arc<Shared>, end: CoordinatorEnd) -> SessionEnd {
+async fn serve(shared: Arc<Shared>, end: CoordinatorEnd, endless: bool) -> SessionEnd {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, end.frames_rx.recv_async()).await;
     let hello = match hello {
         Err(_) => return SessionEnd::NoHello,
@@ -129,7 +146,7 @@ async fn serve(shared: Arc<Shared>, end: CoordinatorEnd) -> SessionEnd {
             return SessionEnd::Refused;
         }
     };
-    match hello::welcome(&shared, hello, &end.frames_tx).await {
+    match hello::welcome(&shared, hello, &end.frames_tx, endless).await {
         Ok((post, session)) => {
             let session = Session {
                 shared,

@@ -33,9 +33,9 @@ pub use error::{OpenError, StoreError};
 pub use model::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
     ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, Levels, LiveHolder, METRICS_LABEL, NewTask, NewTasks, QueuePlace, ReclaimCause,
-    Reclaimed, Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery, Unstarted,
-    UploadFence, Whereabouts,
+    HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, NewTask, NewTasks, QueuePlace,
+    ReclaimCause, Reclaimed, Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery,
+    Unstarted, UploadFence, Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -195,6 +195,12 @@ pub trait Store: StoreReader {
     /// The newest end.
     async fn last_end(&self) -> Result<EndCursor, StoreError>;
 
+    /// The newest life of each task, by row id, in no order: the task itself, or its latest repetition.
+    async fn newest_lives(&self, tasks: Vec<i64>) -> Result<Vec<Life>, StoreError>;
+
+    /// Tasks of a suite that tasks submitted, oldest first, each by its newest life; the root is the submitting task.
+    async fn submitted_by_tasks(&self, suite: Uuid) -> Result<Vec<Life>, StoreError>;
+
     /// Ends after a position, oldest first.
     async fn ends(&self, after: EndCursor, limit: u32) -> Result<Vec<Ended>, StoreError>;
 
@@ -221,6 +227,10 @@ pub trait Store: StoreReader {
         fence: UploadFence,
         artifact: Artifact,
     ) -> Result<Option<Lease>, StoreError>;
+
+    /// The close that follows need not bring the store into its final form: it is not wanted any more. Everything stays
+    /// durable all the same.
+    async fn leave_untidy(&self) -> Result<(), StoreError>;
 
     /// The books: accepted = finished + in flight, counted in one transaction.
     async fn audit(&self) -> Result<Audit, StoreError>;

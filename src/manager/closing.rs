@@ -82,8 +82,14 @@ impl Closing {
         Some(Step::Kill)
     }
 
+    /// Every step that is due, in order. Afterwards nothing is left that another look at the same moment would find, so a
+    /// shutdown waits for events and for its deadlines, never for the next look.
+    pub(super) fn settle(&mut self, left: Left, limits: &Limits, now: Instant) -> Vec<Step> {
+        std::iter::from_fn(|| self.advance(left, limits, now)).collect()
+    }
+
     /// The next step, when it is time for it.
-    pub(super) fn advance(&mut self, left: Left, limits: &Limits, now: Instant) -> Option<Step> {
+    fn advance(&mut self, left: Left, limits: &Limits, now: Instant) -> Option<Step> {
         let (next, step) = match *self {
             Self::Serving | Self::Over => return None,
             Self::Draining { .. } | Self::Terminating { .. } | Self::Killing { .. }
@@ -173,6 +179,22 @@ mod tests {
         closing.drain(Duration::from_secs(1000), now);
         assert_eq!(closing.cut_short(now), Some(Step::Kill));
         assert_eq!(closing.cut_short(now), None);
+    }
+
+    #[test]
+    fn nothing_left_is_over_at_once_without_another_look() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        let mut closing = Closing::Serving;
+        closing.drain(Duration::from_secs(30), now);
+        assert_eq!(
+            closing.settle(DONE, &limits, now),
+            [Step::Flush, Step::Leave]
+        );
+        assert_eq!(closing, Closing::Over);
+        let mut closing = Closing::Serving;
+        closing.drain(Duration::from_secs(30), now);
+        assert_eq!(closing.settle(GONE, &limits, now), [Step::Flush]);
+        assert_eq!(closing.settle(DONE, &limits, now), [Step::Leave]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) enum Command {
     Shutdown(ShutdownRequest),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
+    Freeze(oneshot::Sender<()>),
+    Thaw(oneshot::Sender<()>),
     Stats(oneshot::Sender<ManagerStats>),
 }
 
@@ -93,6 +95,23 @@ impl ManagerHandle {
     /// When the manager has ended.
     pub async fn resume(&self) -> Result<(), ManagerError> {
         self.ask(Command::Resume).await
+    }
+
+    /// Stops all workers and the process groups of their tasks where they are. To be followed by a stop of this process:
+    /// nothing here may look at a clock before [`Self::thaw`].
+    ///
+    /// # Errors
+    /// When the manager has ended.
+    pub async fn freeze(&self) -> Result<(), ManagerError> {
+        self.ask(Command::Freeze).await
+    }
+
+    /// Lets everybody go on.
+    ///
+    /// # Errors
+    /// When the manager has ended.
+    pub async fn thaw(&self) -> Result<(), ManagerError> {
+        self.ask(Command::Thaw).await
     }
 
     /// This moment's numbers; of an ended manager, its last.

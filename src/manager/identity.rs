@@ -25,6 +25,8 @@ const LOCK_FILE: &str = "manager.lock";
 pub(crate) struct Identity {
     /// Kept for the life of the state directory.
     pub(crate) manager: Uuid,
+    /// True when it was given just now: no process can bear it yet.
+    pub(crate) is_new: bool,
     /// This life.
     pub(crate) boot: Boot,
     // Never read: held until the manager is through.
@@ -50,8 +52,10 @@ impl Identity {
             let held = lock(&path)?;
             locks.push(held.map_err(|holder| ManagerError::MachineInUse { lock: path, holder })?);
         }
+        let (manager, is_new) = load_or_create(&dir.join(IDENTITY_FILE))?;
         Ok(Self {
-            manager: load_or_create(&dir.join(IDENTITY_FILE))?,
+            manager,
+            is_new,
             boot: Boot(random_u64()),
             _locks: locks,
         })
@@ -128,17 +132,25 @@ fn machine_lock_path() -> Result<PathBuf, ManagerError> {
     Ok(dir.join(LOCK_FILE))
 }
 
-fn load_or_create(path: &Path) -> Result<Uuid, ManagerError> {
+/// The name, and whether it was given just now.
+fn load_or_create(path: &Path) -> Result<(Uuid, bool), ManagerError> {
     match fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map_err(|_| ManagerError::BadIdentity {
-            path: path.to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+        // A power cut may leave the file without its content: nothing has borne that name since.
+        Ok(text) if text.bytes().all(|byte| byte == 0) => Ok((create(path)?, true)),
+        Ok(text) => {
+            let manager = text.trim().parse();
+            let manager = manager.map_err(|_| ManagerError::BadIdentity {
+                path: path.to_owned(),
+            })?;
+            Ok((manager, false))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((create(path)?, true)),
         Err(error) => Err(at("read", path)(error)),
     }
 }
 
-/// Written beside and renamed, so that a crash leaves either no identity or a whole one.
+/// Written beside and renamed, so that a crash leaves either no identity or a whole one. It is not waited for: after a
+/// power cut no process is left that bears the name.
 fn create(path: &Path) -> Result<Uuid, ManagerError> {
     let manager = Uuid::new_v4();
     let fresh = path.with_extension("new");
@@ -150,7 +162,6 @@ fn create(path: &Path) -> Result<Uuid, ManagerError> {
             .mode(0o600)
             .open(&fresh)?;
         writeln!(file, "{manager}")?;
-        file.sync_all()?;
         fs::rename(&fresh, path)
     };
     write().map_err(at("write", path))?;

@@ -110,6 +110,10 @@ struct Run {
     gate: Gate,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
+    /// True while the loop acts on nothing but the time.
+    only_time: bool,
+    /// Steps of the shutdown that nothing but the time brought about.
+    timed_steps: u64,
 }
 
 /// Unanswered reports: the reactor knows numbers, the bridge wants its tokens. Those that came in one frame are answered
@@ -181,6 +185,7 @@ impl Run {
                 break;
             }
             let event = self.next_event().await;
+            self.only_time = matches!(event, Event::Time);
             self.handle(event).await;
         }
         let stats = self.stats();
@@ -302,6 +307,14 @@ impl Run {
             Some(Command::Resume(done)) => {
                 self.reactor.pause(false);
                 self.resuming.push(done);
+            }
+            Some(Command::Freeze(done)) => {
+                self.supervisor.freeze();
+                let _ = done.send(());
+            }
+            Some(Command::Thaw(done)) => {
+                self.supervisor.thaw();
+                let _ = done.send(());
             }
             // Whoever asked may have lost interest.
             Some(Command::Stats(answer)) => drop(answer.send(self.stats())),
@@ -597,6 +610,9 @@ impl Run {
         };
         self.reactor.drain(reason, now);
         self.supervisor.close();
+        if self.reactor.is_empty() {
+            self.supervisor.kill_unready();
+        }
         match request {
             ShutdownRequest::Graceful { deadline } | ShutdownRequest::Preempted { deadline } => {
                 let grace = self.reactor.longest_grace().min(LONGEST_GRACE);
@@ -626,13 +642,16 @@ impl Run {
             to_flush: self.session.is_open()
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
-        match self.closing.advance(left, &self.config.limits, now.mono) {
-            Some(Step::Terminate) => self.supervisor.signal_all(crate::process::Signal::TERM),
-            Some(Step::Kill) => self.supervisor.signal_all(crate::process::Signal::KILL),
-            Some(Step::Leave) if left.workers == 0 && !left.to_flush => {
-                self.session.leave(GOODBYE).await;
+        for step in self.closing.settle(left, &self.config.limits, now.mono) {
+            self.timed_steps += u64::from(self.only_time);
+            match step {
+                Step::Terminate => self.supervisor.signal_all(crate::process::Signal::TERM),
+                Step::Kill => self.supervisor.signal_all(crate::process::Signal::KILL),
+                Step::Leave if left.workers == 0 && !left.to_flush => {
+                    self.session.leave(GOODBYE).await;
+                }
+                Step::Leave | Step::Flush => {}
             }
-            Some(Step::Leave | Step::Flush) | None => {}
         }
     }
 
@@ -669,6 +688,7 @@ impl Run {
             start: counts.start,
             run_time: counts.run_time,
             commit: counts.commit,
+            timed_steps: self.timed_steps,
             poller: Some(self.handle.stats()),
         }
     }

@@ -15,6 +15,7 @@
 use std::io;
 use std::path::Path;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -36,6 +37,8 @@ pub use recovery::Recovered;
 
 /// Batches between the loop and the thread; one batch is what one turn of the loop appended.
 const QUEUE: usize = 64;
+/// How long the last batch waits for room in the queue.
+const LAST_BATCH: Duration = Duration::from_secs(1);
 
 /// What the thread has done so far.
 #[derive(Debug, Clone, Default)]
@@ -128,10 +131,10 @@ impl Spool {
     pub async fn close(mut self) {
         self.flush();
         if let (Some(batches_tx), false) = (self.batches_tx.take(), self.pending.is_empty()) {
-            // The queue was full; the thread is busy emptying it.
-            let _ = batches_tx
-                .send_async(std::mem::take(&mut self.pending))
-                .await;
+            // The queue was full; the thread is busy emptying it, or cannot write. Then nobody was told that these reports
+            // are kept, and a shutdown does not wait for a disk.
+            let last = batches_tx.send_async(std::mem::take(&mut self.pending));
+            let _ = tokio::time::timeout(LAST_BATCH, last).await;
         }
         if let Some(thread) = self.thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join());

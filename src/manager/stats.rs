@@ -48,6 +48,8 @@ pub struct ManagerStats {
     pub run_time: HistogramSnapshot,
     /// From the end of a task to its commit in the store.
     pub commit: HistogramSnapshot,
+    /// Steps of the shutdown that were taken because a deadline had passed, and not because something had happened.
+    pub timed_steps: u64,
     /// The poller's own numbers.
     pub poller: Option<PollerStats>,
 }

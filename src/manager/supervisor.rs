@@ -23,7 +23,7 @@ use super::metrics::Workers;
 use super::reactor::Ended;
 use super::slots::{Aftermath, Population, Slots};
 use super::state::WorkerEnd;
-use super::worker_process::{Launcher, WorkerNote};
+use super::worker_process::{Launcher, WorkerNote, task_group};
 
 /// Notes of lives that wait for the loop: three per worker, for all of them at once.
 pub(super) const NOTES: usize = 1024;
@@ -277,10 +277,49 @@ impl Supervisor {
         self.slots.close();
     }
 
+    /// Ends those that are not ready yet; nobody waits for a start that is of no use any more. Only while no task can be on
+    /// its way to them.
+    pub(super) fn kill_unready(&self) {
+        for (incarnation, live) in &self.live {
+            if !self.slots.is_ready(live.local_id) {
+                self.signal(*incarnation, Signal::KILL);
+            }
+        }
+    }
+
     /// Signals every worker; used for the steps of a shutdown.
     pub(super) fn signal_all(&self, signal: Signal) {
         for incarnation in self.live.keys() {
             self.signal(*incarnation, signal);
+        }
+    }
+
+    /// Stops every worker, so that nothing new is begun, and then what the tasks are.
+    pub(super) fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+        self.signal_tasks(Signal::STOP);
+    }
+
+    /// Lets them go on, tasks first: a worker that looks finds its task as it was.
+    pub(super) fn thaw(&self) {
+        self.signal_tasks(Signal::CONT);
+        self.signal_all(Signal::CONT);
+    }
+
+    /// Signals the process group of every task.
+    fn signal_tasks(&self, signal: Signal) {
+        for live in self.live.values() {
+            let Some(group) = task_group(&live.status) else {
+                continue;
+            };
+            match rustix::process::kill_process_group(group, signal) {
+                // It ended in this moment.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => {
+                    let error = io::Error::from(errno);
+                    tracing::error!(worker = %live.local_id, %error, "a task cannot be signaled");
+                }
+            }
         }
     }
 

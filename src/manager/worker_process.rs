@@ -248,7 +248,8 @@ impl Launcher {
     }
 }
 
-fn task_group(status: &StatusView) -> Option<Pid> {
+/// The process group of the task that a worker runs, if it runs one.
+pub(super) fn task_group(status: &StatusView) -> Option<Pid> {
     let task = status.snapshot().task?;
     Pid::from_raw(i32::try_from(task.pgid).ok()?)
 }

@@ -524,6 +524,8 @@ pub struct TaskEnd {
     pub uuid: Uuid,
     /// How.
     pub outcome: Outcome,
+    /// Executions begun, those that failed or were lost included.
+    pub attempts: u32,
     /// Details.
     pub result: TaskResult,
     /// The tasks that it submitted, in order.

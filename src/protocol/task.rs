@@ -104,6 +104,9 @@ pub struct TaskSpec {
     /// Value of `MITO_ENTRY`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
+    /// What was put into the command for its placeholders: tags, tables and names of output files tell the task by it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -12,10 +12,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::sync::Arc;
 
 use super::array::Array;
 use super::combine::{Combinations, TooMany};
-use super::input::{InputTask, Source};
+use super::feed::{ArgumentGrammar, Grammar};
+use super::input::{InputError, InputTask, Source};
+use super::opened::{List, Opened};
 use super::sources::{self, ArgumentSource, Origin, Reading, SourceError};
 use super::template::{Template, TemplateError, asks_for_arguments};
 use crate::protocol::TaskSpec;
@@ -154,39 +157,83 @@ fn with(template: Template, values: Values) -> Source {
 }
 
 impl Arguments {
-    /// Reads every source and makes all tasks.
+    /// The tasks, ready to be fed. Sources that are combined are read here; a single one is read while it is fed.
     ///
     /// # Errors
-    /// When a source, their number or a task is refused.
-    pub fn tasks(&self) -> Result<Vec<InputTask>, ArgumentError> {
+    /// When a source, their number or the command is refused.
+    pub(super) fn open(&self) -> Result<Opened, InputError> {
         match &self.values {
-            Values::Sources(sources, reading) => {
-                let tables = sources.iter().map(|source| source.read(reading));
-                let combinations = Combinations::of(tables.collect::<Result<_, _>>()?)?;
-                if combinations.count() == 0 {
-                    return Ok(Vec::new());
+            Values::Sources(sources, reading) => match sources.as_slice() {
+                [only] if !matches!(only.origin, Origin::Values(_)) => {
+                    let name = only.origin.to_string();
+                    let grammar = Grammar::Arguments(Box::new(ArgumentGrammar {
+                        template: self.template.clone(),
+                        null: reading.null,
+                        colsep: reading.colsep.clone(),
+                        name: name.clone(),
+                        bound: None,
+                    }));
+                    let list = match &only.origin {
+                        Origin::File(path) => List::file(path),
+                        Origin::Stdin | Origin::Values(_) => List::stdin(),
+                    };
+                    let list = list.map_err(|source| SourceError::Unreadable {
+                        name: name.clone(),
+                        source,
+                    });
+                    let list = list.map_err(ArgumentError::from)?;
+                    Ok(Opened::List(list, grammar, name))
                 }
-                let template = self.template.clone();
-                let template = template.for_arguments(combinations.width())?;
-                let tasks = (1..).zip(combinations.iter());
-                tasks
-                    .map(|(number, arguments)| task(&template, arguments, number))
-                    .collect()
-            }
+                sources => self.combined(sources, reading),
+            },
             Values::Indexes(array) => {
-                let template = self.template.clone().for_arguments(1)?;
-                let with_index = |index: i64| {
-                    let mut task = task(&template, vec![index.to_string()], index.unsigned_abs())?;
-                    task.spec.array_index = Some(index);
-                    Ok(task)
-                };
-                array.indexes().map(with_index).collect()
+                let template = self.template.clone();
+                let template = template.for_arguments(1).map_err(ArgumentError::from)?;
+                Ok(Opened::Indexes(template, array.clone()))
             }
         }
     }
+
+    /// True when standard input is one of the sources.
+    pub(super) fn reads_stdin(&self) -> bool {
+        match &self.values {
+            Values::Sources(sources, _) => {
+                sources.iter().any(|source| source.origin == Origin::Stdin)
+            }
+            Values::Indexes(_) => false,
+        }
+    }
+
+    fn combined(
+        &self,
+        sources: &[ArgumentSource],
+        reading: &Reading,
+    ) -> Result<Opened, InputError> {
+        let tables = sources.iter().map(|source| source.read(reading));
+        let tables = tables.collect::<Result<_, _>>();
+        let combinations = Combinations::of(tables.map_err(ArgumentError::from)?);
+        let combinations = combinations.map_err(ArgumentError::from)?;
+        let template = self.template.clone();
+        // Without any there are no columns to hold the command against.
+        let width = match combinations.count() {
+            0 => None,
+            _ => Some(combinations.width()),
+        };
+        let template = width.map_or(Ok(template.clone()), |width| template.for_arguments(width));
+        let template = template.map_err(ArgumentError::from)?;
+        Ok(Opened::Combined(template, Arc::new(combinations)))
+    }
 }
 
-fn task(
+/// The task of an index that is an argument.
+pub(super) fn of_index(template: &Template, index: i64) -> Result<InputTask, ArgumentError> {
+    let mut task = task(template, vec![index.to_string()], index.unsigned_abs())?;
+    task.spec.array_index = Some(index);
+    Ok(task)
+}
+
+/// The task of some arguments.
+pub(super) fn task(
     template: &Template,
     arguments: Vec<String>,
     number: u64,
@@ -224,6 +271,10 @@ impl fmt::Display for Arguments {
 mod tests {
     use super::*;
 
+    fn read(arguments: &Arguments) -> Result<Vec<InputTask>, InputError> {
+        arguments.open()?.feed().collect_all()
+    }
+
     fn words(text: &str) -> Vec<OsString> {
         text.split(' ').map(OsString::from).collect()
     }
@@ -246,7 +297,7 @@ mod tests {
         let Ok(Source::Arguments(arguments)) = source(text, array, false) else {
             panic!("`{text}` has no arguments");
         };
-        let tasks = arguments.tasks().expect("good arguments").into_iter();
+        let tasks = read(&arguments).expect("good arguments").into_iter();
         tasks
             .map(|task| (task.line, task.spec.args.join(" ")))
             .collect()
@@ -264,7 +315,7 @@ mod tests {
         let Ok(Source::Arguments(arguments)) = source("echo ::: a b :::+ 1 2", None, false) else {
             panic!("arguments");
         };
-        assert_eq!(arguments.tasks().unwrap()[1].arguments, ["b", "2"]);
+        assert_eq!(read(&arguments).unwrap()[1].arguments, ["b", "2"]);
     }
 
     #[test]
@@ -342,7 +393,7 @@ mod tests {
     #[test]
     fn a_task_that_no_program_can_run_is_told_with_its_number() {
         let tasks = |text: &str| match source(text, None, false) {
-            Ok(Source::Arguments(arguments)) => arguments.tasks().unwrap_err().to_string(),
+            Ok(Source::Arguments(arguments)) => read(&arguments).unwrap_err().to_string(),
             other => panic!("{other:?}"),
         };
         let half = "x".repeat(MAX_LINE_BYTES / 2 + 1);

@@ -45,6 +45,11 @@ impl Array {
         self.indexes.iter().copied()
     }
 
+    /// The same, for whoever needs nothing else of it.
+    pub fn into_indexes(self) -> impl Iterator<Item = i64> + Send {
+        self.indexes.into_iter()
+    }
+
     /// Most tasks at a time, if the array limits them.
     #[must_use]
     pub fn max_parallel(&self) -> Option<NonZeroU16> {

@@ -93,7 +93,9 @@ impl Combinations {
         (0..self.count).map(|number| self.nth(number))
     }
 
-    fn nth(&self, number: usize) -> Vec<String> {
+    /// The combination of this number, from 0.
+    #[must_use]
+    pub(super) fn nth(&self, number: usize) -> Vec<String> {
         let mut rest = number;
         let mut rows = vec![0; self.groups.len()];
         for (row, (_, length)) in rows.iter_mut().zip(&self.groups).rev() {

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::error::RunError;
 use super::follow::Shown;
+use super::given::Given;
 use super::ledger::Place;
 use super::live::{self, Live};
 use super::options::RunOptions;
 use super::output;
-use super::plan::{Plan, TaskArguments, outcome_of};
-use super::printer::{Printer, TaskOutput};
+use super::plan::{Earlier, Taken, outcome_of};
+use super::printer::{Destination, Printer, TaskOutput};
 use super::row::Row;
 use super::stem::Named;
 use super::tag::tag;
@@ -37,7 +38,7 @@ pub struct Delivery<'a> {
     printer: &'a Printer,
     turns: Option<Turns<Waiting>>,
     live: Option<Live<'a>>,
-    arguments: TaskArguments,
+    given: Given,
     here: usize,
 }
 
@@ -62,67 +63,87 @@ pub struct Delivered {
 }
 
 impl<'a> Delivery<'a> {
-    /// Nothing has ended yet but what the plan's ledger knows.
+    /// Nothing is expected yet.
     #[must_use]
     pub fn new(
         options: &'a RunOptions,
         coordinator: &'a Coordinator,
         printer: &'a Printer,
         state_dir: &Path,
-        plan: &Plan,
+        given: Given,
     ) -> Self {
         let wanted = &options.output;
         let live = || {
             let dir = live::directory(state_dir);
-            Live::new(
-                coordinator,
-                printer,
-                dir,
-                wanted.tag,
-                plan.arguments.clone(),
-            )
+            Live::new(coordinator, printer, dir, wanted.tag)
         };
-        let places = || plan.ledger.unfinished().map(|(place, _)| place);
         Self {
             options,
             coordinator,
             printer,
             live: wanted.line_buffer.then(live),
-            turns: wanted.keep_order.then(|| Turns::new(places())),
-            arguments: plan.arguments.clone(),
+            turns: wanted.keep_order.then(Turns::default),
+            given,
             here: 0,
         }
     }
 
-    /// Delivers what earlier runs could not: missing output files, and rows of files that begin anew.
+    /// Takes note of tasks that were accepted, and delivers what earlier runs could not: missing output files, and rows of
+    /// files that begin anew.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn earlier(&self, plan: &Plan) -> Result<(), RunError> {
+    pub async fn expect(&mut self, taken: &Taken) -> Result<(), RunError> {
+        if let Some(turns) = &mut self.turns {
+            taken.open.iter().for_each(|place| turns.expect(*place));
+        }
+        for earlier in &taken.earlier {
+            self.earlier(*earlier).await?;
+        }
+        self.print_due().await
+    }
+
+    /// Gives what an earlier run still owed of a task: a row, an output file that is missing, an output that was not
+    /// written before it was killed.
+    async fn earlier(&mut self, earlier: Earlier) -> Result<(), RunError> {
+        let Earlier {
+            place,
+            id,
+            uuid,
+            is_silent,
+        } = earlier;
         let wants_rows = !self.options.output.records.is_empty();
-        for (place, uuid) in &plan.earlier {
-            let missing = match &self.options.output.files {
-                Some(pattern) if !pattern.needs_task() => {
-                    !output::is_saved(&pattern.stem(*place, Named::default()))
-                }
-                Some(_) => true,
-                None => false,
-            };
-            if !wants_rows && !missing {
-                continue;
+        let missing = match (&self.options.output.files, self.options.destination()) {
+            (Some(pattern), _) if !pattern.needs_task() => {
+                !output::is_saved(&pattern.stem(place, Named::default()))
             }
-            let mut detail = self.coordinator.task(*uuid).await?;
-            let ended = detail.result.take().zip(outcome_of(detail.summary.state));
-            let Some((result, outcome)) = ended else {
-                continue;
-            };
-            if wants_rows {
-                let arguments = self.arguments.of(*uuid);
-                let row = Row::of(*place, &detail, arguments, outcome, result.clone());
-                self.printer.row(row).await;
+            (Some(_), _) => true,
+            (None, Destination::Streams) => !is_silent && !self.given.contains(id),
+            (None, _) => false,
+        };
+        if !wants_rows && !missing {
+            return Ok(());
+        }
+        let mut detail = self.coordinator.task(uuid).await?;
+        let ended = detail.result.take().zip(outcome_of(detail.summary.state));
+        let Some((result, outcome)) = ended else {
+            return Ok(());
+        };
+        if wants_rows {
+            let row = Row::of(place, &detail, outcome, result.clone());
+            self.printer.row(row).await;
+        }
+        let is_file = self.options.output.files.is_some();
+        if !missing || (is_file && output::is_saved(&self.stem(place, Some(&detail)))) {
+            return Ok(());
+        }
+        match &mut self.turns {
+            Some(turns) => {
+                turns.expect(place);
+                turns.ended(place, Waiting::Stored(place, uuid));
             }
-            if missing && !output::is_saved(&self.stem(*place, Some(&detail))) {
-                let output = self.output(*place, Some(&detail), result, None);
+            None => {
+                let output = self.output(id, place, Some(&detail), result, None);
                 self.printer.output(output).await;
             }
         }
@@ -162,7 +183,7 @@ impl<'a> Delivery<'a> {
             _ => Shown::default(),
         };
         let Some(turns) = &mut self.turns else {
-            let mut output = self.output(place, detail.as_ref(), end.result, note);
+            let mut output = self.output(end.id, place, detail.as_ref(), end.result, note);
             output.seen = [shown.stdout, shown.stderr];
             self.printer.output(output).await;
             return Ok(());
@@ -175,6 +196,7 @@ impl<'a> Delivery<'a> {
         let waiting = if self.here < WAITING_HERE {
             self.here += 1;
             Waiting::Here(Box::new(self.output(
+                end.id,
                 place,
                 detail.as_ref(),
                 end.result,
@@ -186,6 +208,10 @@ impl<'a> Delivery<'a> {
         if let Some(turns) = &mut self.turns {
             turns.ended(place, waiting);
         }
+        self.print_due().await
+    }
+
+    async fn print_due(&mut self) -> Result<(), RunError> {
         while let Some(due) = self.turns.as_mut().and_then(Turns::next_due) {
             self.print(due).await?;
         }
@@ -214,7 +240,7 @@ impl<'a> Delivery<'a> {
                 let Some(result) = detail.result.take() else {
                     return Ok(());
                 };
-                self.output(place, Some(&detail), result, None)
+                self.output(detail.summary.id, place, Some(&detail), result, None)
             }
         };
         self.printer.output(output).await;
@@ -232,14 +258,14 @@ impl<'a> Delivery<'a> {
             return;
         }
         if let Some(detail) = detail {
-            let arguments = self.arguments.of(detail.summary.uuid);
-            let row = Row::of(place, detail, arguments, outcome, result.clone());
+            let row = Row::of(place, detail, outcome, result.clone());
             self.printer.row(row).await;
         }
     }
 
     fn output(
         &self,
+        task: i64,
         place: Place,
         detail: Option<&TaskDetail>,
         result: TaskResult,
@@ -247,10 +273,9 @@ impl<'a> Delivery<'a> {
     ) -> TaskOutput {
         let wants_tag = self.options.output.tag;
         TaskOutput {
+            task,
             stem: self.stem(place, detail),
-            tag: detail
-                .filter(|_| wants_tag)
-                .map(|detail| tag(&detail.spec, self.arguments.of(detail.summary.uuid))),
+            tag: detail.filter(|_| wants_tag).map(|detail| tag(&detail.spec)),
             seen: [0; 2],
             note: with_gaps(place, &result, note),
             stdout: result.stdout,
@@ -261,7 +286,7 @@ impl<'a> Delivery<'a> {
     fn stem(&self, place: Place, detail: Option<&TaskDetail>) -> PathBuf {
         let named = detail.map_or_else(Named::default, |detail| Named {
             id: detail.spec.id.as_deref(),
-            arguments: self.arguments.of(detail.summary.uuid),
+            arguments: &detail.spec.arguments,
         });
         match &self.options.output.files {
             Some(pattern) => pattern.stem(place, named),

@@ -53,19 +53,25 @@ impl Engine {
         let port = Service::listen(coordinator, ANY_LOCAL_PORT)
             .await
             .map_err(failed)?;
-        let service = Service::start(coordinator, port, serving)
-            .await
-            .map_err(failed)?;
-        match Manager::start(config, coordinator.local_connector()).await {
-            Ok(manager) => Ok(Self {
+        let (service, manager) = tokio::join!(
+            Service::start(coordinator, port, serving),
+            Manager::start(config, coordinator.own_connector())
+        );
+        match (service, manager) {
+            (Ok(service), Ok(manager)) => Ok(Self {
                 manager,
                 service,
                 began: Instant::now(),
             }),
-            Err(error) => {
+            (Ok(service), Err(error)) => {
                 service.stop().await;
                 Err(RunError::Manager(Box::new(error)))
             }
+            (Err(error), Ok(manager)) => {
+                manager.shutdown(ShutdownRequest::Immediate).await;
+                Err(failed(error))
+            }
+            (Err(error), Err(_)) => Err(failed(error)),
         }
     }
 
@@ -93,6 +99,19 @@ impl Engine {
     pub async fn pause(&self) -> Result<(), RunError> {
         let paused = self.manager.pause().await;
         paused.map_err(|error| RunError::Manager(Box::new(error)))
+    }
+
+    /// Stops workers and tasks, then this process, and lets everything go on when somebody continues it.
+    ///
+    /// # Errors
+    /// When the manager has gone, or the process cannot be stopped.
+    pub async fn stand_still(&self) -> Result<(), RunError> {
+        let failed = |error| RunError::Manager(Box::new(error));
+        self.manager.freeze().await.map_err(failed)?;
+        let own = rustix::process::getpid();
+        let stopped = rustix::process::kill_process(own, rustix::process::Signal::STOP);
+        self.manager.thaw().await.map_err(failed)?;
+        stopped.map_err(|errno| RunError::io("stop this process")(errno.into()))
     }
 
     /// Tasks being executed.

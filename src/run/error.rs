@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use uuid::Uuid;
-
+use super::given::GivenError;
+use super::input::InputError;
 use super::manifest::ManifestError;
 use super::records::RecordError;
 use super::state_dir::StateDirError;
@@ -30,6 +30,12 @@ pub enum RunError {
     /// The HTTP face cannot be opened.
     #[error("the local HTTP service cannot be started")]
     Service(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The input cannot be read to its end.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// What was written cannot be recorded.
+    #[error(transparent)]
+    Given(#[from] GivenError),
     /// Two tasks would write to one file.
     #[error(transparent)]
     Stem(#[from] StemError),
@@ -48,8 +54,8 @@ pub enum RunError {
     /// The store lacks a task that the note names.
     #[error("the task {task} of line {line} is not in the store; resume by giving the input again")]
     Forgotten {
-        /// The task.
-        task: Uuid,
+        /// Its row id.
+        task: i64,
         /// Its line.
         line: u64,
     },
@@ -80,6 +86,7 @@ impl RunError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::StateDir(_)
+            | Self::Input(_)
             | Self::Stem(_)
             | Self::Record(_)
             | Self::NothingToResume(_)

@@ -38,6 +38,8 @@ enum Threshold {
 pub struct Tally {
     /// All tasks of the input and what they submitted.
     pub total: u64,
+    /// True once that is known: a share of what is still being read is no number.
+    pub is_whole: bool,
     /// Completed in this run.
     pub completed: u64,
     /// Failed in this run.
@@ -83,6 +85,7 @@ impl Halt {
         };
         let enough = match self.threshold {
             Threshold::Count(count) => count,
+            Threshold::Percent(_) if !tally.is_whole => return false,
             Threshold::Percent(percent) => (tally.total * percent).div_ceil(100).max(1),
         };
         counted >= enough
@@ -170,6 +173,7 @@ mod tests {
 
     fn tally(total: u64, completed: u64, failed: u64) -> Tally {
         Tally {
+            is_whole: true,
             total,
             completed,
             failed,

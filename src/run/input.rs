@@ -4,14 +4,14 @@
 //! [`super::arguments`]; this module reads the bytes and says in words what is wrong with them.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use super::arguments::{ArgumentError, Arguments};
 use super::array::Array;
-use super::steady::{self, ReadError};
-use super::{jsonl, lines};
+use super::feed::Grammar;
+use super::opened::{List, Opened};
+use super::steady::ReadError;
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
 pub use crate::protocol::task_lines::Problem;
@@ -74,30 +74,22 @@ impl Source {
         }
     }
 
-    /// Reads and checks every task.
+    /// Opens the source. Nothing in it is checked yet, and of a pipe nothing is read.
     ///
     /// # Errors
-    /// When the source cannot be read or any task in it is refused.
-    pub fn read(&self, format: Format) -> Result<Vec<InputTask>, InputError> {
+    /// When it cannot be read, or the command is refused.
+    pub fn open(&self, format: Format) -> Result<Opened, InputError> {
         match self {
-            Self::Command { spec, array } => command(spec, array.as_ref()),
-            Self::Arguments(arguments) => Ok(arguments.tasks()?),
-            Self::Stdin => {
-                let mut bytes = Vec::new();
-                let read = io::stdin().lock().read_to_end(&mut bytes);
-                read.map_err(|source| InputError::Unreadable {
-                    name: self.to_string(),
-                    source: source.into(),
-                })?;
-                parse(&bytes, format == Format::Jsonl)
+            Self::Command { spec, array } => {
+                spec.validate().map_err(InputError::Command)?;
+                Ok(match array {
+                    Some(array) => Opened::Array(spec.clone(), array.clone()),
+                    None => Opened::Single(spec.clone()),
+                })
             }
+            Self::Arguments(arguments) => arguments.open(),
+            Self::Stdin => self.list(List::stdin(), format == Format::Jsonl),
             Self::File(path) => {
-                let opened = File::open(path).map_err(ReadError::Io);
-                let bytes = opened.and_then(|mut file| steady::read(&mut file));
-                let bytes = bytes.map_err(|source| InputError::Unreadable {
-                    name: self.to_string(),
-                    source,
-                })?;
                 let by_name = path
                     .extension()
                     .is_some_and(|extension| extension == "jsonl");
@@ -106,8 +98,37 @@ impl Source {
                     Format::Lines => false,
                     Format::Jsonl => true,
                 };
-                parse(&bytes, json)
+                self.list(List::file(path), json)
             }
+        }
+    }
+
+    fn list(&self, list: Result<List, ReadError>, json: bool) -> Result<Opened, InputError> {
+        let name = self.to_string();
+        let list = list.map_err(|source| InputError::Unreadable {
+            name: name.clone(),
+            source,
+        })?;
+        let grammar = if json { Grammar::Jsonl } else { Grammar::Lines };
+        Ok(Opened::List(list, grammar, name))
+    }
+
+    /// Reads and checks every task.
+    ///
+    /// # Errors
+    /// When the source cannot be read or any task in it is refused.
+    pub fn read(&self, format: Format) -> Result<Vec<InputTask>, InputError> {
+        self.open(format)?.feed().collect_all()
+    }
+
+    /// True when it takes what standard input holds.
+    #[must_use]
+    pub fn reads_stdin(&self) -> bool {
+        match self {
+            Self::Stdin => true,
+            Self::File(path) => path == Path::new("/dev/stdin"),
+            Self::Command { .. } => false,
+            Self::Arguments(arguments) => arguments.reads_stdin(),
         }
     }
 
@@ -143,29 +164,23 @@ pub fn stdin_is_given() -> bool {
     })
 }
 
-fn parse(bytes: &[u8], json: bool) -> Result<Vec<InputTask>, InputError> {
-    if json {
-        jsonl::parse(bytes)
-    } else {
-        lines::parse(bytes)
+/// True when standard input holds data that nobody has taken: bytes in a pipe, or a file that stands at its beginning.
+#[must_use]
+pub fn stdin_holds_data() -> bool {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return false;
     }
-}
-
-fn command(spec: &TaskSpec, array: Option<&Array>) -> Result<Vec<InputTask>, InputError> {
-    spec.validate().map_err(InputError::Command)?;
-    let task = |line, array_index| InputTask {
-        line,
-        spec: TaskSpec {
-            array_index,
-            ..spec.clone()
-        },
-        arguments: Vec::new(),
+    let Ok(stat) = rustix::fs::fstat(&stdin) else {
+        return false;
     };
-    let Some(array) = array else {
-        return Ok(vec![task(1, None)]);
-    };
-    let with_index = |index: i64| task(index.unsigned_abs(), Some(index));
-    Ok(array.indexes().map(with_index).collect())
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    if kind.is_file() {
+        let at = rustix::fs::seek(&stdin, rustix::fs::SeekFrom::Current(0));
+        return stat.st_size > 0 && at == Ok(0);
+    }
+    (kind.is_fifo() || kind.is_socket())
+        && rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Why an input is refused.
@@ -181,8 +196,8 @@ pub enum InputError {
         source: ReadError,
     },
     /// Some lines are refused.
-    #[error("{}", list(.0))]
-    Lines(Vec<(u64, Problem)>),
+    #[error("{0}")]
+    Lines(Problems),
     /// The command of the command line is refused.
     #[error("the command is refused: {0}")]
     Command(SpecError),
@@ -193,7 +208,7 @@ pub enum InputError {
 
 impl InputError {
     /// The error that lists `problems`, if there are any.
-    pub(super) fn unless_empty(problems: Vec<(u64, Problem)>) -> Result<(), Self> {
+    pub(super) fn unless_empty(problems: Problems) -> Result<(), Self> {
         if problems.is_empty() {
             Ok(())
         } else {
@@ -202,17 +217,47 @@ impl InputError {
     }
 }
 
-fn list(problems: &[(u64, Problem)]) -> String {
-    let mut text: Vec<String> = problems
-        .iter()
-        .take(LISTED_PROBLEMS)
-        .map(|(line, problem)| problem.at(*line))
-        .collect();
-    if problems.len() > LISTED_PROBLEMS {
-        let more = problems.len() - LISTED_PROBLEMS;
-        text.push(format!("and {more} more"));
+/// What is wrong with the lines of a list: the first of them, and how many more there are.
+#[derive(Debug, Default, PartialEq)]
+pub struct Problems {
+    listed: Vec<(u64, Problem)>,
+    more: usize,
+}
+
+impl Problems {
+    /// One.
+    pub(super) fn one(line: u64, problem: Problem) -> Self {
+        Self {
+            listed: vec![(line, problem)],
+            more: 0,
+        }
     }
-    text.join("\n")
+
+    /// True when nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// Adds those of later lines.
+    pub(super) fn add_all(&mut self, mut later: Self) {
+        self.listed.append(&mut later.listed);
+        self.more += later.more + self.listed.len().saturating_sub(LISTED_PROBLEMS);
+        self.listed.truncate(LISTED_PROBLEMS);
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (line, problem)) in self.listed.iter().enumerate() {
+            let end = if place == 0 { "" } else { "\n" };
+            write!(f, "{end}{}", problem.at(*line))?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -222,10 +267,15 @@ mod tests {
     #[test]
     fn a_command_runs_once_or_once_per_index() {
         let spec = TaskSpec::argv(["echo", "hi"]);
-        let single = command(&spec, None).unwrap();
+        let command = |array: Option<&Array>| {
+            let spec = Box::new(spec.clone());
+            let array = array.cloned();
+            Source::Command { spec, array }.read(Format::Auto).unwrap()
+        };
+        let single = command(None);
         assert_eq!((single.len(), single[0].spec.array_index), (1, None));
         let array = "2-6:2".parse::<Array>().unwrap();
-        let many = command(&spec, Some(&array)).unwrap();
+        let many = command(Some(&array));
         let indexes: Vec<_> = many
             .iter()
             .map(|task| (task.line, task.spec.array_index))

@@ -2,43 +2,27 @@
 //!
 //! The lines are those of [`task_lines`]; here they are counted, and their names are held together. Pure.
 
-use super::input::{InputError, InputTask, Problem};
+use super::input::{InputError, InputTask, Problem, Problems};
 use crate::protocol::chain::Chain;
-use crate::protocol::task_lines;
 
 /// Reads all specs, or lists what is wrong with them.
 ///
 /// # Errors
 /// When any line is refused; nothing of the input may run then.
 pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
-    let mut problems = Vec::new();
-    let mut tasks = Vec::new();
-    for (number, line) in task_lines::numbered(text) {
-        match task_lines::spec(line) {
-            Ok(None) => {}
-            Ok(Some(spec)) => tasks.push(InputTask {
-                line: number,
-                spec,
-                arguments: Vec::new(),
-            }),
-            Err(problem) => problems.push((number, problem)),
-        }
-    }
-    InputError::unless_empty(problems)?;
-    check_chain(&tasks)?;
-    Ok(tasks)
+    super::feed::Feed::of_text(text, super::feed::Grammar::Jsonl).collect_all()
 }
 
 /// Whether the names of all tasks make a graph.
-fn check_chain(tasks: &[InputTask]) -> Result<(), InputError> {
+pub(super) fn check_chain(tasks: &[InputTask]) -> Result<(), InputError> {
     match Chain::of(tasks.iter().map(|task| &task.spec)) {
         Ok(_) => Ok(()),
         Err(error) => {
             let line = tasks[error.index].line;
-            Err(InputError::Lines(vec![(
+            Err(InputError::Lines(Problems::one(
                 line,
                 Problem::Chain(error.problem),
-            )]))
+            )))
         }
     }
 }

@@ -15,30 +15,38 @@ use crate::protocol::chain::{Chain, Target};
 /// Name space of the content hashes; a constant of this program, drawn once.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_3c5a_8d1b_4b7e_9c42_5a1d_7fe3_2b90);
 
-/// One key per task, in order: unique, and equal for equal inputs.
-///
-/// # Panics
-/// Never: a spec is plain data and always encodes, and an input was checked to be a graph.
-#[must_use]
-pub fn keys(tasks: &[InputTask]) -> Vec<String> {
-    let chain = Chain::of(tasks.iter().map(|task| &task.spec)).expect("an input is a graph");
-    let mut hashes = vec![Uuid::nil(); tasks.len()];
-    for place in chain.order {
-        let mut content = serde_json::to_vec(&tasks[place].spec).expect("a spec is plain data");
-        for link in &chain.links[place] {
-            if let Target::Place(upstream) = link.target {
-                content.extend_from_slice(hashes[upstream].as_bytes());
+/// Keys of the tasks of one input, batch by batch.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// How often each content has been seen.
+    seen: HashMap<(u64, u64), u32>,
+}
+
+impl Keys {
+    /// One key per task of a batch, in order: unique, and equal for equal inputs. Tasks that name each other are in one
+    /// batch.
+    ///
+    /// # Panics
+    /// Never: a spec is plain data and always encodes, and an input was checked to be a graph.
+    pub fn of_batch(&mut self, tasks: &[InputTask]) -> Vec<String> {
+        let chain = Chain::of(tasks.iter().map(|task| &task.spec)).expect("an input is a graph");
+        let mut hashes = vec![Uuid::nil(); tasks.len()];
+        for place in chain.order {
+            let mut content = serde_json::to_vec(&tasks[place].spec).expect("a spec is plain data");
+            for link in &chain.links[place] {
+                if let Target::Place(upstream) = link.target {
+                    content.extend_from_slice(hashes[upstream].as_bytes());
+                }
             }
+            hashes[place] = Uuid::new_v5(&NAMESPACE, &content);
         }
-        hashes[place] = Uuid::new_v5(&NAMESPACE, &content);
+        let key = |hash: Uuid| {
+            let occurrence = self.seen.entry(hash.as_u64_pair()).or_insert(0);
+            *occurrence += 1;
+            format!("{}.{occurrence}", hash.simple())
+        };
+        hashes.into_iter().map(key).collect()
     }
-    let mut seen: HashMap<Uuid, u32> = HashMap::with_capacity(tasks.len());
-    let key = |hash: Uuid| {
-        let occurrence = seen.entry(hash).or_insert(0);
-        *occurrence += 1;
-        format!("{}.{occurrence}", hash.simple())
-    };
-    hashes.into_iter().map(key).collect()
 }
 
 #[cfg(test)]
@@ -48,7 +56,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn keys_of(text: &str) -> Vec<String> {
-        keys(&lines::parse(text.as_bytes()).expect("a good file"))
+        Keys::default().of_batch(&lines::parse(text.as_bytes()).expect("a good file"))
+    }
+
+    #[test]
+    fn keys_do_not_depend_on_how_a_list_is_cut_into_batches() {
+        let tasks = lines::parse(b"a\nb\na\na\n").expect("a good file");
+        let mut keys = Keys::default();
+        let batches = tasks.chunks(2).flat_map(|batch| keys.of_batch(batch));
+        assert_eq!(batches.collect::<Vec<_>>(), keys_of("a\nb\na\na\n"));
     }
 
     #[test]
@@ -74,7 +90,8 @@ mod tests {
                  {{\"id\":\"build\",\"args\":[\"{compiler}\"],\"upstream\":[\"fetch\"]}}\n\
                  {{\"id\":\"fetch\",\"args\":[\"git\"]}}"
             );
-            keys(&crate::run::jsonl::parse(text.as_bytes()).expect("a good file"))
+            let tasks = crate::run::jsonl::parse(text.as_bytes()).expect("a good file");
+            Keys::default().of_batch(&tasks)
         };
         let (before, after) = (keys("gcc"), keys("clang"));
         assert!(before[0] != after[0] && before[1] != after[1]);

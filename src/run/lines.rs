@@ -12,27 +12,19 @@
 use super::input::{InputError, InputTask, Problem};
 use crate::protocol::TaskSpec;
 pub use crate::protocol::task_lines::MAX_LINE_BYTES;
-use crate::protocol::task_lines::{checked, numbered};
+use crate::protocol::task_lines::checked;
 
 /// Reads all lines, or lists what is wrong with them.
 ///
 /// # Errors
 /// When any line breaks a rule; nothing of the input may run then.
 pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
-    let mut problems = Vec::new();
-    let mut tasks = Vec::new();
-    for (number, line) in numbered(text) {
-        match command(line) {
-            Ok(None) => {}
-            Ok(Some(command)) => tasks.push(InputTask {
-                line: number,
-                spec: TaskSpec::shell_line(command),
-                arguments: Vec::new(),
-            }),
-            Err(problem) => problems.push((number, problem)),
-        }
-    }
-    InputError::unless_empty(problems).map(|()| tasks)
+    super::feed::Feed::of_text(text, super::feed::Grammar::Lines).collect_all()
+}
+
+/// The task of one line; `None` for a blank one or a comment.
+pub(super) fn task(line: &[u8]) -> Result<Option<TaskSpec>, Problem> {
+    Ok(command(line)?.map(TaskSpec::shell_line))
 }
 
 fn command(line: &[u8]) -> Result<Option<&str>, Problem> {

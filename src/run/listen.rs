@@ -14,17 +14,23 @@ use super::delivery::{Delivered, Delivery};
 use super::engine::Engine;
 use super::error::RunError;
 use super::halt::{Halt, When};
-use super::ledger::{Place, Recorded};
+use super::input::InputTask;
+use super::ledger::{Ledger, Place, Recorded};
 use super::notes;
 use super::options::RunOptions;
-use super::plan::Plan;
+use super::plan::{Intake, command_text};
 use super::printer::{Destination, Printer};
 use super::progress::Standing;
+use super::reading::Reading;
+use super::stem::{Named, StemPattern, Stems};
+use super::suspend::Suspension;
 use crate::coordinator::Coordinator;
-use crate::protocol::api::TaskEnd;
+use crate::protocol::api::{TaskEnd, TaskFilter};
 use crate::protocol::{Outcome, TaskState};
 use crate::shutdown::{ShutdownRequest, ShutdownSignals};
 
+/// Tasks read at once.
+const PAGE: u32 = 1000;
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long committed ends are waited for once the manager has gone.
@@ -39,7 +45,12 @@ pub(super) struct Listener<'a> {
     pub(super) coordinator: &'a Coordinator,
     pub(super) printer: &'a Printer,
     pub(super) delivery: Delivery<'a>,
-    pub(super) plan: Plan,
+    pub(super) ledger: Ledger,
+    pub(super) intake: Intake<'a>,
+    /// The input, until it is at its end or not wanted any more.
+    pub(super) reading: Option<Reading>,
+    /// Why the input was not read to its end, in words.
+    pub(super) unread: Option<String>,
     pub(super) interrupted: bool,
     pub(super) halting: Halting,
     /// The first failures of this run.
@@ -76,21 +87,31 @@ impl Listener<'_> {
         signals: &mut ShutdownSignals,
     ) -> Result<(), RunError> {
         let shows = self.options.progress.shows(self.options.screen);
+        let mut suspension =
+            Suspension::install().map_err(RunError::io("install a signal handler"))?;
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        while !self.plan.ledger.is_done() {
+        while !self.ledger.is_done() {
             let halting = matches!(self.halting, Halting::Soon(_));
             let ticking = shows || halting || self.options.output.line_buffer;
             tokio::select! {
+                batch = next_batch(&mut self.reading) => {
+                    self.on_batch(batch).await?;
+                }
                 end = ends.recv_async() => match end {
                     Ok(end) => {
                         self.on_end(end).await?;
                         self.halt_if_due(engine).await?;
+                        // The last of the running tasks may have ended with this one; nobody else says so.
+                        if matches!(self.halting, Halting::Soon(_)) {
+                            self.cancel_when_idle(engine.running().await).await?;
+                        }
                     }
                     // The coordinator is ours and closes later; its pump is gone only if its task was lost.
                     Err(flume::RecvError::Disconnected) => return Ok(()),
                 },
                 request = signals.next() => self.on_signal(request, engine).await,
+                () = suspension.wished() => engine.stand_still().await?,
                 gone = engine.gone() => {
                     // Ours was not the wish if we had none, but it was somebody's.
                     self.interrupted = true;
@@ -99,7 +120,7 @@ impl Listener<'_> {
                 _ = ticks.tick(), if ticking => {
                     let running = engine.running().await;
                     self.printer.progress(Standing {
-                        counts: self.plan.ledger.counts(),
+                        counts: self.ledger.counts(),
                         running,
                     });
                     self.cancel_when_idle(running).await?;
@@ -110,12 +131,121 @@ impl Listener<'_> {
         Ok(())
     }
 
+    /// Accepts tasks of the input, or closes the books at its end.
+    pub(super) async fn on_batch(
+        &mut self,
+        batch: Option<Result<Vec<InputTask>, super::input::InputError>>,
+    ) -> Result<(), RunError> {
+        let refused = match batch {
+            None => return self.input_is_over().await,
+            Some(Err(error)) => RunError::Input(error),
+            Some(Ok(tasks)) => match self
+                .reading
+                .as_mut()
+                .map(|reading| reading.check(self.options, &tasks))
+            {
+                Some(Err(error)) => error,
+                _ => {
+                    let taken = self.intake.take(&mut self.ledger, tasks).await?;
+                    return self.delivery.expect(&taken).await;
+                }
+            },
+        };
+        // What was accepted before is run to its end.
+        let source = self.reading.take().map(|reading| reading.source);
+        let source = source.unwrap_or_default();
+        let words = format!("{source} is read no further, what came before is run:\n{refused}");
+        self.printer.note(format!("mitosis: {words}")).await;
+        self.unread = Some(words);
+        self.ledger.close();
+        Ok(())
+    }
+
+    async fn input_is_over(&mut self) -> Result<(), RunError> {
+        self.reading = None;
+        let (taken, notices) = self.intake.finish(&mut self.ledger).await?;
+        self.ledger.close();
+        for notice in notices {
+            self.printer.note(format!("mitosis: {notice}")).await;
+        }
+        self.delivery.expect(&taken).await
+    }
+
+    /// Takes up what an earlier run accepted.
+    pub(super) async fn take_noted(&mut self) -> Result<(), RunError> {
+        let files = self.options.output.files.as_ref();
+        let names_are_known = !files.is_some_and(StemPattern::needs_task);
+        let mut held_back = Vec::new();
+        while let Some(taken) = self.intake.take_noted(&mut self.ledger).await? {
+            match names_are_known {
+                true => self.delivery.expect(&taken).await?,
+                false => held_back.push(taken),
+            }
+        }
+        self.check_stems().await?;
+        for taken in held_back {
+            self.delivery.expect(&taken).await?;
+        }
+        self.input_is_over().await
+    }
+
+    /// Holds that no two tasks write to one file, where the pattern alone does not say so and the input was not there to
+    /// be looked at.
+    async fn check_stems(&self) -> Result<(), RunError> {
+        let pattern = self.options.output.files.as_ref();
+        let Some(pattern) = pattern.filter(|pattern| pattern.needs_task()) else {
+            return Ok(());
+        };
+        let mut stems = Stems::default();
+        let mut filter = TaskFilter {
+            suite: Some(self.intake.suite()),
+            limit: Some(PAGE),
+            ..TaskFilter::default()
+        };
+        loop {
+            let page = self.coordinator.tasks(&filter).await?;
+            for task in &page.tasks {
+                let Some(line) = self.ledger.line_of(task.id) else {
+                    continue;
+                };
+                let spec = self.coordinator.task(task.uuid).await?.spec;
+                let named = Named {
+                    id: spec.id.as_deref(),
+                    arguments: &spec.arguments,
+                };
+                stems.add(pattern, line, named)?;
+            }
+            match page.next_cursor {
+                Some(cursor) => filter.cursor = Some(cursor),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Accepts the whole input before anything is begun; false when a signal came first.
+    pub(super) async fn read_all(
+        &mut self,
+        signals: &mut ShutdownSignals,
+    ) -> Result<bool, RunError> {
+        while self.reading.is_some() {
+            tokio::select! {
+                batch = next_batch(&mut self.reading) => self.on_batch(batch).await?,
+                _ = signals.next() => {
+                    self.interrupted = true;
+                    self.reading = None;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     async fn on_end(&mut self, end: TaskEnd) -> Result<(), RunError> {
-        let Recorded::Ended { place, follow_ups } = self.plan.ledger.record(&end) else {
+        let Recorded::Ended { place, follow_ups } = self.ledger.record(&end) else {
             return Ok(());
         };
         let notes = [
-            self.note_about(place, &end),
+            self.note_about(place, &end).await?,
             notes::refused_follow_ups(place, &end.result),
             notes::leftovers(place, &end.result),
         ];
@@ -130,21 +260,25 @@ impl Listener<'_> {
         self.delivery.ended(delivered).await
     }
 
-    fn note_about(&mut self, place: Place, end: &TaskEnd) -> Option<String> {
-        let failed = self.plan.ledger.counts().failed;
+    async fn note_about(
+        &mut self,
+        place: Place,
+        end: &TaskEnd,
+    ) -> Result<Option<String>, RunError> {
+        let failed = self.ledger.counts().failed;
         // The result of a single command is its exit code and its output; a note would only repeat them.
         let untold = end.outcome != Outcome::Failed || failed > TOLD_FAILURES;
-        if untold || (self.plan.single.is_some() && end.result.message.is_none()) {
-            return None;
+        if untold || (self.intake.single().is_some() && end.result.message.is_none()) {
+            return Ok(None);
         }
-        let command = self.plan.command(place.line);
-        let told = Told::of(place, command, &end.result);
+        let command = command_text(&self.coordinator.task(end.uuid).await?.spec);
+        let told = Told::of(place, &command, &end.result);
         let streams = self.options.destination() == Destination::Streams;
         // Without order its error output stands right above.
         let unseen = !streams || self.options.output.keep_order;
         let mut note = match self.options.screen.style() {
             Some(style) => Page::here(style).failure_with_end(&told, &end.result, unseen),
-            None => notes::failure(place, command, &end.result, unseen),
+            None => notes::failure(place, &command, &end.result, unseen),
         };
         if self.failures.len() < closing::LISTED_AGAIN {
             self.failures.push(told);
@@ -152,7 +286,7 @@ impl Listener<'_> {
         if failed == TOLD_FAILURES {
             note.push_str("\nmitosis: further failures are only counted");
         }
-        Some(note)
+        Ok(Some(note))
     }
 
     /// Ends the run early where its rule says so.
@@ -161,11 +295,12 @@ impl Listener<'_> {
             // It is ending already, and what is left may be resumed.
             return Ok(());
         }
-        let tally = self.plan.ledger.tally();
+        let tally = self.ledger.tally();
         let due = self.options.halt.filter(|rule| rule.is_due(tally));
         let Some(rule) = due.filter(|_| self.halting == Halting::No) else {
             return Ok(());
         };
+        self.reading = None;
         match rule.when {
             When::Now => self.cancel_rest(rule).await,
             When::Soon => {
@@ -187,9 +322,13 @@ impl Listener<'_> {
 
     async fn cancel_rest(&mut self, rule: Halt) -> Result<(), RunError> {
         self.halting = Halting::Done(rule);
-        let rest = self.plan.ledger.counts().unfinished;
+        let rest = self.ledger.counts().unfinished;
+        self.reading = None;
+        self.ledger.forgo_missing();
         if rest > 0 {
-            self.coordinator.cancel_all(self.plan.suite, true).await?;
+            self.coordinator
+                .cancel_all(self.intake.suite(), true)
+                .await?;
             self.printer.note(notes::halted(rule, rest)).await;
         }
         Ok(())
@@ -197,6 +336,7 @@ impl Listener<'_> {
 
     async fn on_signal(&mut self, request: ShutdownRequest, engine: &Engine) {
         self.interrupted = true;
+        self.reading = None;
         let note = match request {
             ShutdownRequest::Graceful { deadline } => {
                 notes::stopping(engine.running().await, deadline)
@@ -216,10 +356,10 @@ impl Listener<'_> {
         ends: &flume::Receiver<TaskEnd>,
     ) -> Result<(), RunError> {
         let deadline = tokio::time::Instant::now() + LAST_ENDS;
-        while !self.plan.ledger.is_done() {
-            let counts = self.coordinator.counts(Some(self.plan.suite)).await?;
+        while !self.ledger.is_idle() {
+            let counts = self.coordinator.counts(Some(self.intake.suite())).await?;
             // Every task that is not open in the store has an end that is on its way to us.
-            if self.plan.ledger.counts().unfinished <= open_tasks(counts) {
+            if self.ledger.outstanding() <= open_tasks(counts) {
                 return Ok(());
             }
             match tokio::time::timeout_at(deadline, ends.recv_async()).await {
@@ -228,6 +368,16 @@ impl Listener<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The next tasks of the input; never resolves once it is over.
+async fn next_batch(
+    reading: &mut Option<Reading>,
+) -> Option<Result<Vec<InputTask>, super::input::InputError>> {
+    match reading {
+        Some(reading) => reading.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::error::RunError;
 use super::follow::{Follower, Shown};
-use super::plan::TaskArguments;
 use super::printer::{Lines, Printer};
 use super::tag::tag;
 use crate::coordinator::Coordinator;
@@ -33,7 +32,6 @@ pub struct Live<'a> {
     /// By task, while it is followed; empty where no tags are wanted.
     tags: HashMap<Uuid, String>,
     wants_tags: bool,
-    arguments: TaskArguments,
 }
 
 impl<'a> Live<'a> {
@@ -44,7 +42,6 @@ impl<'a> Live<'a> {
         printer: &'a Printer,
         dir: PathBuf,
         wants_tags: bool,
-        arguments: TaskArguments,
     ) -> Self {
         Self {
             coordinator,
@@ -52,7 +49,6 @@ impl<'a> Live<'a> {
             follower: Some(Follower::new(dir)),
             tags: HashMap::new(),
             wants_tags,
-            arguments,
         }
     }
 
@@ -67,7 +63,7 @@ impl<'a> Live<'a> {
             let spec = self.coordinator.task(task).await?.spec;
             let limit = spec.capture.limit_bytes.unwrap_or(DEFAULT_CAPTURE_BYTES);
             if self.wants_tags {
-                self.tags.insert(task, tag(&spec, self.arguments.of(task)));
+                self.tags.insert(task, tag(&spec));
             }
             if let Some(follower) = &mut self.follower {
                 follower.know(task, limit);

@@ -10,7 +10,7 @@ use mitosis_bridge::ids::MAX_WORKERS;
 use mitosis_bridge::limits::affordable;
 
 use super::halt::Halt;
-use super::input::InputTask;
+use super::opened::Opened;
 use super::printer::Destination;
 use super::progress::ProgressMode;
 use super::records::RecordPaths;
@@ -170,14 +170,16 @@ impl SpecDefaults {
 }
 
 /// The tasks of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Input {
     /// Where they came from, for people.
     pub source: String,
     /// True for one command whose exit code becomes the run's.
     pub single_command: bool,
+    /// True when they come from standard input.
+    pub reads_stdin: bool,
     /// The tasks.
-    pub tasks: Vec<InputTask>,
+    pub opened: Opened,
 }
 
 /// Workers when nobody names a number: the cores this process may use, as its affinity mask, its control group's CPU

@@ -1,28 +1,31 @@
 //! From an input to the tasks of a run: what is new, what an earlier run finished, what is to be repeated.
 //!
-//! Works on an open coordinator before any manager is started, so nothing changes under its hands.
+//! Tasks come in batches and are in the store when [`Intake::take`] returns; what the ledger then knows of them is where
+//! they stand. What was accepted is noted in the state directory, so a run can be resumed without its list.
 //!
-//! - Every task of the input is submitted under its key, all in one call; known ones stay what they are.
-//! - Tasks of an earlier input that are not in this one do not count. Those that have not ended are cancelled: a line
-//!   that was changed or deleted is not wanted any more.
+//! - Every task of the input is submitted under its key; known ones stay what they are, by their newest repetition.
 //! - With `retry_failed`, what failed or was cancelled is repeated as a new task.
+//! - Tasks of an earlier input that are not in this one do not count. Those that have not ended are cancelled once the
+//!   input was read to its end: a line that was changed or deleted is not wanted any more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use super::error::RunError;
-use super::key;
-use super::ledger::{Ledger, Place};
-use super::manifest::{Manifest, ManifestTask};
-use super::options::{Input, SpecDefaults};
+use super::feed::BATCH;
+use super::input::InputTask;
+use super::key::Keys;
+use super::ledger::{Ledger, Past, Place};
+use super::manifest::{Header, NoteWriter, NotedRow, noted_rows};
+use super::options::SpecDefaults;
 use super::quote::shell_word;
 use super::summary::{Failure, plural};
 use crate::coordinator::Coordinator;
-use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter, TaskSummary};
+use crate::coordinator::store::Life;
+use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter};
 use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskSpec, TaskState};
 
@@ -30,13 +33,13 @@ use crate::protocol::{Outcome, TaskSpec, TaskState};
 pub const SUITE_NAME: &str = "run";
 /// Tasks read at once.
 const PAGE: u32 = 1000;
+/// States of a task that has not ended.
+const OPEN: &str = "pending,ready,assigned,running";
 
-/// What is asked for.
+/// How an input becomes tasks.
 #[derive(Debug)]
-pub struct Request<'a> {
-    /// The tasks; `None` resumes what the state directory holds.
-    pub input: Option<Input>,
-    /// Where the note about the input is.
+pub struct Settings<'a> {
+    /// Where the notes about the input are.
     pub state_dir: &'a Path,
     /// For specs that do not say.
     pub defaults: &'a SpecDefaults,
@@ -44,339 +47,485 @@ pub struct Request<'a> {
     pub retry_failed: bool,
 }
 
-/// A run that can begin.
+/// Accepts the tasks of a run.
 #[derive(Debug)]
-pub struct Plan {
-    /// Its books.
-    pub ledger: Ledger,
-    /// The suite of its tasks.
-    pub suite: Uuid,
-    /// Commands by line, ascending.
-    pub commands: Vec<(u64, String)>,
-    /// What was put into the commands.
-    pub arguments: TaskArguments,
-    /// The only task, where the run is one command.
-    pub single: Option<Uuid>,
-    /// Tasks that had ended before, by place.
-    pub earlier: Vec<(Place, Uuid)>,
-    /// What the user should know.
-    pub notices: Vec<String>,
-    /// True when no input was given.
-    pub resumed: bool,
+pub struct Intake<'a> {
+    coordinator: &'a Coordinator,
+    settings: Settings<'a>,
+    header: Header,
+    keys: Keys,
+    notes: NoteWriter,
+    /// True when the suite was empty: nothing in it can be somebody else's.
+    fresh: bool,
+    /// Tasks that an earlier run noted; they are taken from there.
+    resumed: Option<Vec<NotedRow>>,
+    /// False when an earlier run did not read its list to the end.
+    was_whole: bool,
+    repeated: u64,
+    last_line: u64,
+    first: Option<(i64, Uuid)>,
 }
 
-/// What was put into the commands of tasks (`:::` and its kin), by task; a task without arguments is not listed.
-#[derive(Debug, Clone, Default)]
-pub struct TaskArguments(Arc<HashMap<Uuid, Vec<String>>>);
-
-impl TaskArguments {
-    fn of_manifest(manifest: &Manifest) -> Self {
-        let tasks = manifest.tasks.iter();
-        let with_some = tasks.filter(|task| !task.arguments.is_empty());
-        Self(Arc::new(
-            with_some
-                .map(|task| (task.uuid, task.arguments.clone()))
-                .collect(),
-        ))
-    }
-
-    /// The arguments of a task, in the order of their sources.
-    #[must_use]
-    pub fn of(&self, task: Uuid) -> &[String] {
-        self.0.get(&task).map_or(&[], Vec::as_slice)
-    }
+/// What was taken at once.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Tasks that will end.
+    pub open: Vec<Place>,
+    /// Tasks that had ended before.
+    pub earlier: Vec<Earlier>,
 }
 
-impl Plan {
-    /// The command of a line.
-    #[must_use]
-    pub fn command(&self, line: u64) -> &str {
-        match self.commands.binary_search_by_key(&line, |(line, _)| *line) {
-            Ok(index) => &self.commands[index].1,
-            Err(_) => "",
-        }
-    }
+/// A task that had ended before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earlier {
+    /// Where it stands.
+    pub place: Place,
+    /// Its row id.
+    pub id: i64,
+    /// Its name.
+    pub uuid: Uuid,
+    /// True when it has written nothing.
+    pub is_silent: bool,
 }
 
-/// Submits, compares and notes down.
-///
-/// # Errors
-/// When the store, the note, or the input does not allow it.
-pub async fn make(coordinator: &Coordinator, request: Request<'_>) -> Result<Plan, RunError> {
-    let before = Manifest::read(request.state_dir)?;
-    let accepted_at_us = now_us();
-    let Prepared {
-        mut manifest,
-        commands,
-        all_new,
-    } = match request.input {
-        Some(input) => submit(coordinator, input, before, request.defaults).await?,
-        None => resume(before, request.state_dir)?,
-    };
-    let known = if all_new {
-        HashMap::new()
-    } else {
-        let known = known_tasks(coordinator, manifest.suite).await?;
-        check_known(&manifest, &known)?;
-        known
-    };
-    let resumed = commands.is_none();
-    // Before any repetition: the store was asked about the tasks as they are named now.
-    let commands = commands.unwrap_or_else(|| stored_commands(&manifest, &known));
-    let mut notices = Vec::new();
-    let mut follow_ups = follow_ups(&manifest, &known);
-    if request.retry_failed {
-        let repeated = repeat(coordinator, &mut manifest, &mut follow_ups, &known).await?;
-        notices.extend((repeated > 0).then(|| format!("{} repeated", plural(repeated, "task"))));
-    }
-    manifest.write(request.state_dir)?;
-    let dropped = drop_unwanted(coordinator, &manifest, &follow_ups, &known).await?;
-    notices.extend((dropped > 0).then(|| {
-        format!(
-            "{} of an earlier input cancelled: not in {}",
-            plural(dropped, "unfinished task"),
-            manifest.source
-        )
-    }));
-    notices.extend(strangers(coordinator, manifest.suite).await?);
-    let ledger = Ledger::new(
-        manifest.tasks.iter().map(|task| (task.line, task.uuid)),
-        accepted_at_us,
-    );
-    let plan = finish(manifest, commands, &follow_ups, &known, ledger);
-    Ok(Plan {
-        notices,
-        resumed,
-        ..plan
-    })
-}
-
-/// A task that a task of the input submitted, directly or not.
-#[derive(Debug, Clone, Copy)]
-struct FollowUp {
+/// A task on its line.
+struct OnLine {
     line: u64,
+    id: i64,
     uuid: Uuid,
+    life: Option<Life>,
 }
 
-/// What tasks of the input have submitted so far, in the order in which it was accepted; a repeated one stands where the
-/// first stood.
-fn follow_ups(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> Vec<FollowUp> {
-    let mut lines: HashMap<Uuid, u64> = manifest
-        .tasks
-        .iter()
-        .map(|task| (task.uuid, task.line))
-        .collect();
-    let mut tasks: Vec<(&TaskSummary, Uuid)> = known
-        .values()
-        .filter_map(|task| Some((task, task.follow_up_of?)))
-        .collect();
-    tasks.sort_unstable_by_key(|(task, _)| task.id);
-    let mut found: Vec<FollowUp> = Vec::new();
-    let mut places: HashMap<Uuid, usize> = HashMap::new();
-    for (task, of) in tasks {
-        let Some(line) = lines.get(&of).copied() else {
-            continue;
+impl<'a> Intake<'a> {
+    /// Accepts a new input, called `source`.
+    ///
+    /// # Errors
+    /// When the store or the state directory refuses.
+    pub async fn begin(
+        coordinator: &'a Coordinator,
+        settings: Settings<'a>,
+        source: &str,
+        single_command: bool,
+    ) -> Result<Self, RunError> {
+        let before = Header::read(settings.state_dir)?;
+        let suite = match &before {
+            Some(header) => header.suite,
+            None => match existing_suite(coordinator).await? {
+                Some(suite) => suite,
+                None => coordinator.create_suite(SUITE_NAME).await?,
+            },
         };
-        lines.insert(task.uuid, line);
-        let uuid = task.uuid;
-        match task.retry_of.and_then(|old| places.get(&old).copied()) {
-            Some(place) => {
-                found[place].uuid = uuid;
-                places.insert(uuid, place);
+        let header = Header {
+            source: source.to_owned(),
+            single_command,
+            suite,
+            whole: false,
+        };
+        header.write(settings.state_dir)?;
+        let notes = NoteWriter::create(settings.state_dir)?;
+        Self::new(coordinator, settings, header, notes, None, true).await
+    }
+
+    /// Takes up what an earlier run accepted.
+    ///
+    /// # Errors
+    /// Likewise, and when there was none.
+    pub async fn resume(
+        coordinator: &'a Coordinator,
+        settings: Settings<'a>,
+    ) -> Result<Self, RunError> {
+        let header = Header::read(settings.state_dir)?
+            .ok_or_else(|| RunError::NothingToResume(settings.state_dir.to_owned()))?;
+        let mut rows = noted_rows(settings.state_dir)?;
+        rows.reverse();
+        let was_whole = header.whole;
+        let header = Header {
+            whole: false,
+            ..header
+        };
+        // Before the notes are cut: whoever finds them cut must know it.
+        header.write(settings.state_dir)?;
+        let notes = NoteWriter::create(settings.state_dir)?;
+        Self::new(coordinator, settings, header, notes, Some(rows), was_whole).await
+    }
+
+    async fn new(
+        coordinator: &'a Coordinator,
+        settings: Settings<'a>,
+        header: Header,
+        notes: NoteWriter,
+        resumed: Option<Vec<NotedRow>>,
+        was_whole: bool,
+    ) -> Result<Self, RunError> {
+        let counts = coordinator.counts(Some(header.suite)).await?;
+        Ok(Self {
+            coordinator,
+            settings,
+            header,
+            keys: Keys::default(),
+            notes,
+            fresh: counts.values().sum::<u64>() == 0,
+            resumed,
+            was_whole,
+            repeated: 0,
+            last_line: 0,
+            first: None,
+        })
+    }
+
+    /// The suite of the tasks.
+    #[must_use]
+    pub fn suite(&self) -> Uuid {
+        self.header.suite
+    }
+
+    /// Where the tasks come from, for people.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.header.source
+    }
+
+    /// True when the state directory held no tasks of an earlier run.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The only task, where the run is one command.
+    #[must_use]
+    pub fn single(&self) -> Option<Uuid> {
+        let first = self.first.filter(|_| self.header.single_command);
+        first.map(|(_, uuid)| uuid)
+    }
+
+    /// Accepts tasks. When this returns they are durable, and `ledger` counts them.
+    ///
+    /// # Errors
+    /// When the store or the state directory refuses.
+    pub async fn take(
+        &mut self,
+        ledger: &mut Ledger,
+        tasks: Vec<InputTask>,
+    ) -> Result<Taken, RunError> {
+        let keys = self.keys.of_batch(&tasks);
+        let lines: Vec<u64> = tasks.iter().map(|task| task.line).collect();
+        let task = |(task, key): (InputTask, String)| {
+            let mut spec = self.settings.defaults.applied(task.spec);
+            if !task.arguments.is_empty() {
+                spec.arguments = task.arguments;
             }
-            None => {
-                places.insert(uuid, found.len());
-                found.push(FollowUp { line, uuid });
+            SubmitTask {
+                key: Some(key),
+                spec,
+            }
+        };
+        let request = SubmitRequest {
+            suite: Some(SuiteRef::Uuid(self.header.suite)),
+            tasks: tasks.into_iter().zip(keys).map(task).collect(),
+        };
+        let submitted = self.coordinator.submit(request).await?;
+        let known = submitted.tasks.iter().filter(|task| task.existing);
+        let mut lives = self.lives(known.map(|task| task.id).collect()).await?;
+        let on_line = |(line, task): (u64, crate::protocol::api::SubmittedTask)| {
+            let life = lives.remove(&task.id);
+            let (id, uuid) = life.map_or((task.id, task.uuid), |life| (life.id, life.uuid));
+            OnLine {
+                line,
+                id,
+                uuid,
+                life,
+            }
+        };
+        let tasks = lines
+            .into_iter()
+            .zip(submitted.tasks)
+            .map(on_line)
+            .collect();
+        self.enter(ledger, tasks).await
+    }
+
+    /// Takes some of the tasks that an earlier run accepted; `None` after the last.
+    ///
+    /// # Errors
+    /// When the store or the state directory refuses, or the store lacks one.
+    pub async fn take_noted(&mut self, ledger: &mut Ledger) -> Result<Option<Taken>, RunError> {
+        let mut tasks: Vec<(u64, i64)> = Vec::new();
+        while tasks.len() < BATCH
+            && let Some(row) = self.resumed.as_mut().and_then(Vec::pop)
+        {
+            let room = (BATCH - tasks.len()) as u64;
+            if row.count > room {
+                let rest = NotedRow {
+                    line: row.line + room,
+                    id: row.id + i64::try_from(room).unwrap_or(i64::MAX),
+                    count: row.count - room,
+                };
+                self.resumed.iter_mut().for_each(|rows| rows.push(rest));
+            }
+            tasks.extend(row.tasks().take(BATCH - tasks.len()));
+        }
+        if tasks.is_empty() {
+            return Ok(None);
+        }
+        let mut lives = self
+            .lives(tasks.iter().map(|(_, id)| *id).collect())
+            .await?;
+        let mut on_lines = Vec::with_capacity(tasks.len());
+        for (line, id) in tasks {
+            let life = lives
+                .remove(&id)
+                .ok_or(RunError::Forgotten { task: id, line })?;
+            on_lines.push(OnLine {
+                line,
+                id: life.id,
+                uuid: life.uuid,
+                life: Some(life),
+            });
+        }
+        self.enter(ledger, on_lines).await.map(Some)
+    }
+
+    async fn lives(&self, ids: Vec<i64>) -> Result<HashMap<i64, Life>, RunError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let lives = self.coordinator.newest_lives(ids).await?;
+        Ok(lives.into_iter().map(|life| (life.root, life)).collect())
+    }
+
+    /// Enters tasks in ledger and notes, repeated where that is wanted.
+    async fn enter(
+        &mut self,
+        ledger: &mut Ledger,
+        mut tasks: Vec<OnLine>,
+    ) -> Result<Taken, RunError> {
+        if self.settings.retry_failed {
+            self.repeat(&mut tasks).await?;
+        }
+        if let (None, Some(first)) = (self.first, tasks.first()) {
+            self.first = Some((first.id, first.uuid));
+        }
+        self.notes
+            .note(tasks.iter().map(|task| (task.line, task.id)))?;
+        let at_us = now_us();
+        let mut taken = Taken::default();
+        for task in tasks {
+            self.last_line = self.last_line.max(task.line);
+            let place = Place::line(task.line);
+            // A line that has no task of its own has that of an equal line: it was counted there.
+            if !ledger.add(task.line, task.id, at_us) {
+                continue;
+            }
+            match task.life.and_then(|life| past(task.line, &life)) {
+                Some(past) => {
+                    ledger.ended_earlier(task.id, task.uuid, &past);
+                    taken.earlier.push(Earlier {
+                        place,
+                        id: task.id,
+                        uuid: task.uuid,
+                        is_silent: task.life.is_some_and(|life| life.is_silent),
+                    });
+                }
+                None => taken.open.push(place),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Repeats what failed or was cancelled, all of a batch at once: a task that waits for another is repeated with it.
+    async fn repeat(&mut self, tasks: &mut [OnLine]) -> Result<(), RunError> {
+        let ended_badly = |task: &&mut OnLine| task.life.is_some_and(|life| is_bad_end(life.state));
+        let mut bad: Vec<&mut OnLine> = tasks.iter_mut().filter(ended_badly).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let old = bad.iter().map(|task| task.uuid).collect();
+        let new = self.coordinator.retry_tasks(old).await?;
+        self.repeated += new.len() as u64;
+        for (task, new) in bad.iter_mut().zip(new) {
+            (task.id, task.uuid, task.life) = (new.id, new.uuid, None);
+        }
+        Ok(())
+    }
+
+    /// The input is at its end: nothing of it is missing. Adds what tasks have submitted, cancels what is not wanted any
+    /// more, and returns what the user should know.
+    ///
+    /// # Errors
+    /// When the store or the state directory refuses.
+    pub async fn finish(&mut self, ledger: &mut Ledger) -> Result<(Taken, Vec<String>), RunError> {
+        let mut notices = Vec::new();
+        let mut taken = Taken::default();
+        if !self.fresh {
+            if !self.was_whole {
+                taken = self.take_unnoted(ledger).await?;
+                notices.push(format!(
+                    "the run before had not read {} to its end; what it had accepted is run",
+                    self.header.source
+                ));
+            }
+            let follow_ups = self.take_follow_ups(ledger).await?;
+            taken.open.extend(follow_ups.open);
+            taken.earlier.extend(follow_ups.earlier);
+        }
+        let repeated = self.repeated;
+        notices.extend((repeated > 0).then(|| format!("{} repeated", plural(repeated, "task"))));
+        self.header.whole = true;
+        self.header.write(self.settings.state_dir)?;
+        if !self.fresh {
+            let dropped = self.drop_unwanted(ledger).await?;
+            notices.extend((dropped > 0).then(|| {
+                format!(
+                    "{} of an earlier input cancelled: not in {}",
+                    plural(dropped, "unfinished task"),
+                    self.header.source
+                )
+            }));
+        }
+        notices.extend(strangers(self.coordinator, self.header.suite).await?);
+        Ok((taken, notices))
+    }
+
+    /// Tasks that were accepted and not noted any more before a run was killed.
+    async fn take_unnoted(&mut self, ledger: &mut Ledger) -> Result<Taken, RunError> {
+        let mut all = Taken::default();
+        let mut filter = self.filter(None);
+        loop {
+            let page = self.coordinator.tasks(&filter).await?;
+            let of_input = page
+                .tasks
+                .iter()
+                .filter(|task| task.retry_of.is_none() && task.follow_up_of.is_none());
+            let mut lives = self
+                .lives(of_input.clone().map(|task| task.id).collect())
+                .await?;
+            let mut tasks = Vec::new();
+            for task in of_input {
+                let Some(life) = lives.remove(&task.id) else {
+                    continue;
+                };
+                if ledger.line_of(life.id).is_none() {
+                    self.last_line += 1;
+                    tasks.push(OnLine {
+                        line: self.last_line,
+                        id: life.id,
+                        uuid: life.uuid,
+                        life: Some(life),
+                    });
+                }
+            }
+            let taken = self.enter(ledger, tasks).await?;
+            all.open.extend(taken.open);
+            all.earlier.extend(taken.earlier);
+            match page.next_cursor {
+                Some(cursor) => filter.cursor = Some(cursor),
+                None => return Ok(all),
             }
         }
     }
-    found
+
+    /// What tasks of the input have submitted so far, in the order in which it was accepted; a repeated one stands where
+    /// the first stood.
+    async fn take_follow_ups(&mut self, ledger: &mut Ledger) -> Result<Taken, RunError> {
+        let follow_ups = self
+            .coordinator
+            .submitted_by_tasks(self.header.suite)
+            .await?;
+        let submitters = self
+            .lives(follow_ups.iter().map(|life| life.root).collect())
+            .await?;
+        let mut lines: BTreeMap<i64, u64> = BTreeMap::new();
+        let mut tasks = Vec::new();
+        for life in follow_ups {
+            let of = submitters.get(&life.root).map_or(life.root, |of| of.id);
+            let Some(line) = lines.get(&of).copied().or_else(|| ledger.line_of(of)) else {
+                continue;
+            };
+            lines.insert(life.id, line);
+            tasks.push(OnLine {
+                line,
+                id: life.id,
+                uuid: life.uuid,
+                life: Some(life),
+            });
+        }
+        if self.settings.retry_failed {
+            self.repeat(&mut tasks).await?;
+        }
+        let mut taken = Taken::default();
+        for task in tasks {
+            let place = ledger.add_follow_up(task.line, task.uuid);
+            match task.life.and_then(|life| past(task.line, &life)) {
+                Some(past) => {
+                    ledger.ended_earlier(task.id, task.uuid, &past);
+                    taken.earlier.push(Earlier {
+                        place,
+                        id: task.id,
+                        uuid: task.uuid,
+                        is_silent: task.life.is_some_and(|life| life.is_silent),
+                    });
+                }
+                None => taken.open.push(place),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Cancels what has not ended and is not wanted; returns how many.
+    async fn drop_unwanted(&self, ledger: &Ledger) -> Result<u64, RunError> {
+        let mut dropped = 0;
+        let mut filter = self.filter(Some(OPEN.to_owned()));
+        loop {
+            let page = self.coordinator.tasks(&filter).await?;
+            for task in page.tasks {
+                if ledger.line_of(task.id).is_none() && !ledger.awaits_follow_up(task.uuid) {
+                    self.coordinator.cancel(task.uuid, true).await?;
+                    dropped += 1;
+                }
+            }
+            match page.next_cursor {
+                Some(cursor) => filter.cursor = Some(cursor),
+                None => return Ok(dropped),
+            }
+        }
+    }
+
+    fn filter(&self, state: Option<String>) -> TaskFilter {
+        TaskFilter {
+            suite: Some(self.header.suite),
+            state,
+            limit: Some(PAGE),
+            ..TaskFilter::default()
+        }
+    }
 }
 
-/// An input whose tasks are in the store.
-struct Prepared {
-    manifest: Manifest,
-    commands: Option<Vec<(u64, String)>>,
-    all_new: bool,
+fn is_bad_end(state: TaskState) -> bool {
+    matches!(state, TaskState::Failed | TaskState::Cancelled)
 }
 
-async fn submit(
-    coordinator: &Coordinator,
-    mut input: Input,
-    before: Option<Manifest>,
-    defaults: &SpecDefaults,
-) -> Result<Prepared, RunError> {
-    let keys = key::keys(&input.tasks);
-    let of_tasks = input.tasks.iter_mut();
-    let places: Vec<(u64, Vec<String>)> = of_tasks
-        .map(|task| (task.line, std::mem::take(&mut task.arguments)))
-        .collect();
-    let commands = input
-        .tasks
-        .iter()
-        .map(|task| (task.line, command_text(&task.spec)))
-        .collect();
-    let task = |(task, key): (super::input::InputTask, &String)| SubmitTask {
-        key: Some(key.clone()),
-        spec: defaults.applied(task.spec),
-    };
-    let tasks = input.tasks.into_iter().zip(&keys).map(task).collect();
-    let suite = match &before {
-        Some(manifest) => SuiteRef::Uuid(manifest.suite),
-        None => existing_suite(coordinator).await?,
-    };
-    let request = SubmitRequest {
-        suite: Some(suite),
-        tasks,
-    };
-    let submitted = coordinator.submit(request).await?;
-    let newest = newest_repetitions(before);
-    let task = |(((line, arguments), key), task): (
-        ((u64, Vec<String>), String),
-        &crate::protocol::api::SubmittedTask,
-    )| {
-        let (uuid, retries) = newest.get(&key).copied().unwrap_or((task.uuid, 0));
-        ManifestTask {
+/// How a task of a line ended, if it has.
+fn past(line: u64, life: &Life) -> Option<Past> {
+    let reason = life.reason.map(Reason::as_str).unwrap_or_default();
+    Some(Past {
+        outcome: outcome_of(life.state)?,
+        for_upstream: life.reason == Some(Reason::UpstreamFailed),
+        failure: Failure {
             line,
-            key,
-            uuid,
-            arguments,
-            retries,
-        }
-    };
-    Ok(Prepared {
-        all_new: submitted.tasks.iter().all(|task| !task.existing),
-        manifest: Manifest {
-            source: input.source,
-            single_command: input.single_command,
-            suite: submitted.suite,
-            tasks: places
-                .into_iter()
-                .zip(keys)
-                .zip(&submitted.tasks)
-                .map(task)
-                .collect(),
+            uuid: life.uuid,
+            reason: reason.to_owned(),
+            exit_code: life.exit_code,
+            signal: None,
         },
-        commands: Some(commands),
     })
 }
 
-fn resume(before: Option<Manifest>, state_dir: &Path) -> Result<Prepared, RunError> {
-    let manifest = before.ok_or_else(|| RunError::NothingToResume(state_dir.to_owned()))?;
-    Ok(Prepared {
-        manifest,
-        commands: None,
-        all_new: false,
-    })
-}
-
-/// The suite of an earlier run whose note was lost, or a new one.
-async fn existing_suite(coordinator: &Coordinator) -> Result<SuiteRef, RunError> {
+/// The suite of an earlier run whose note was lost.
+async fn existing_suite(coordinator: &Coordinator) -> Result<Option<Uuid>, RunError> {
     let first = coordinator.suites(None, Some(PAGE)).await?;
-    let found = first
-        .items
-        .into_iter()
-        .find(|suite| suite.name == SUITE_NAME);
-    Ok(found.map_or_else(
-        || SuiteRef::New {
-            name: SUITE_NAME.to_owned(),
-        },
-        |suite| SuiteRef::Uuid(suite.uuid),
-    ))
-}
-
-/// Tasks that were repeated, by key: their newest repetition and its number.
-fn newest_repetitions(before: Option<Manifest>) -> HashMap<String, (Uuid, u32)> {
-    let tasks = before.map(|manifest| manifest.tasks).unwrap_or_default();
-    tasks
-        .into_iter()
-        .filter(|task| task.retries > 0)
-        .map(|task| (task.key, (task.uuid, task.retries)))
-        .collect()
-}
-
-/// Every task of the suite.
-async fn known_tasks(
-    coordinator: &Coordinator,
-    suite: Uuid,
-) -> Result<HashMap<Uuid, TaskSummary>, RunError> {
-    let mut known = HashMap::new();
-    let mut filter = TaskFilter {
-        suite: Some(suite),
-        limit: Some(PAGE),
-        ..TaskFilter::default()
-    };
-    loop {
-        let page = coordinator.tasks(&filter).await?;
-        known.extend(page.tasks.into_iter().map(|task| (task.uuid, task)));
-        match page.next_cursor {
-            Some(cursor) => filter.cursor = Some(cursor),
-            None => return Ok(known),
-        }
-    }
-}
-
-/// A task that the store does not have would never end.
-fn check_known(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> Result<(), RunError> {
-    let missing = |task: &&ManifestTask| !known.contains_key(&task.uuid);
-    match manifest.tasks.iter().find(missing) {
-        None => Ok(()),
-        Some(task) => Err(RunError::Forgotten {
-            task: task.uuid,
-            line: task.line,
-        }),
-    }
-}
-
-/// Repeats what failed or was cancelled; returns how many.
-async fn repeat(
-    coordinator: &Coordinator,
-    manifest: &mut Manifest,
-    follow_ups: &mut [FollowUp],
-    known: &HashMap<Uuid, TaskSummary>,
-) -> Result<u64, RunError> {
-    let ended_badly = |uuid: &Uuid| {
-        let state = known.get(uuid).map(|known| known.state);
-        matches!(state, Some(TaskState::Failed | TaskState::Cancelled))
-    };
-    let of_input = manifest.tasks.iter().map(|task| task.uuid);
-    let submitted = follow_ups.iter().map(|follow_up| follow_up.uuid);
-    let old: Vec<Uuid> = of_input.chain(submitted).filter(ended_badly).collect();
-    // All at once, so that a task that waits for another is repeated with it.
-    let new = coordinator.retry_tasks(old.clone()).await?;
-    let new: HashMap<Uuid, Uuid> = old
-        .into_iter()
-        .zip(new.iter().map(|task| task.uuid))
-        .collect();
-    for task in &mut manifest.tasks {
-        if let Some(uuid) = new.get(&task.uuid) {
-            task.uuid = *uuid;
-            task.retries += 1;
-        }
-    }
-    for follow_up in follow_ups {
-        follow_up.uuid = new.get(&follow_up.uuid).copied().unwrap_or(follow_up.uuid);
-    }
-    Ok(new.len() as u64)
-}
-
-/// Cancels what is known, has not ended, and is not wanted; returns how many.
-async fn drop_unwanted(
-    coordinator: &Coordinator,
-    manifest: &Manifest,
-    follow_ups: &[FollowUp],
-    known: &HashMap<Uuid, TaskSummary>,
-) -> Result<u64, RunError> {
-    let mut wanted: HashSet<Uuid> = manifest.tasks.iter().map(|task| task.uuid).collect();
-    wanted.extend(follow_ups.iter().map(|follow_up| follow_up.uuid));
-    let mut dropped = 0;
-    for task in known.values() {
-        if !task.state.is_terminal() && !wanted.contains(&task.uuid) {
-            coordinator.cancel(task.uuid, true).await?;
-            dropped += 1;
-        }
-    }
-    Ok(dropped)
+    let mut suites = first.items.into_iter();
+    let found = suites.find(|suite| suite.name == SUITE_NAME);
+    Ok(found.map(|suite| suite.uuid))
 }
 
 /// A word about unfinished tasks of other suites: this run's manager takes them too.
@@ -394,64 +543,6 @@ async fn strangers(coordinator: &Coordinator, suite: Uuid) -> Result<Option<Stri
             plural(others, "unfinished task")
         )
     }))
-}
-
-fn finish(
-    manifest: Manifest,
-    mut commands: Vec<(u64, String)>,
-    follow_ups: &[FollowUp],
-    known: &HashMap<Uuid, TaskSummary>,
-    mut ledger: Ledger,
-) -> Plan {
-    commands.sort_unstable_by_key(|(line, _)| *line);
-    let of_input = manifest.tasks.iter();
-    let mut tasks: Vec<(Place, Uuid)> = of_input
-        .map(|task| (Place::line(task.line), task.uuid))
-        .collect();
-    for follow_up in follow_ups {
-        let place = ledger.add_follow_up(follow_up.line, follow_up.uuid);
-        tasks.push((place, follow_up.uuid));
-    }
-    let mut earlier = Vec::new();
-    for (place, uuid) in tasks {
-        let Some((summary, outcome)) = known
-            .get(&uuid)
-            .and_then(|known| Some((known, outcome_of(known.state)?)))
-        else {
-            continue;
-        };
-        earlier.push((place, uuid));
-        let for_upstream = summary.reason.as_deref() == Some(Reason::UpstreamFailed.as_str());
-        ledger.ended_earlier(uuid, outcome, for_upstream, |line| Failure {
-            line,
-            uuid: summary.uuid,
-            reason: summary.reason.clone().unwrap_or_default(),
-            exit_code: summary.exit_code,
-            signal: None,
-        });
-    }
-    Plan {
-        ledger,
-        suite: manifest.suite,
-        commands,
-        arguments: TaskArguments::of_manifest(&manifest),
-        single: manifest
-            .tasks
-            .first()
-            .filter(|_| manifest.single_command)
-            .map(|task| task.uuid),
-        earlier,
-        notices: Vec::new(),
-        resumed: false,
-    }
-}
-
-fn stored_commands(manifest: &Manifest, known: &HashMap<Uuid, TaskSummary>) -> Vec<(u64, String)> {
-    let command = |task: &ManifestTask| {
-        let command = known.get(&task.uuid).map(|task| task.command.clone());
-        (task.line, command.unwrap_or_default())
-    };
-    manifest.tasks.iter().map(command).collect()
 }
 
 /// The outcome that a state stands for; `None` while a task has not ended.

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
+use super::given::GivenWriter;
 use super::output::{self, Stream};
 use super::progress::{Progress, Standing};
 use super::records::{RecordError, Records};
@@ -60,6 +61,8 @@ pub struct Lines {
 /// The output of a task.
 #[derive(Debug)]
 pub struct TaskOutput {
+    /// Whose it is, by row id.
+    pub task: i64,
     /// Where its files go, without `.out` and `.err`; used by [`Destination::Files`] alone.
     pub stem: PathBuf,
     /// What stands before each of its lines.
@@ -113,12 +116,14 @@ impl Printer {
         destination: Destination,
         records: Records,
         progress: Progress,
+        given: Option<GivenWriter>,
     ) -> io::Result<Self> {
         let (jobs_tx, jobs_rx) = flume::bounded(CAPACITY);
         let writer = Writer {
             destination,
             records,
             progress,
+            given,
             stdout_closed: false,
             stderr_closed: false,
             report: Report::default(),
@@ -181,6 +186,7 @@ struct Writer {
     destination: Destination,
     records: Records,
     progress: Progress,
+    given: Option<GivenWriter>,
     stdout_closed: bool,
     stderr_closed: bool,
     report: Report,
@@ -214,6 +220,7 @@ impl Writer {
     }
 
     fn write(&mut self, output: &TaskOutput) {
+        let failures = self.report.failures;
         match self.destination {
             Destination::Streams => self.write_streams(output),
             Destination::Files => {
@@ -222,8 +229,25 @@ impl Writer {
             }
             Destination::Nowhere => {}
         }
+        if failures == self.report.failures && !self.stdout_closed {
+            self.record(output.task);
+        }
         if let Some(note) = &output.note {
             self.note(note);
+        }
+    }
+
+    /// From here on a run that is started again knows that the user has this output.
+    fn record(&mut self, task: i64) {
+        let recorded = self
+            .given
+            .as_mut()
+            .map_or(Ok(()), |given| given.record(task));
+        if let Err(error) = recorded {
+            self.given = None;
+            self.note(&format!(
+                "mitosis: what has been written cannot be recorded: {error}; a run that resumes this one may write it again"
+            ));
         }
     }
 
@@ -318,6 +342,7 @@ mod tests {
 
     fn task(stem: PathBuf) -> TaskOutput {
         TaskOutput {
+            task: 1,
             stem,
             tag: None,
             seen: [0; 2],
@@ -328,7 +353,7 @@ mod tests {
     }
 
     fn printer() -> Printer {
-        Printer::spawn(Destination::Files, Records::default(), Progress::Off).unwrap()
+        Printer::spawn(Destination::Files, Records::default(), Progress::Off, None).unwrap()
     }
 
     #[tokio::test]

@@ -31,18 +31,12 @@ pub struct Row {
 impl Row {
     /// The row of a task whose end is known.
     #[must_use]
-    pub fn of(
-        place: Place,
-        detail: &TaskDetail,
-        arguments: &[String],
-        outcome: Outcome,
-        result: TaskResult,
-    ) -> Self {
+    pub fn of(place: Place, detail: &TaskDetail, outcome: Outcome, result: TaskResult) -> Self {
         Self {
             place,
             command: command_text(&detail.spec),
             args: detail.spec.args.clone(),
-            arguments: arguments.to_vec(),
+            arguments: detail.spec.arguments.clone(),
             array_index: detail.spec.array_index,
             attempts: detail.summary.attempts,
             outcome,

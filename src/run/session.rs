@@ -15,18 +15,19 @@ use super::delivery::Delivery;
 use super::engine::Engine;
 use super::error::RunError;
 use super::fit;
+use super::given;
 use super::halt::Halt;
 use super::ledger::Ledger;
 use super::listen::{Halting, Listener};
 use super::notes;
-use super::options::{Input, RunOptions};
-use super::plan::{self, Plan};
+use super::options::RunOptions;
+use super::plan::{self, Intake};
 use super::printer::Printer;
 use super::progress::{Progress, Standing};
+use super::reading::Reading;
 use super::records::{RecordError, Records};
 use super::state_dir::{Removal, StateDir};
-use super::stem::Named;
-use super::summary::{Figures, Summary};
+use super::summary::{Figures, Summary, plural};
 use super::verdict;
 use crate::coordinator::{ARTIFACTS_DIR, Coordinator, CoordinatorConfig};
 use crate::exit_code::Exit;
@@ -79,19 +80,16 @@ impl fmt::Display for Again {
     }
 }
 
-/// Runs `input`, or what the state directory still has to do.
+/// Runs what is read, or what the state directory still has to do.
 ///
 /// # Errors
 /// When the run as a whole fails; failed tasks are part of the outcome.
-pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, RunError> {
+pub async fn run(options: RunOptions, input: Option<Reading>) -> Result<Outcome, RunError> {
     let began = Instant::now();
     // First of all: from here on an interrupt ends the run in words.
     let mut signals = ShutdownSignals::install(options.stop_deadline())
         .map_err(RunError::io("install signal handlers"))?
         .ahead_of(options.ends);
-    if let Some(input) = &input {
-        fit::check(&options, &input.tasks)?;
-    }
     let records = prepare_files(&options, input.as_ref())?;
     let state_dir = open_state_dir(&options)?;
     announce(&options, &state_dir);
@@ -101,34 +99,24 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
         ..CoordinatorConfig::new(state_dir.path())
     })
     .await?;
-    let request = plan::Request {
-        input,
+    let work = Work {
+        options: &options,
+        coordinator: &coordinator,
         state_dir: state_dir.path(),
-        defaults: &options.defaults,
-        retry_failed: options.retry_failed,
+        input,
+        records,
     };
-    let plan = match plan::make(&coordinator, request).await {
-        Ok(plan) => fit::check_open(&coordinator, &options).await.map(|()| plan),
-        Err(error) => Err(error),
-    };
-    let finished = match plan {
-        Ok(plan) => {
-            let work = Work {
-                options: &options,
-                coordinator: &coordinator,
-                state_dir: state_dir.path(),
-                plan,
-                records,
-            };
-            work.perform(&mut signals).await
-        }
-        Err(error) => Err(error),
-    };
+    let finished = work.perform(&mut signals).await;
     let single = match &finished {
         Ok(finished) => single_result(&coordinator, finished).await?,
         Err(_) => None,
     };
-    coordinator.close().await;
+    let is_complete = finished.as_ref().is_ok_and(Finished::is_complete);
+    if is_complete && state_dir.goes_after_success() {
+        coordinator.close_for_removal().await;
+    } else {
+        coordinator.close().await;
+    }
     conclude(
         &options,
         state_dir,
@@ -139,16 +127,8 @@ pub async fn run(options: RunOptions, input: Option<Input>) -> Result<Outcome, R
 }
 
 /// Looks at every file that is to be written, so that what cannot be is refused while it costs nothing.
-fn prepare_files(options: &RunOptions, input: Option<&Input>) -> Result<Records, RunError> {
+fn prepare_files(options: &RunOptions, input: Option<&Reading>) -> Result<Records, RunError> {
     if let Some(pattern) = &options.output.files {
-        let tasks = input.iter().flat_map(|input| &input.tasks);
-        pattern.check(tasks.map(|task| {
-            let named = Named {
-                id: task.spec.id.as_deref(),
-                arguments: &task.arguments,
-            };
-            (task.line, named)
-        }))?;
         std::fs::create_dir_all(pattern.root())
             .map_err(RunError::io("make the output directory"))?;
     }
@@ -200,6 +180,18 @@ struct Finished {
     failures: Vec<Told>,
     engine: Figures,
     unwritten: super::printer::Report,
+    /// Why the input was not read to its end, where it was at fault.
+    unread: Option<String>,
+    /// Where the tasks come from, for people.
+    source: String,
+}
+
+impl Finished {
+    /// True when every task has completed.
+    fn is_complete(&self) -> bool {
+        let counts = self.ledger.counts();
+        counts.completed == counts.total && self.unread.is_none()
+    }
 }
 
 /// What is left to do, and what it takes.
@@ -207,7 +199,7 @@ struct Work<'a> {
     options: &'a RunOptions,
     coordinator: &'a Coordinator,
     state_dir: &'a Path,
-    plan: Plan,
+    input: Option<Reading>,
     records: Records,
 }
 
@@ -217,43 +209,49 @@ impl Work<'_> {
             options,
             coordinator,
             state_dir,
-            plan,
+            input,
             mut records,
         } = self;
-        plan.notices.iter().for_each(|notice| say(notice));
-        check_stems(options, coordinator, &plan).await?;
+        fit::check_open(coordinator, options).await?;
+        let settings = plan::Settings {
+            state_dir,
+            defaults: &options.defaults,
+            retry_failed: options.retry_failed,
+        };
+        let intake = match &input {
+            Some(input) => {
+                Intake::begin(coordinator, settings, &input.source, input.single_command).await?
+            }
+            None => Intake::resume(coordinator, settings).await?,
+        };
+        let mut ledger = Ledger::default();
+        ledger.announce(input.as_ref().and_then(|input| input.expected).unwrap_or(0));
         records.begin()?;
         let standing = Standing {
-            counts: plan.ledger.counts(),
+            counts: ledger.counts(),
             running: 0,
         };
         let progress = Progress::new(options.progress, options.screen, standing);
-        let printer = Printer::spawn(options.destination(), records, progress)
+        let (given, given_writer) = given::open(state_dir)?;
+        let printer = Printer::spawn(options.destination(), records, progress, Some(given_writer))
             .map_err(RunError::io("start the printer thread"))?;
-        let delivery = Delivery::new(options, coordinator, &printer, state_dir, &plan);
-        delivery.earlier(&plan).await?;
-        let ends = coordinator.ends();
-        let single = plan.single;
         let mut listener = Listener {
             options,
             coordinator,
             printer: &printer,
-            delivery,
-            plan,
+            delivery: Delivery::new(options, coordinator, &printer, state_dir, given),
+            ledger,
+            intake,
+            reading: input,
+            unread: None,
             interrupted: false,
             halting: Halting::No,
             failures: Vec::new(),
         };
-        let mut engine = Figures::default();
-        if !listener.plan.ledger.is_done() {
-            let started = Engine::start(options, coordinator, state_dir).await?;
-            let heard = listener.listen(&ends, &started, signals).await;
-            engine = started.stop().await;
-            heard?;
-            listener.hear_last(&ends).await?;
-        }
+        let engine = execute(&mut listener, state_dir, signals).await?;
         listener.delivery.finish().await?;
-        let (ledger, interrupted) = (listener.plan.ledger, listener.interrupted);
+        let single = listener.intake.single();
+        let (ledger, interrupted) = (listener.ledger, listener.interrupted);
         Ok(Finished {
             ledger,
             single,
@@ -261,40 +259,50 @@ impl Work<'_> {
             halted: listener.halting.rule(),
             failures: listener.failures,
             engine,
+            unread: listener.unread,
+            source: listener.intake.source().to_owned(),
             unwritten: printer.finish().await,
         })
     }
 }
 
-/// Holds that no two tasks write to one file, where the pattern alone does not say so and the input was not there to be
-/// looked at.
-async fn check_stems(
-    options: &RunOptions,
-    coordinator: &Coordinator,
-    plan: &Plan,
-) -> Result<(), RunError> {
-    let Some(pattern) = &options.output.files else {
-        return Ok(());
+/// Accepts the input and executes it. What an earlier run left is settled before anything begins, unless the input is a
+/// pipe: its end may be far away.
+async fn execute(
+    listener: &mut Listener<'_>,
+    state_dir: &Path,
+    signals: &mut ShutdownSignals,
+) -> Result<Figures, RunError> {
+    let ends = listener.coordinator.ends();
+    let is_stream = listener.reading.as_ref().is_some_and(Reading::is_stream);
+    if listener.reading.is_none() {
+        listener.take_noted().await?;
+    } else if !listener.intake.is_fresh() && !is_stream && !listener.read_all(signals).await? {
+        return Ok(Figures::default());
+    }
+    if listener.ledger.is_done() {
+        return Ok(Figures::default());
+    }
+    let (options, coordinator) = (listener.options, listener.coordinator);
+    let first = async {
+        match &mut listener.reading {
+            Some(reading) => {
+                let batch = reading.next().await;
+                listener.on_batch(batch).await
+            }
+            None => Ok(()),
+        }
     };
-    if !plan.resumed || !pattern.needs_task() {
-        return Ok(());
-    }
-    let mut tasks = Vec::new();
-    for (place, uuid) in plan
-        .ledger
-        .tasks()
-        .filter(|(place, _)| place.follow_up == 0)
-    {
-        tasks.push((place.line, coordinator.task(uuid).await?.spec.id, uuid));
-    }
-    tasks.sort_unstable();
-    Ok(pattern.check(tasks.iter().map(|(line, id, uuid)| {
-        let named = Named {
-            id: id.as_deref(),
-            arguments: plan.arguments.of(*uuid),
-        };
-        (*line, named)
-    }))?)
+    let (started, taken) = tokio::join!(Engine::start(options, coordinator, state_dir), first);
+    let started = started?;
+    let heard = match taken {
+        Ok(()) => listener.listen(&ends, &started, signals).await,
+        Err(error) => Err(error),
+    };
+    let figures = started.stop().await;
+    heard?;
+    listener.hear_last(&ends).await?;
+    Ok(figures)
 }
 
 /// The result of the only task, also when it ended in an earlier run.
@@ -317,7 +325,13 @@ fn conclude(
     wall: Duration,
 ) -> Result<Outcome, RunError> {
     let counts = finished.ledger.counts();
-    let exit = verdict::exit(counts, finished.interrupted, finished.halted, single);
+    // Of a pipe that was cut off nobody knows what it still would have brought.
+    let cut_off = finished.interrupted && !finished.ledger.is_closed();
+    let exit = match &finished.unread {
+        Some(_) => Exit::Usage,
+        None if cut_off => Exit::Interrupted,
+        None => verdict::exit(counts, finished.interrupted, finished.halted, single),
+    };
     let path = state_dir.path().to_owned();
     if let Some(first) = finished.unwritten.first {
         return Err(RunError::Output {
@@ -338,6 +352,14 @@ fn conclude(
         hints.push(format!(
             "files that tasks left are kept; fetch them with: mitosis task NUMBER --artifacts DIR --state-dir {}",
             path.display()
+        ));
+    }
+    let missing = finished.ledger.missing();
+    if missing > 0 && counts.unfinished > 0 {
+        let missing = plural(missing, "task");
+        let source = &finished.source;
+        hints.push(format!(
+            "{missing} of {source} had not been read: give {source} again with the command that resumes to run all of it"
         ));
     }
     let again = if counts.unfinished > 0 {

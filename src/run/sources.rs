@@ -129,6 +129,26 @@ impl fmt::Display for Place {
     }
 }
 
+impl SourceError {
+    /// A row that is not as long as the first.
+    pub(super) fn ragged(place: Place, found: usize, first: usize) -> Self {
+        Self::Ragged {
+            place,
+            found: columns(found),
+            first,
+        }
+    }
+}
+
+/// The columns of an argument.
+pub(super) fn columns_of(argument: String, colsep: Option<&Regex>) -> Vec<String> {
+    let column = |column: &str| column.trim().to_owned();
+    match colsep {
+        Some(colsep) => colsep.split(&argument).map(column).collect(),
+        None => vec![argument],
+    }
+}
+
 fn columns(number: usize) -> String {
     match number {
         1 => "1 column".to_owned(),
@@ -202,7 +222,10 @@ fn texts(words: &[OsString], source: &str) -> Result<Vec<String>, SourceError> {
 }
 
 /// One argument as text.
-fn text(bytes: &[u8], number: usize, source: &str) -> Result<String, SourceError> {
+///
+/// # Errors
+/// When it is no text, or longer than the kernel takes.
+pub(super) fn text(bytes: &[u8], number: usize, source: &str) -> Result<String, SourceError> {
     let place = || Place {
         number,
         source: source.to_owned(),
@@ -266,21 +289,15 @@ impl ArgumentSource {
             return Ok(Table { rows, linked });
         };
         let mut rows: Vec<Vec<String>> = Vec::with_capacity(arguments.len());
-        for (index, argument) in arguments.iter().enumerate() {
-            let row: Vec<String> = colsep
-                .split(argument)
-                .map(|column| column.trim().to_owned())
-                .collect();
+        for (index, argument) in arguments.into_iter().enumerate() {
+            let row = columns_of(argument, Some(colsep));
             let first = rows.first().map_or(row.len(), Vec::len);
             if row.len() != first {
-                return Err(SourceError::Ragged {
-                    place: Place {
-                        number: index + 1,
-                        source: self.origin.to_string(),
-                    },
-                    found: columns(row.len()),
-                    first,
-                });
+                let place = Place {
+                    number: index + 1,
+                    source: self.origin.to_string(),
+                };
+                return Err(SourceError::ragged(place, row.len(), first));
             }
             rows.push(row);
         }

@@ -112,6 +112,12 @@ impl StateDir {
         self.notice.as_deref()
     }
 
+    /// True when the directory is removed after full success.
+    #[must_use]
+    pub fn goes_after_success(&self) -> bool {
+        self.removal == Removal::AfterSuccess
+    }
+
     /// Removes the directory if it may go. True when it is gone.
     ///
     /// # Errors

@@ -26,8 +26,38 @@ pub fn read(file: &mut File) -> Result<Vec<u8>, ReadError> {
     read_with(file, |file, bytes| file.read_to_end(bytes))
 }
 
+/// The content of an open file from a place on, which is where it stands.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_from(file: &mut File, from: u64) -> Result<Vec<u8>, ReadError> {
+    read_at(file, from, |file, bytes| file.read_to_end(bytes))
+}
+
+/// What tells that a file is what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(u64, SystemTime)>);
+
+impl Stamp {
+    /// Of an open file; all that are no plain file have the same.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        stamp(&file.metadata()?).map(Self)
+    }
+}
+
 fn read_with(
     file: &mut File,
+    read: impl FnOnce(&mut File, &mut Vec<u8>) -> io::Result<usize>,
+) -> Result<Vec<u8>, ReadError> {
+    read_at(file, 0, read)
+}
+
+fn read_at(
+    file: &mut File,
+    from: u64,
     read: impl FnOnce(&mut File, &mut Vec<u8>) -> io::Result<usize>,
 ) -> Result<Vec<u8>, ReadError> {
     let before = stamp(&file.metadata()?)?;
@@ -35,7 +65,7 @@ fn read_with(
     read(file, &mut bytes)?;
     let after = stamp(&file.metadata()?)?;
     // Files of /proc say that they are empty and are not.
-    let whole = before.is_none_or(|(size, _)| size == 0 || size == bytes.len() as u64);
+    let whole = before.is_none_or(|(size, _)| size <= from || size - from == bytes.len() as u64);
     if before == after && whole {
         Ok(bytes)
     } else {

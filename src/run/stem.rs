@@ -162,21 +162,42 @@ impl StemPattern {
         &self,
         tasks: impl Iterator<Item = (u64, Named<'a>)>,
     ) -> Result<(), StemError> {
-        if !self.needs_task() {
+        let mut stems = Stems::default();
+        tasks
+            .into_iter()
+            .try_for_each(|(line, named)| stems.add(self, line, named))
+    }
+}
+
+/// The stems of all tasks so far.
+#[derive(Debug, Default)]
+pub struct Stems {
+    lines: HashMap<PathBuf, u64>,
+}
+
+impl Stems {
+    /// Holds that nobody before writes to the files of this task.
+    ///
+    /// # Errors
+    /// When somebody does.
+    pub fn add(
+        &mut self,
+        pattern: &StemPattern,
+        line: u64,
+        named: Named<'_>,
+    ) -> Result<(), StemError> {
+        if !pattern.needs_task() {
             return Ok(());
         }
-        let mut lines = HashMap::new();
-        for (line, named) in tasks {
-            let stem = self.stem(Place::line(line), named);
-            if let Some(first) = lines.insert(stem.clone(), line) {
-                return Err(StemError::Duplicate {
-                    stem,
-                    first,
-                    second: line,
-                });
-            }
+        let stem = pattern.stem(Place::line(line), named);
+        match self.lines.insert(stem.clone(), line) {
+            None => Ok(()),
+            Some(first) => Err(StemError::Duplicate {
+                stem,
+                first,
+                second: line,
+            }),
         }
-        Ok(())
     }
 }
 

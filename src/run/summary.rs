@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ledger::{Counts, Ledger};
+use super::ledger::{Counts, Ledger, Place};
 use super::options::RunOptions;
 use crate::protocol::api::TaskEnd;
 
@@ -128,6 +128,9 @@ pub struct Summary {
     pub state_dir: Option<PathBuf>,
     /// The first 100 failures.
     pub failures: Vec<Failure>,
+    /// The first tasks that took more than one attempt: line and attempts.
+    #[serde(skip)]
+    pub retried: Vec<(Place, u32)>,
     /// Tasks that failed in this run.
     #[serde(skip)]
     pub failed_now: u64,
@@ -192,6 +195,7 @@ impl Summary {
             interrupted: tasks.unfinished > 0,
             state_dir,
             failures: ledger.failures().to_vec(),
+            retried: ledger.retried().to_vec(),
             failed_now: ledger.tally().failed,
         }
     }
@@ -216,10 +220,43 @@ impl Summary {
             let follow_ups = plural(counts.follow_ups, "follow-up");
             words.push_str(&format!(" ({follow_ups} among them)"));
         }
+        if counts.retried > 0 {
+            words.push_str(&format!(", {}", self.retried_in_words()));
+        }
         if counts.earlier > 0 {
             words.push_str(&format!(" ({} of them in an earlier run)", counts.earlier));
         }
         words
+    }
+
+    /// `2 retried (line 3, line 7: 3 attempts)`.
+    fn retried_in_words(&self) -> String {
+        let named = self.retried.iter().map(|(place, attempts)| match attempts {
+            2 => format!("line {place}"),
+            more => format!("line {place}: {more} attempts"),
+        });
+        let mut named: Vec<String> = named.collect();
+        if self.tasks.retried > named.len() as u64 {
+            named.push("…".to_owned());
+        }
+        format!("{} retried ({})", self.tasks.retried, named.join(", "))
+    }
+
+    /// How long the parts of a task's way took, for whoever measures.
+    #[must_use]
+    pub fn spans_in_words(&self) -> Option<String> {
+        let pairs = [
+            ("fetch", self.fetch_p50_ns, self.fetch_p99_ns),
+            ("start", self.start_p50_ns, self.start_p99_ns),
+            ("queue wait", self.queue_wait_p50_ns, self.queue_wait_p99_ns),
+            ("run time", self.run_p50_ns, self.run_p99_ns),
+        ];
+        let spans = pairs.into_iter().filter_map(|(what, p50, p99)| {
+            let [p50, p99] = [p50?, p99?].map(|ns| span(Duration::from_nanos(ns)));
+            Some(format!("{what} {p50}/{p99}"))
+        });
+        let spans: Vec<String> = spans.collect();
+        (!spans.is_empty()).then(|| format!("p50/p99: {}", spans.join(", ")))
     }
 
     fn workers_in_words(&self) -> String {
@@ -247,7 +284,7 @@ impl Summary {
 }
 
 impl fmt::Display for Summary {
-    /// Two lines for people, without a final line end.
+    /// One line for people, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wall = span(Duration::from_secs_f64(self.wall_seconds));
         let rate = self.tasks_per_second;
@@ -257,20 +294,6 @@ impl fmt::Display for Summary {
             self.counts_in_words()
         )?;
         write!(f, "{})", self.workers_in_words())?;
-        let pairs = [
-            ("fetch", self.fetch_p50_ns, self.fetch_p99_ns),
-            ("start", self.start_p50_ns, self.start_p99_ns),
-            ("queue wait", self.queue_wait_p50_ns, self.queue_wait_p99_ns),
-            ("run time", self.run_p50_ns, self.run_p99_ns),
-        ];
-        let mut lead = "\np50/p99: ";
-        for (what, p50, p99) in pairs {
-            if let (Some(p50), Some(p99)) = (p50, p99) {
-                let (p50, p99) = (Duration::from_nanos(p50), Duration::from_nanos(p99));
-                write!(f, "{lead}{what} {}/{}", span(p50), span(p99))?;
-                lead = ", ";
-            }
-        }
         Ok(())
     }
 }
@@ -333,6 +356,7 @@ pub(super) mod tests {
             interrupted: false,
             state_dir: Some("/tmp/x".into()),
             failures: Vec::new(),
+            retried: Vec::new(),
             failed_now: 1,
         }
     }
@@ -355,7 +379,7 @@ pub(super) mod tests {
             .collect();
         assert_eq!(
             keys.join(" "),
-            "cancelled completed earlier failed follow_ups skipped total unfinished"
+            "cancelled completed earlier failed follow_ups retried skipped total unfinished"
         );
         assert!(value["queue_wait_p50_ns"].is_null());
     }
@@ -364,8 +388,19 @@ pub(super) mod tests {
     fn people_read_only_what_happened() {
         assert_eq!(
             summary().to_string(),
-            "3 tasks: 2 completed, 1 failed in 1.50 s (2 tasks/s, 2 workers 87% busy)\n\
-             p50/p99: fetch 45.0 us/310 us, run time 1.00 ms/2.00 s"
+            "3 tasks: 2 completed, 1 failed in 1.50 s (2 tasks/s, 2 workers 87% busy)"
+        );
+        assert_eq!(
+            summary().spans_in_words().unwrap(),
+            "p50/p99: fetch 45.0 us/310 us, run time 1.00 ms/2.00 s"
+        );
+        let mut summary = summary();
+        summary.tasks.retried = 12;
+        summary.retried = vec![(Place::line(3), 2), (Place::line(7), 4)];
+        let words = summary.counts_in_words();
+        assert!(
+            words.ends_with("12 retried (line 3, line 7: 4 attempts, …)"),
+            "{words}"
         );
     }
 

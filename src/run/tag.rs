@@ -14,9 +14,9 @@ const COMMAND_WIDTH: usize = 40;
 
 /// The tag of a task, without the TAB.
 #[must_use]
-pub fn tag(spec: &TaskSpec, arguments: &[String]) -> String {
-    if !arguments.is_empty() {
-        return shortened(&arguments.join(" "), usize::MAX);
+pub fn tag(spec: &TaskSpec) -> String {
+    if !spec.arguments.is_empty() {
+        return shortened(&spec.arguments.join(" "), usize::MAX);
     }
     match (&spec.entry, spec.array_index) {
         (Some(entry), _) => shortened(entry, usize::MAX),
@@ -98,20 +98,24 @@ mod tests {
     #[test]
     fn a_task_is_told_by_its_entry_its_index_or_its_command() {
         let line = TaskSpec::shell_line("  sort\tx | uniq  ");
-        assert_eq!(tag(&line, &[]), "sort x | uniq");
-        assert_eq!(tag(&line, &["a\tb".to_owned(), "c".to_owned()]), "a b c");
+        assert_eq!(tag(&line), "sort x | uniq");
+        let with_arguments = TaskSpec {
+            arguments: vec!["a\tb".to_owned(), "c".to_owned()],
+            ..line.clone()
+        };
+        assert_eq!(tag(&with_arguments), "a b c");
         let long = TaskSpec::shell_line("x".repeat(100));
-        assert_eq!(tag(&long, &[]).chars().count(), 40);
+        assert_eq!(tag(&long).chars().count(), 40);
         let index = TaskSpec {
             array_index: Some(7),
             ..line.clone()
         };
-        assert_eq!(tag(&index, &[]), "7");
+        assert_eq!(tag(&index), "7");
         let entry = TaskSpec {
             entry: Some("a\nb".to_owned()),
             ..index
         };
-        assert_eq!(tag(&entry, &[]), "a b");
+        assert_eq!(tag(&entry), "a b");
     }
 
     proptest! {

@@ -83,10 +83,8 @@ mod tests {
             completed,
             failed,
             cancelled,
-            skipped: 0,
             unfinished,
-            earlier: 0,
-            follow_ups: 0,
+            ..Counts::default()
         }
     }
 

@@ -33,6 +33,7 @@ mod resume;
 mod roles;
 mod runs;
 mod stops;
+mod streams;
 mod terminal;
 mod transcripts;
 mod tune;

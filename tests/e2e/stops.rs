@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Running, Sandbox, Service, size, tasks, wait};
+use crate::support::{Running, Sandbox, Service, processes, size, tasks, wait};
 
 /// Waits for a file that a task makes.
 #[track_caller]
@@ -34,6 +34,31 @@ fn name_of(worker: &Running<'_>) -> String {
         let uuid = words.find_map(|word| word.strip_prefix("worker="));
         uuid.map(str::to_owned).ok_or_else(|| text.clone())
     })
+}
+
+#[test]
+fn a_run_that_is_suspended_stops_its_tasks_and_repeats_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.file("list.txt", "echo one >> log; sleep 1; echo two >> log\n");
+    let run = sandbox.start(["run", "list.txt", "-w", "2"]);
+    wait::until("the task to begin", wait::LONG, || {
+        (sandbox.lines("log").len() == 1)
+            .then_some(())
+            .ok_or_else(|| run.stderr())
+    });
+    run.signal(Signal::TSTP);
+    wait::until("everything to stand still", wait::LONG, || {
+        let all = processes::of(sandbox.root());
+        let stopped = all.iter().filter(|process| process.state == 'T').count();
+        // The run, two workers, the shell and its child.
+        let state = format!("{all:?}");
+        (stopped == all.len() && stopped >= 5)
+            .then_some(())
+            .ok_or(state)
+    });
+    run.signal(Signal::CONT);
+    run.finish().code(0);
+    assert_eq!(sandbox.lines("log"), ["one", "two"]);
 }
 
 #[test]

@@ -43,6 +43,16 @@ async fn two_workers_run_a_hundred_tasks_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_has_nothing_left_leaves_with_its_last_event_and_waits_for_no_time() {
+    let machine = Machine::start(2).await;
+    let tasks = machine.submit([TaskSpec::argv(["true"])]).await;
+    machine.all_end(&tasks).await;
+    let manager = machine.manager.clone();
+    machine.stop(GRACEFUL).await;
+    assert_eq!(manager.stats().await.timed_steps, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_worker_is_killed_runs_again_with_the_cause_and_leaves_no_process() {
     let machine = Machine::start(1).await;
     let marker = machine.path("first-run");

@@ -10,7 +10,7 @@ use super::Coordinator;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::sqlite::SqliteArchive;
 use crate::coordinator::store::{
-    Audit, Clock as _, Counts, HolderId, HolderKind, HolderRecord, METRICS_LABEL, StoreError,
+    Audit, Clock as _, Counts, HolderId, HolderKind, HolderRecord, Life, METRICS_LABEL, StoreError,
     StoreReader, SystemClock, TaskQuery,
 };
 use crate::coordinator::why::{Candidate, why};
@@ -186,6 +186,22 @@ impl Coordinator {
     pub async fn beyond(&self, there: Capacity) -> Result<Option<(i64, Lack)>, CoordinatorError> {
         let found = self.shared.store.beyond(there).await?;
         Ok(found.and_then(|(id, wanted)| Some((id, there.lack_of(&wanted)?))))
+    }
+
+    /// The newest life of each task, by row id, in no order: the task itself, or its latest repetition.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn newest_lives(&self, tasks: Vec<i64>) -> Result<Vec<Life>, CoordinatorError> {
+        Ok(self.shared.store.newest_lives(tasks).await?)
+    }
+
+    /// Tasks of a suite that tasks submitted, oldest first, each by its newest life; the root is the submitting task.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such suite.
+    pub async fn submitted_by_tasks(&self, suite: Uuid) -> Result<Vec<Life>, CoordinatorError> {
+        Ok(self.shared.store.submitted_by_tasks(suite).await?)
     }
 
     /// Managers that are live or were heard within a day.

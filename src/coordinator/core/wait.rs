@@ -41,6 +41,7 @@ impl Coordinator {
         loop {
             // Marked as seen before the look: an end that is committed after the look wakes the wait below.
             ends.borrow_and_update();
+            let looked = Instant::now();
             let counts = self.counts_for(what).await?;
             let done = counts.keys().all(|state| state.is_terminal());
             if done || Instant::now() >= deadline || self.shared.is_stopping() {
@@ -49,7 +50,8 @@ impl Coordinator {
             let woken = async {
                 // The sender lives as long as this handle, so the channel is open.
                 let _ = ends.changed().await;
-                tokio::time::sleep(PAUSE).await;
+                // Between two looks, not before each: an end that comes alone is seen at once.
+                tokio::time::sleep_until(looked + PAUSE).await;
             };
             tokio::select! {
                 () = woken => {}

@@ -68,6 +68,7 @@ impl Coordinator {
             tags: sorted(request.tags),
             labels: request.labels,
             inventory: Vec::new(),
+            endless: false,
         };
         let config = &self.shared.config;
         let answer = RegisteredWorker {

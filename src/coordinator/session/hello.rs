@@ -19,6 +19,7 @@ pub(super) async fn welcome(
     shared: &Arc<Shared>,
     hello: Hello,
     frames_tx: &flume::Sender<ToManager>,
+    endless: bool,
 ) -> Result<(Arc<Post>, HolderSession), SessionEnd> {
     if hello.version != PROTOCOL_VERSION {
         let message = format!(
@@ -30,7 +31,7 @@ pub(super) async fn welcome(
         return Err(SessionEnd::Refused);
     }
     let (manager, boot) = (hello.manager, hello.boot);
-    let (post, registered) = match shared.register(registration(hello)).await {
+    let (post, registered) = match shared.register(registration(hello, endless)).await {
         Ok(registered) => registered,
         Err(StoreError::Closed) => return Err(SessionEnd::Stopping),
         Err(error) => {
@@ -43,7 +44,7 @@ pub(super) async fn welcome(
     let welcome = Welcome {
         version: PROTOCOL_VERSION,
         epoch: shared.store.epoch(),
-        lease_ms: whole_ms(config.lease),
+        lease_ms: whole_ms(if endless { ENDLESS } else { config.lease }),
         renew_ms: whole_ms(config.renew),
         drop: registered.drop,
         directive: post.control.borrow().clone(),
@@ -56,6 +57,9 @@ pub(super) async fn welcome(
     }
 }
 
+/// A lease that no clock ends, as a manager is told: longer than any task, and still a time that can be counted to.
+const ENDLESS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// Refuses the manager in words.
 pub(super) async fn refuse(frames_tx: &flume::Sender<ToManager>, message: &str) {
     tracing::warn!(message, "a manager was refused");
@@ -64,7 +68,7 @@ pub(super) async fn refuse(frames_tx: &flume::Sender<ToManager>, message: &str) 
     let _ = frames_tx.send_async(ToManager::Refused { message }).await;
 }
 
-fn registration(hello: Hello) -> Registration {
+fn registration(hello: Hello, endless: bool) -> Registration {
     Registration {
         holder: Holder {
             kind: HolderKind::Manager,
@@ -81,6 +85,7 @@ fn registration(hello: Hello) -> Registration {
             .into_iter()
             .collect(),
         inventory: hello.inventory,
+        endless,
     }
 }
 

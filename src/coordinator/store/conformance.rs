@@ -200,6 +200,7 @@ pub(super) fn registration(name: u128, inventory: Vec<HeldLease>) -> Registratio
         tags: vec!["gpu".to_owned(), "linux".to_owned()],
         labels: BTreeMap::new(),
         inventory,
+        endless: false,
     }
 }
 

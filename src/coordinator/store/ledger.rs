@@ -132,6 +132,8 @@ pub struct Finish {
     pub suite_uuid: Uuid,
     /// How.
     pub outcome: Outcome,
+    /// Executions begun.
+    pub attempts: u32,
     /// Details.
     pub result: TaskResult,
 }
@@ -476,6 +478,7 @@ impl Record {
         fx.finished.push(Finish {
             task: self.task,
             suite_uuid: self.suite_uuid,
+            attempts: self.attempts,
             outcome,
             result,
         });

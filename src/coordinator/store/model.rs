@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::protocol::api::{SubmitResponse, SuiteRef, TaskEnd};
 use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::chain::Link;
+use crate::protocol::report::Reason;
 use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
 use crate::protocol::{
     Boot, Capacity, Lease, Mode, Selector, TaskSpec, TaskState, Verdict, WorkerTaskResp,
@@ -100,6 +101,8 @@ pub struct Registration {
     pub labels: BTreeMap<String, String>,
     /// Every lease the holder believes it has.
     pub inventory: Vec<HeldLease>,
+    /// Its term does not end by the clock while this life of the coordinator lasts: it lives and dies with it.
+    pub endless: bool,
 }
 
 /// The label of a manager that says where its `/metrics` are served, `host:port`.
@@ -179,6 +182,25 @@ pub enum Whereabouts {
     Held(Holder, HeldLease),
     /// It has ended.
     Ended,
+}
+
+/// How a task stands that was submitted, repeated, or submitted by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// The task that was asked about, or the one that submitted this one.
+    pub root: i64,
+    /// The task: of those that repeat each other the newest.
+    pub id: i64,
+    /// Its name.
+    pub uuid: Uuid,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it ended, if it did.
+    pub reason: Option<Reason>,
+    /// Exit code, if it exited.
+    pub exit_code: Option<i32>,
+    /// True when it has written nothing that is known.
+    pub is_silent: bool,
 }
 
 /// One granted task.

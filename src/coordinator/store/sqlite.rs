@@ -19,6 +19,7 @@ mod db;
 mod filesystem;
 mod holders;
 mod levels;
+mod lives;
 mod lock;
 mod query;
 mod results;
@@ -49,8 +50,8 @@ use super::clock::{Clock, whole_us};
 use super::{
     ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
     Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, Levels,
-    LiveHolder, NewTasks, OpenError, QueuePlace, Registered, Registration, Reported, RetryTarget,
-    Store, StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
+    Life, LiveHolder, NewTasks, OpenError, QueuePlace, Registered, Registration, Reported,
+    RetryTarget, Store, StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
 };
 use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::Capacity;
@@ -369,6 +370,16 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn newest_lives(&self, tasks: Vec<i64>) -> Result<Vec<Life>, StoreError> {
+        self.read("list_tasks", move |conn| lives::newest(conn, &tasks))
+            .await
+    }
+
+    async fn submitted_by_tasks(&self, suite: Uuid) -> Result<Vec<Life>, StoreError> {
+        self.read("list_tasks", move |conn| lives::submitted(conn, suite))
+            .await
+    }
+
     async fn ends(&self, after: EndCursor, limit: u32) -> Result<Vec<Ended>, StoreError> {
         self.read("list_ends", move |conn| query::ends(conn, after, limit))
             .await
@@ -399,6 +410,14 @@ impl Store for SqliteStore {
     ) -> Result<Option<Lease>, StoreError> {
         self.write("keep_artifact", move |db| {
             db.keep_artifact(fence, &artifact)
+        })
+        .await
+    }
+
+    async fn leave_untidy(&self) -> Result<(), StoreError> {
+        self.write("close", |db| {
+            let option = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            Ok(db.conn.set_db_config(option, true).map(drop)?)
         })
         .await
     }

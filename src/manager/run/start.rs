@@ -106,6 +106,8 @@ pub(super) async fn start(
         gate: Gate::Open,
         pausing: Vec::new(),
         resuming: Vec::new(),
+        only_time: false,
+        timed_steps: 0,
     };
     tokio::spawn(run.run(epilogue_tx));
     Ok(manager_handle)
@@ -136,7 +138,11 @@ type Prepared = (
 /// Locks, ends what an earlier life left running, and only then touches what that was writing.
 fn prepare(config: ManagerConfig) -> Result<Prepared, ManagerError> {
     let identity = Identity::acquire(&config.state_dir, config.exclusivity)?;
-    let killed = process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?;
+    // Nobody bears a name that was given just now.
+    let killed = match identity.is_new {
+        true => 0,
+        false => process::kill_marked(&identity.instance()).map_err(ManagerError::Leftovers)?,
+    };
     if killed > 0 {
         tracing::warn!(
             killed,

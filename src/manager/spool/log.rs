@@ -136,7 +136,10 @@ fn fresh(path: &Path, durability: Durability, open: &Open) -> io::Result<File> {
         .mode(0o600)
         .open(&beside)?;
     file.write_all(&encoded)?;
-    file.sync_all()?;
+    // An empty log that a power cut takes is an empty log; and what replaces one with reports must be whole before.
+    if durability == Durability::Power || !open.is_empty() {
+        file.sync_all()?;
+    }
     fs::rename(&beside, path)?;
     if durability == Durability::Power
         && let Some(dir) = path.parent()
@@ -176,8 +179,10 @@ pub(super) fn run(
             progress.failing = None;
         });
     }
-    // The last chance: what was acknowledged shall survive the power as well, whatever was promised.
-    let _ = log.file.sync_data();
+    // The last chance: what was acknowledged and not committed shall survive the power as well, whatever was promised.
+    if !log.open.is_empty() {
+        let _ = log.file.sync_data();
+    }
 }
 
 /// False when the manager gave up before the disk did.

@@ -54,6 +54,31 @@ async fn written(spool: &mut Spool, through: u64) {
 }
 
 #[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_disk_that_cannot_be_written() {
+    let (batches_tx, batches_rx) = flume::bounded(1);
+    let (_progress_tx, progress_rx) = watch::channel(Progress::default());
+    // As the thread does while its writes fail: it takes nothing before it is told to give up.
+    let thread = std::thread::spawn(move || {
+        while !batches_rx.is_disconnected() {
+            std::thread::yield_now();
+        }
+    });
+    let mut spool = Spool {
+        batches_tx: Some(batches_tx),
+        pending: Vec::new(),
+        progress_rx,
+        thread: Some(thread),
+    };
+    for seq in 1..=2 {
+        spool.append(start(seq, 1));
+        spool.flush();
+    }
+    assert_eq!(spool.pending.len(), 1, "the queue is full");
+    let closed = tokio::time::timeout(Duration::from_secs(20), spool.close()).await;
+    assert!(closed.is_ok());
+}
+
+#[tokio::test]
 async fn open_reports_come_back_and_committed_ones_do_not() {
     for durability in [Durability::Process, Durability::Power] {
         let dir = tempfile::tempdir().unwrap();

@@ -20,36 +20,83 @@ impl Place {
     }
 
     async fn plan(&self, text: Option<&str>, retry_failed: bool) -> Result<Plan, RunError> {
-        let input = text.map(|text| Input {
-            source: "tasks.txt".to_owned(),
-            single_command: false,
-            tasks: lines::parse(text.as_bytes()).unwrap(),
-        });
-        let request = Request {
-            input,
-            state_dir: self.dir.path(),
-            defaults: &SpecDefaults::default(),
-            retry_failed,
-        };
-        make(&self.coordinator, request).await
+        self.plan_in_parts(text, retry_failed, usize::MAX).await
     }
 
-    async fn state(&self, line: u64, text: &str) -> TaskState {
-        let plan = self.plan(Some(text), false).await.unwrap();
-        let manifest = Manifest::read(self.dir.path()).unwrap().unwrap();
-        let task = manifest
-            .tasks
-            .iter()
-            .find(|task| task.line == line)
-            .unwrap();
-        assert_eq!(manifest.suite, plan.suite);
+    /// Takes an input in batches of `size`.
+    async fn plan_in_parts(
+        &self,
+        text: Option<&str>,
+        retry_failed: bool,
+        size: usize,
+    ) -> Result<Plan, RunError> {
+        let defaults = SpecDefaults::default();
+        let settings = Settings {
+            state_dir: self.dir.path(),
+            defaults: &defaults,
+            retry_failed,
+        };
+        let mut ledger = Ledger::default();
+        let mut taken = Taken::default();
+        let mut add = |some: Taken| {
+            taken.open.extend(some.open);
+            taken.earlier.extend(some.earlier);
+        };
+        let mut intake = match text {
+            Some(text) => {
+                let mut intake =
+                    Intake::begin(&self.coordinator, settings, "tasks.txt", false).await?;
+                let tasks = lines::parse(text.as_bytes()).unwrap();
+                for batch in tasks.chunks(size) {
+                    add(intake.take(&mut ledger, batch.to_vec()).await?);
+                }
+                intake
+            }
+            None => {
+                let mut intake = Intake::resume(&self.coordinator, settings).await?;
+                while let Some(some) = intake.take_noted(&mut ledger).await? {
+                    add(some);
+                }
+                intake
+            }
+        };
+        let (rest, notices) = intake.finish(&mut ledger).await?;
+        add(rest);
+        ledger.close();
+        Ok(Plan {
+            suite: intake.suite(),
+            ledger,
+            taken,
+            notices,
+        })
+    }
+
+    async fn tasks(&self) -> Vec<crate::protocol::api::TaskSummary> {
         self.coordinator
-            .task(task.uuid)
+            .tasks(&TaskFilter::default())
             .await
             .unwrap()
-            .summary
-            .state
+            .tasks
     }
+
+    /// The state of the newest task with this command.
+    async fn state(&self, command: &str) -> TaskState {
+        let tasks = self.tasks().await;
+        let found = tasks.iter().rfind(|task| task.command == command);
+        found.unwrap().state
+    }
+
+    async fn count(&self) -> u64 {
+        self.coordinator.counts(None).await.unwrap().values().sum()
+    }
+}
+
+/// What came of an input.
+struct Plan {
+    suite: Uuid,
+    ledger: Ledger,
+    taken: Taken,
+    notices: Vec<String>,
 }
 
 #[tokio::test]
@@ -57,27 +104,21 @@ async fn a_first_input_is_all_new() {
     let place = Place::new().await;
     let plan = place.plan(Some("a\n\nb\n"), false).await.unwrap();
     assert_eq!(plan.ledger.counts().unfinished, 2);
-    assert_eq!((plan.command(3), plan.command(2)), ("b", ""));
-    assert_eq!((plan.notices.len(), plan.earlier.len()), (0, 0));
+    assert_eq!(plan.taken.open, [1, 3].map(super::Place::line));
+    assert_eq!((plan.notices.len(), plan.taken.earlier.len()), (0, 0));
 }
 
 #[tokio::test]
-async fn the_same_input_again_adds_nothing() {
+async fn the_same_input_again_adds_nothing_however_it_is_cut() {
     let place = Place::new().await;
-    let first = place.plan(Some("a\nb\n"), false).await.unwrap();
-    let second = place.plan(Some("# moved\nb\na\n"), false).await.unwrap();
+    let first = place
+        .plan_in_parts(Some("a\nb\na\n"), false, 1)
+        .await
+        .unwrap();
+    let second = place.plan(Some("# moved\nb\na\na\n"), false).await.unwrap();
     assert_eq!(first.suite, second.suite);
-    assert_eq!(
-        place
-            .coordinator
-            .counts(None)
-            .await
-            .unwrap()
-            .values()
-            .sum::<u64>(),
-        2
-    );
-    assert_eq!(second.command(2), "b");
+    assert_eq!(place.count().await, 3);
+    assert_eq!(second.ledger.counts().unfinished, 3);
 }
 
 #[tokio::test]
@@ -85,29 +126,60 @@ async fn a_lost_note_is_made_good_by_the_same_input() {
     let place = Place::new().await;
     let first = place.plan(Some("a\n"), false).await.unwrap();
     std::fs::remove_file(place.dir.path().join("run.json")).unwrap();
-    let error = place.plan(None, false).await.unwrap_err();
+    let error = place.plan(None, false).await.err().unwrap();
     assert!(matches!(error, RunError::NothingToResume(_)) && error.is_usage());
     let second = place.plan(Some("a\n"), false).await.unwrap();
     assert_eq!(first.suite, second.suite);
-    assert_eq!(
-        place
-            .coordinator
-            .counts(None)
-            .await
-            .unwrap()
-            .values()
-            .sum::<u64>(),
-        1
-    );
+    assert_eq!(place.count().await, 1);
 }
 
 #[tokio::test]
 async fn without_an_input_the_last_one_is_resumed() {
     let place = Place::new().await;
-    place.plan(Some("a\nb 'c'\n"), false).await.unwrap();
+    place.plan(Some("a\n\nb 'c'\n"), false).await.unwrap();
+    for _ in 0..2 {
+        let resumed = place.plan(None, false).await.unwrap();
+        assert_eq!(resumed.ledger.counts().unfinished, 2);
+        assert_eq!(resumed.taken.open, [1, 3].map(super::Place::line));
+        assert_eq!(resumed.notices.len(), 0, "{:?}", resumed.notices);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_killed_while_it_accepted_goes_on_with_and_without_its_input() {
+    let place = Place::new().await;
+    let defaults = SpecDefaults::default();
+    let settings = Settings {
+        state_dir: place.dir.path(),
+        defaults: &defaults,
+        retry_failed: false,
+    };
+    let text = "a\nb\nc\nd\n";
+    let mut intake = Intake::begin(&place.coordinator, settings, "tasks.txt", false)
+        .await
+        .unwrap();
+    let mut ledger = Ledger::default();
+    let tasks = lines::parse(text.as_bytes()).unwrap();
+    intake.take(&mut ledger, tasks[..2].to_vec()).await.unwrap();
+    // What the kill tore away: the note about the second batch.
+    let notes = std::fs::read(place.dir.path().join("run.tasks")).unwrap();
+    intake
+        .take(&mut ledger, tasks[2..3].to_vec())
+        .await
+        .unwrap();
+    drop(intake);
+    std::fs::write(place.dir.path().join("run.tasks"), notes).unwrap();
+
     let resumed = place.plan(None, false).await.unwrap();
-    assert_eq!(resumed.ledger.counts().unfinished, 2);
-    assert!(resumed.command(2).contains('b'), "{}", resumed.command(2));
+    assert_eq!(resumed.taken.open, [1, 2, 3].map(super::Place::line));
+    assert!(
+        resumed.notices[0].contains("tasks.txt"),
+        "{:?}",
+        resumed.notices
+    );
+    let again = place.plan(Some(text), false).await.unwrap();
+    assert_eq!((again.ledger.counts().total, place.count().await), (4, 4));
+    assert_eq!(again.notices.len(), 0);
 }
 
 #[tokio::test]
@@ -131,7 +203,8 @@ async fn what_ended_stays_until_it_is_repeated_on_demand() {
     let place = Place::new().await;
     let text = "a\nb\n";
     let first = place.plan(Some(text), false).await.unwrap();
-    let task = first.ledger.unfinished().next().unwrap().1;
+    assert_eq!(first.ledger.counts().unfinished, 2);
+    let task = place.tasks().await[0].uuid;
     place.coordinator.cancel(task, true).await.unwrap();
 
     let again = place.plan(Some(text), false).await.unwrap();
@@ -152,7 +225,7 @@ async fn what_ended_stays_until_it_is_repeated_on_demand() {
             (2, 0)
         );
     }
-    assert_eq!(place.state(1, text).await, TaskState::Ready);
+    assert_eq!(place.state("a").await, TaskState::Ready);
 }
 
 #[tokio::test]

@@ -142,6 +142,30 @@ pub(in super::super) async fn terms_begin_anew_with_every_life(backend: &dyn Bac
     assert_eq!(bench.state(task.uuid).await, TaskState::Ready);
 }
 
+pub(in super::super) async fn a_holder_without_end_keeps_what_it_has_however_long_it_stands_still(
+    backend: &dyn Backend,
+) {
+    let mut bench = Bench::new(backend).await;
+    bench.submit_n(1).await;
+    let registration = Registration {
+        endless: true,
+        ..registration(1, Vec::new())
+    };
+    let session = bench.store.register(registration).await.unwrap().session;
+    let task = bench.claim_one(session).await;
+    for _ in 0..2 {
+        let changes = bench.pass(100 * TERM).await;
+        assert_eq!(changes.reclaimed, []);
+        let renewed = bench.store.renew(session, None, Vec::new()).await.unwrap();
+        assert_eq!(renewed, []);
+    }
+    assert_eq!(bench.state(task.uuid).await, TaskState::Assigned);
+    // It dies with its coordinator: the next life knows nothing of it.
+    bench.restart().await;
+    bench.pass(TERM).await;
+    assert_eq!(bench.state(task.uuid).await, TaskState::Ready);
+}
+
 pub(in super::super) async fn a_holder_that_leaves_gives_everything_back(backend: &dyn Backend) {
     let bench = Bench::new(backend).await;
     bench.submit_n(2).await;

@@ -118,6 +118,9 @@ impl Db {
         self.serving_us().saturating_add(whole_us(self.term))
     }
 
+    /// The end of a term that no clock ends.
+    pub(super) const ENDLESS_US: i64 = i64::MAX / 4;
+
     /// A number kept under a name; 0 when there is none.
     pub(super) fn meta_number(&self, name: &str) -> Result<i64, StoreError> {
         let mut statement = self.conn.prepare_cached(

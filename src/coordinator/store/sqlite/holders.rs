@@ -95,7 +95,10 @@ impl Db {
             encoded(&registration.labels),
             encoded(&mode),
             encoded(&ManagerStatus::default()),
-            self.term_end_us(),
+            match registration.endless {
+                true => Self::ENDLESS_US,
+                false => self.term_end_us(),
+            },
             self.clock.wall_us(),
             capacity.mem_bytes.map(amount),
             capacity.gpus.map(amount),
@@ -153,7 +156,8 @@ impl Db {
         suspects: Vec<HeldLease>,
     ) -> Result<Vec<HeldLease>, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "UPDATE holders SET presence = 1, expires_us = ?3, last_seen_us = ?4, status = coalesce(?5, status)
+            "UPDATE holders SET presence = 1, last_seen_us = ?4, status = coalesce(?5, status),
+                 expires_us = CASE presence WHEN 1 THEN max(expires_us, ?3) ELSE ?3 END
              WHERE id = ?1 AND session = ?2 AND presence > 0",
         )?;
         let renewed = statement.execute(rusqlite::params![

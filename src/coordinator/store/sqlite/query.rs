@@ -312,7 +312,7 @@ pub(super) fn ends(
     limit: u32,
 ) -> Result<Vec<Ended>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT t.end_seq, t.id, t.uuid, t.state, s.uuid, r.result, r.tails
+        "SELECT t.end_seq, t.id, t.uuid, t.state, s.uuid, r.result, r.tails, t.attempts
          FROM tasks t JOIN suites s ON s.id = t.suite JOIN results r ON r.task = t.id
          WHERE t.end_seq > ?1 ORDER BY t.end_seq LIMIT ?2",
     )?;
@@ -330,6 +330,7 @@ pub(super) fn ends(
                 id: row.get(1)?,
                 uuid: uuid(row, 2)?,
                 outcome,
+                attempts: row.get(7)?,
                 result: results::read(&row.get::<_, String>(5)?, tails.as_deref())?,
                 follow_ups: Vec::new(),
             },

@@ -433,6 +433,7 @@ fn ended(finish: Finish, cursor: EndCursor) -> Ended {
             id: finish.task.id,
             uuid: finish.task.uuid,
             outcome: finish.outcome,
+            attempts: finish.attempts,
             result: finish.result,
             follow_ups: Vec::new(),
         },

@@ -81,6 +81,7 @@ conformance_tests! {
         a_renewal_keeps_everything_and_silence_loses_it,
         a_suspect_that_was_kept_is_not_lost,
         terms_begin_anew_with_every_life,
+        a_holder_without_end_keeps_what_it_has_however_long_it_stands_still,
         a_holder_that_leaves_gives_everything_back,
         a_worker_that_asks_again_gets_its_unstarted_task_again,
         a_paused_holder_is_granted_nothing,
