@@ -379,7 +379,10 @@ impl WorkerState {
     }
 
     fn on_taken_back(&mut self, held: HandOver, end: Final, actions: &mut Vec<Action>) {
-        if self.remove(held).is_none() {
+        let Some(InLine { ordered, .. }) = self.remove(held) else {
+            return;
+        };
+        if ordered.is_some_and(|order| order.why == EndCause::Forgotten) {
             return;
         }
         self.handed_back |= matches!(end, Final::Released(reason) if reason != GATE_SHUT);

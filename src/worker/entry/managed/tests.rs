@@ -209,7 +209,8 @@ async fn tasks_travel_over_shared_memory_and_back() {
     let script = async {
         manager.give(1, "echo over the bridge").await;
         manager.give(2, "exit 3").await;
-        manager.until("two ends", |m| m.ops(2).len() == 2).await;
+        let ended = |m: &Manager| m.ops(2).last().is_some_and(|op| op.is_final());
+        manager.until("two ends", ended).await;
         manager.want(LEAVE, Vec::new()).await;
         manager.until("the goodbye", |m| m.left).await;
     };
@@ -218,17 +219,15 @@ async fn tasks_travel_over_shared_memory_and_back() {
         (ended.exit(), ended.tally.completed, ended.tally.failed),
         (Exit::Ok, 1, 1)
     );
+    // Whether its beginning was told depends on how long it took.
     match manager.ops(1)[..] {
-        [
-            ReportTaskOp::Started { .. },
-            ReportTaskOp::Completed(result),
-        ] => {
+        [.., ReportTaskOp::Completed(result)] => {
             assert_eq!(result.stdout.tail, b"over the bridge\n");
         }
         ref other => panic!("{other:?}"),
     }
     let seqs: Vec<u64> = manager.reports.iter().map(|report| report.seq).collect();
-    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     let snapshot = manager.snapshot();
     assert_eq!(snapshot.outcomes, [1, 1, 0, 0]);
     assert_eq!((snapshot.task, snapshot.pid), (None, std::process::id()));
