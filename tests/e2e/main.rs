@@ -10,6 +10,7 @@ mod arguments;
 mod asking;
 mod bad_tasks;
 mod bench;
+mod caller;
 mod cancel;
 mod chains;
 mod crash;
