@@ -45,7 +45,10 @@ fn ignored_in(status: &str) -> Option<u64> {
 }
 
 fn bit(signal: i32) -> u64 {
-    u32::try_from(signal - 1).map_or(0, |place| 1_u64.unbounded_shl(place))
+    let place = u32::try_from(signal - 1).ok();
+    place
+        .and_then(|place| 1_u64.checked_shl(place))
+        .unwrap_or(0)
 }
 
 /// The limit of open files of a child, where it is not this process's own.

@@ -9,6 +9,8 @@ mod support;
 mod arguments;
 mod asking;
 mod bad_tasks;
+mod bench;
+mod caller;
 mod cancel;
 mod chains;
 mod crash;

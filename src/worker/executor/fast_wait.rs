@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::capture::{Capture, Flow, Plan};
+use super::capture::{Capture, Plan};
 use super::interrupt::Interrupt;
 use crate::process::Child;
 use crate::protocol::output::LogStream;
@@ -64,10 +64,7 @@ pub(super) fn wait(
             (Ok(1..), [_, _, streams @ ..]) => {
                 let ready = watched.iter().zip(streams).filter(|(_, ready)| **ready);
                 for (stream, _) in ready {
-                    if !matches!(
-                        capture.pump(*stream, plan),
-                        Ok(Flow::More | Flow::Empty | Flow::End)
-                    ) {
+                    if capture.pump(*stream, plan).is_err() {
                         // The loop of the runtime says why, and has the time to try again.
                         return Waited::Runs;
                     }
