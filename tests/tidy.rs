@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bridge/src/map.rs",
     "bridge/src/signals.rs",
     "bridge/src/status/layout.rs",
+    "bridge/src/transport/ipc/service/storage.rs",
     "src/process/clone.rs",
     "src/process/posix.rs",
     "src/process/spawn.rs",

@@ -30,6 +30,7 @@ mod metrics;
 mod one_liners;
 mod outputs;
 mod packages;
+mod places;
 mod resources;
 mod resume;
 mod roles;

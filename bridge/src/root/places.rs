@@ -45,10 +45,7 @@ pub(super) fn choose(candidates: Vec<PathBuf>) -> Result<PathBuf, RootError> {
     let mut tried = String::new();
     for place in candidates {
         match usable(&place) {
-            Ok(()) => {
-                tracing::debug!(?place, "the transport lives here");
-                return Ok(place);
-            }
+            Ok(()) => return Ok(place),
             Err(reason) => {
                 tracing::debug!(?place, reason, "the transport does not live here");
                 let separator = if tried.is_empty() { "" } else { "; " };

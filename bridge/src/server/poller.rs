@@ -314,7 +314,7 @@ impl<T: ServerTransport> Poller<T> {
                 // The caller of a retirement that could not be finished learns that the bridge is closed.
                 answer(done, Err(BridgeError::Closed));
             }
-            self.bury(peer.ports, peer.incarnation);
+            self.bury(peer.ports, peer.incarnation, None);
         }
         self.end_file_work();
         self.update_gauges();

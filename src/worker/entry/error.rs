@@ -110,6 +110,7 @@ impl StartError {
             Self::Connect { source, .. } => match source {
                 OpenError::MissingDescriptor { .. }
                 | OpenError::Gone
+                | OpenError::GivenUp
                 | OpenError::TimedOut { .. } => Exit::ManagerGone,
                 OpenError::Refused { .. }
                 | OpenError::Mismatch { .. }

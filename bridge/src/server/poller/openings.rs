@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{Poller, answer};
 use crate::error::{BridgeError, TransportError};
 use crate::ids::Incarnation;
+use crate::janitor::JanitorHandle;
 use crate::server::command::Invited;
 use crate::server::peer::Peer;
 use crate::stats::Counters;
@@ -30,6 +31,19 @@ struct Arrival<O> {
 struct Departure {
     parts: VecDeque<Box<dyn Any>>,
     incarnation: Incarnation,
+    /// Who waits for it: its memory is free then.
+    done: Option<Done>,
+}
+
+impl Departure {
+    /// Drops what is left of it, has the rest cleaned, and says so.
+    fn end(self, janitor: &JanitorHandle) {
+        drop(self.parts);
+        janitor.clean(self.incarnation);
+        if let Some(done) = self.done {
+            answer(done, Ok(()));
+        }
+    }
 }
 
 /// Both queues. Field order is drop order.
@@ -65,10 +79,16 @@ impl<T: ServerTransport> Poller<T> {
     }
 
     /// Has ports dropped whose incarnation is drained, and then the rest of it cleaned.
-    pub(in crate::server) fn bury(&mut self, ports: T::Ports, incarnation: Incarnation) {
+    pub(in crate::server) fn bury(
+        &mut self,
+        ports: T::Ports,
+        incarnation: Incarnation,
+        done: Option<Done>,
+    ) {
         self.file_work.departures.push_back(Departure {
             parts: ports.dismantle().into(),
             incarnation,
+            done,
         });
     }
 
@@ -87,9 +107,10 @@ impl<T: ServerTransport> Poller<T> {
             return false;
         };
         drop(first.parts.pop_front());
-        if first.parts.is_empty() {
-            self.janitor.clean(first.incarnation);
-            self.file_work.departures.pop_front();
+        if first.parts.is_empty()
+            && let Some(gone) = self.file_work.departures.pop_front()
+        {
+            gone.end(&self.janitor);
         }
         true
     }
@@ -160,9 +181,8 @@ impl<T: ServerTransport> Poller<T> {
             self.janitor.clean(invited.incarnation);
             answer(done, Err(BridgeError::Closed));
         }
-        for Departure { parts, incarnation } in self.file_work.departures.drain(..) {
-            drop(parts);
-            self.janitor.clean(incarnation);
+        for departure in self.file_work.departures.drain(..) {
+            departure.end(&self.janitor);
         }
     }
 }

@@ -89,10 +89,6 @@ impl<T: ServerTransport> Poller<T> {
             ..
         } = peer;
         drop((parked, reports));
-        self.bury(ports, incarnation);
-        if let Some(done) = retiring {
-            // A caller that gave up does not mind.
-            drop(done.send(Ok(())));
-        }
+        self.bury(ports, incarnation, retiring);
     }
 }

@@ -13,12 +13,12 @@ use crate::ids::LocalId;
 use crate::transport::memory::{Hub, MemoryClient};
 use crate::transport::{Address, ServerTransport};
 
-/// Where the manager falls silent.
+/// What the worker is when the manager falls silent.
 #[derive(Debug, Clone, Copy)]
 enum Silent {
-    BeforeTheInvitation,
-    BeforeThePorts,
-    BeforeTheWelcome,
+    Uninvited,
+    Portless,
+    Unwelcomed,
 }
 
 /// Far less than an opening may take, far more than giving it up does.
@@ -38,7 +38,7 @@ async fn give_up(silent: Silent) {
     let _unserved = hub.server().open_ports(address).unwrap();
     let (mut fds, _kept) = forged_fds(invitation, |_| {});
     let (_line, unwritten) = Doorbell::pair().unwrap();
-    if matches!(silent, Silent::BeforeTheInvitation) {
+    if matches!(silent, Silent::Uninvited) {
         fds.doorbell = unwritten.into_fd();
     }
     let expected = Expected {
@@ -46,7 +46,7 @@ async fn give_up(silent: Silent) {
         ..fixture.expected
     };
     let opening = Client::open_with(fds, expected, move |_, until, pause| {
-        while matches!(silent, Silent::BeforeThePorts) && Instant::now() < until {
+        while matches!(silent, Silent::Portless) && Instant::now() < until {
             if !pause() {
                 return Err(TransportError::new("open", std::fmt::Error));
             }
@@ -59,11 +59,7 @@ async fn give_up(silent: Silent) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_opening_that_is_given_up_ends_at_once() {
-    for silent in [
-        Silent::BeforeTheInvitation,
-        Silent::BeforeThePorts,
-        Silent::BeforeTheWelcome,
-    ] {
+    for silent in [Silent::Uninvited, Silent::Portless, Silent::Unwelcomed] {
         let began = Instant::now();
         give_up(silent).await;
         let took = began.elapsed();

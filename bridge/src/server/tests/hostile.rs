@@ -202,7 +202,8 @@ fn lying_manager(hub: &Hub, letter: &Letter, line: Doorbell, lies: Vec<Lie>) {
         incarnation: letter.incarnation,
     };
     let mut ports = hub.server().open_ports(address).unwrap();
-    std::thread::spawn(move || {
+    let liar = std::thread::Builder::new().name("liar".to_owned());
+    let lying = move || {
         let mut lies = lies.into_iter();
         // A worker that has ended hangs up.
         while line.drain() == crate::doorbell::Line::Open {
@@ -230,7 +231,8 @@ fn lying_manager(hub: &Hub, letter: &Letter, line: Doorbell, lies: Vec<Lie>) {
                 line.wait(Duration::from_millis(1));
             }
         }
-    });
+    };
+    let _ended_by_the_hang_up = liar.spawn(lying).unwrap();
 }
 
 /// Its answers reach a worker's poller, which ends no call but by a value or a typed error.
