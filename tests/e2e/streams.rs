@@ -174,7 +174,7 @@ fn data_on_standard_input_that_nobody_reads_is_said() {
 
 /// The tasks of lines after the first end and wait for their turn, then everything is killed.
 #[track_caller]
-fn killed_in_order<'s>(sandbox: &'s Sandbox, args: &[&str]) {
+fn killed_in_order(sandbox: &Sandbox, args: &[&str]) {
     sandbox.file(
         "list.txt",
         "test -e go || sleep 600; echo one\necho two; touch two\necho three; touch three\n",
