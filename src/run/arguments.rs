@@ -215,11 +215,10 @@ impl Arguments {
         let combinations = combinations.map_err(ArgumentError::from)?;
         let template = self.template.clone();
         // Without any there are no columns to hold the command against.
-        let width = match combinations.count() {
-            0 => None,
-            _ => Some(combinations.width()),
+        let template = match combinations.count() {
+            0 => Ok(template),
+            _ => template.for_arguments(combinations.width()),
         };
-        let template = width.map_or(Ok(template.clone()), |width| template.for_arguments(width));
         let template = template.map_err(ArgumentError::from)?;
         Ok(Opened::Combined(template, Arc::new(combinations)))
     }

@@ -109,11 +109,14 @@ fn a_killed_run_of_a_pipe_is_resumed_without_the_pipe() {
     run.kill();
     sandbox.file("go", "");
     let resumed = sandbox
-        .run(["run", "-w", "1", "--state-dir", "kept", "--json"])
+        .run(["run", "--state-dir", "kept", "--json"])
         .code(0);
     let summary = resumed.json();
     assert_eq!(summary["tasks"]["completed"], 3, "{summary:#}");
-    assert_eq!(sandbox.lines("log"), ["one", "two", "three"]);
+    // What was running is begun again after its loss was recorded, and others may be faster.
+    let mut log = sandbox.lines("log");
+    log.sort();
+    assert_eq!(log, ["one", "three", "two"]);
     sandbox.assert_nothing_left();
 }
 
@@ -171,7 +174,7 @@ fn data_on_standard_input_that_nobody_reads_is_said() {
 
 /// The tasks of lines after the first end and wait for their turn, then everything is killed.
 #[track_caller]
-fn killed_in_order<'s>(sandbox: &'s Sandbox, args: &[&str]) {
+fn killed_in_order(sandbox: &Sandbox, args: &[&str]) {
     sandbox.file(
         "list.txt",
         "test -e go || sleep 600; echo one\necho two; touch two\necho three; touch three\n",

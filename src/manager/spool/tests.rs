@@ -58,7 +58,7 @@ async fn a_shutdown_does_not_wait_for_a_disk_that_cannot_be_written() {
     let (batches_tx, batches_rx) = flume::bounded(1);
     let (_progress_tx, progress_rx) = watch::channel(Progress::default());
     // As the thread does while its writes fail: it takes nothing before it is told to give up.
-    let thread = std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().spawn(move || {
         while !batches_rx.is_disconnected() {
             std::thread::yield_now();
         }
@@ -67,7 +67,7 @@ async fn a_shutdown_does_not_wait_for_a_disk_that_cannot_be_written() {
         batches_tx: Some(batches_tx),
         pending: Vec::new(),
         progress_rx,
-        thread: Some(thread),
+        thread: Some(thread.unwrap()),
     };
     for seq in 1..=2 {
         spool.append(start(seq, 1));

@@ -159,8 +159,8 @@ impl Db {
             let mut statement = self.conn.prepare_cached(
                 "SELECT k.key, t.id, t.uuid, s.uuid, s.id
                  FROM json_each(?2) AS wanted
-                 JOIN task_keys k ON k.scope = ?1 AND k.key = wanted.value
-                 JOIN tasks t ON t.id = k.task JOIN suites s ON s.id = t.suite",
+                 CROSS JOIN task_keys k ON k.scope = ?1 AND k.key = wanted.value
+                 CROSS JOIN tasks t ON t.id = k.task CROSS JOIN suites s ON s.id = t.suite",
             )?;
             let rows = statement.query_map((scope, json(chunk)), |row| {
                 let task = SubmittedTask {
