@@ -9,7 +9,6 @@ mod support;
 mod arguments;
 mod asking;
 mod bad_tasks;
-mod bench;
 mod caller;
 mod cancel;
 mod chains;

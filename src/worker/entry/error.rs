@@ -118,7 +118,6 @@ impl StartError {
                 OpenError::Root(_)
                 | OpenError::System { .. }
                 | OpenError::Transport(_)
-                | OpenError::GivenUp
                 | OpenError::PollerDied => Exit::System,
             },
             Self::Setup(_) => Exit::Refused,
