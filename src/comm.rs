@@ -3,10 +3,12 @@
 //! [`WorkerComm`] is a worker's view of whoever gives it tasks. [`http`] speaks to a coordinator, [`ipc`] to the
 //! manager of this machine through the bridge; the worker's main loop cannot tell them apart. [`link`] is a manager's
 //! view of its coordinator: a pair of bounded channels of session frames, filled by a WebSocket ([`ws`]) or directly
-//! in memory. [`begun`] is what a worker leaves in writing for a manager that it cannot reach any more. No role logic
+//! in memory. [`begun`] and [`ended`] are what a worker leaves in writing for a
+//! manager that it cannot reach any more. No role logic
 //! lives here.
 
 pub mod begun;
+pub mod ended;
 pub mod http;
 pub mod ipc;
 pub mod link;

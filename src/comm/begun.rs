@@ -23,7 +23,7 @@ use crate::protocol::{Lease, Try, WorkerTaskResp};
 /// Name of the file in a slot's directory.
 pub const FILE: &str = "begun";
 /// Notes that are kept: more than a full outbox is about.
-const NOTES: u64 = 16;
+const NOTES: u64 = 128;
 /// Length of a note: 56 bytes of fields, their checksum, nothing.
 const LENGTH: usize = 64;
 const FIELDS: usize = 56;
@@ -184,12 +184,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         assert_eq!(read(&path).unwrap(), []);
-        for first in [0, 5, 25] {
+        for first in [0, 50, 250] {
             let mut notes = Notes::open(&path).unwrap();
-            for number in first..first + 20 {
+            for number in first..first + 150 {
                 notes.note(&begun(number)).unwrap();
             }
-            let newest: Vec<Begun> = (first + 4..first + 20).map(begun).collect();
+            let newest: Vec<Begun> = (first + 22..first + 150).map(begun).collect();
             assert_eq!(read(&path).unwrap(), newest);
         }
     }

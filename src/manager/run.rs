@@ -15,8 +15,8 @@ use mitosis_bridge::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::comm::begun;
 use crate::comm::link::Connector;
+use crate::comm::{begun, ended};
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
 use crate::protocol::session::{Hello, Hint};
@@ -697,8 +697,11 @@ impl Run {
 /// Every execution is in the spool by its end; notes of its beginning would only be asked about at the next start.
 fn forget_notes(slots: &Path) {
     for slot in std::fs::read_dir(slots).into_iter().flatten().flatten() {
-        // A slot without notes is fine.
-        let _ = std::fs::remove_file(slot.path().join(begun::FILE));
+        let [one, other] = ended::paths(&slot.path());
+        for notes in [slot.path().join(begun::FILE), one, other] {
+            // A slot without notes is fine.
+            let _ = std::fs::remove_file(notes);
+        }
     }
 }
 

@@ -19,8 +19,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::comm::begun::Begun;
-
 use super::config::Durability;
 use super::error::ManagerError;
 use super::identity::{at, create_private_dir};
@@ -34,6 +32,7 @@ mod unreported;
 
 pub use record::Record;
 pub use recovery::Recovered;
+pub use unreported::SlotNotes;
 
 /// Batches between the loop and the thread; one batch is what one turn of the loop appended.
 const QUEUE: usize = 64;
@@ -69,7 +68,7 @@ impl Spool {
     pub fn open(
         dir: &Path,
         durability: Durability,
-        notes: Vec<Begun>,
+        notes: SlotNotes,
     ) -> Result<(Self, Recovered), ManagerError> {
         create_private_dir(dir).map_err(at("create", dir))?;
         let (log, recovered) =

@@ -155,6 +155,7 @@ impl Supervisor {
                 incarnation,
                 exit,
                 begun,
+                ended,
                 log_tail,
             } => {
                 let came_up = self.slots.is_ready(local_id);
@@ -179,6 +180,7 @@ impl Supervisor {
                     local_id,
                     how,
                     begun,
+                    ended,
                 }))
             }
         }

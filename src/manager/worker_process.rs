@@ -23,7 +23,7 @@ use mitosis_bridge::status::StatusView;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::comm::begun;
+use crate::comm::{begun, ended};
 use crate::process::groups::GroupHome;
 use crate::process::{
     self, Child, ExitInfo, MARK, Pid, ProcessGroup, Signal, SpawnSpec, kill_adopted, kill_tree,
@@ -66,6 +66,8 @@ pub(super) enum WorkerNote {
         exit: Option<ExitInfo>,
         /// Hand-overs that its slot's workers began to execute, as they noted before each start.
         begun: Vec<(LeaseKey, Try)>,
+        /// Ends that are written down in its slot: told or not.
+        ended: Vec<ended::Ended>,
         log_tail: String,
     },
 }
@@ -143,6 +145,7 @@ impl Launcher {
             incarnation,
             exit,
             begun: self.shared.begun(local_id),
+            ended: self.shared.ended(local_id),
             log_tail: log.tail(),
         })
         .await;
@@ -269,6 +272,14 @@ impl Shared {
             (lease, begun.try_no)
         };
         notes.iter().map(hand_over).collect()
+    }
+
+    fn ended(&self, local_id: LocalId) -> Vec<ended::Ended> {
+        let slot = self.slots_dir.join(local_id.to_string());
+        ended::read(&slot).unwrap_or_else(|error| {
+            tracing::warn!(worker = %local_id, %error, "what a dead worker had ended cannot be read");
+            Vec::new()
+        })
     }
 
     fn spawn(&self, local_id: LocalId, fds: InheritedFds, log: &Log) -> io::Result<Child> {

@@ -157,7 +157,9 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
         cwd: CwdPolicy::Fixed(cwd),
         kept_output: KeptOutput::Stays,
         live_dir: live_directory(options, state_dir)?,
-        halt_after: HaltLimits::default(),
+        halt_after: options
+            .halt
+            .map_or_else(HaltLimits::default, |rule| rule.limits()),
     };
     config.durability = match options.durability {
         Durability::Process => SpoolDurability::Process,

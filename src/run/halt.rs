@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::protocol::frame::HaltLimits;
+
 /// What becomes of running tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -89,6 +91,30 @@ impl Halt {
             Threshold::Percent(percent) => (tally.total * percent).div_ceil(100).max(1),
         };
         counted >= enough
+    }
+
+    /// What workers can see of it by themselves, so that the end which is enough lets none of them begin another task. A
+    /// share of a list is counted here alone.
+    #[must_use]
+    pub fn limits(&self) -> HaltLimits {
+        let Threshold::Count(count) = self.threshold else {
+            return HaltLimits::default();
+        };
+        let count = Some(u32::try_from(count).unwrap_or(u32::MAX));
+        match self.what {
+            What::Fail => HaltLimits {
+                failed: count,
+                ..HaltLimits::default()
+            },
+            What::Success => HaltLimits {
+                completed: count,
+                ..HaltLimits::default()
+            },
+            What::Done => HaltLimits {
+                done: count,
+                ..HaltLimits::default()
+            },
+        }
     }
 
     /// True when the end that it brings about is what was asked for, however many tasks are cancelled by it.

@@ -36,7 +36,7 @@ impl Spooling {
         let opened = Spool::open(
             &scratch.path().join("spool"),
             Durability::Process,
-            Vec::new(),
+            Default::default(),
         );
         let (spool, recovered) = opened.map_err(part("open a spool"))?;
         let answerer = Answerer {

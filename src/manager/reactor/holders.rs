@@ -1,5 +1,6 @@
 //! Workers as holders of leases: who got what, and what becomes of it when they die.
 
+use crate::comm::ended::Ended as Untold;
 use crate::protocol::control::CancelOrder;
 use crate::protocol::report::{Reason, ReportTaskOp, TaskResult};
 use crate::protocol::session::LostTry;
@@ -25,6 +26,8 @@ pub(crate) struct Ended {
     pub(crate) how: WorkerEnd,
     /// Hand-overs that were begun in its slot, as noted there before each start: reported or not.
     pub(crate) begun: Vec<(LeaseKey, Try)>,
+    /// Ends that it had written down there: reported or not.
+    pub(crate) ended: Vec<Untold>,
 }
 
 impl Reactor {
@@ -109,6 +112,11 @@ impl Reactor {
         };
         self.waiting
             .retain(|waiting| waiting.incarnation != ended.incarnation);
+        for untold in &ended.ended {
+            self.end_untold(untold, now);
+        }
+        let mut holder = holder;
+        holder.hands.retain(|lease| self.held.contains_key(lease));
         let began = |reactor: &Self, lease: &LeaseKey| match reactor.held[lease].stage {
             Stage::Running { .. } => true,
             Stage::Handed { hand, .. } => ended.begun.contains(&(*lease, hand.try_no)),
@@ -127,6 +135,30 @@ impl Reactor {
                 self.untried(lease, now);
             }
         }
+    }
+
+    /// An end that its worker wrote down and could not tell any more, if it is one of those that it held.
+    fn end_untold(&mut self, untold: &Untold, now: Now) {
+        let lease = LeaseKey {
+            task_id: untold.task_id,
+            lease: untold.lease,
+        };
+        let Some(held) = self.held.get(&lease) else {
+            return;
+        };
+        let begun = matches!(held.stage, Stage::Running { .. });
+        let Some(hand) = held.hand().copied() else {
+            return;
+        };
+        if hand.try_no != untold.try_no || matches!(held.wish, Wish::Drop { .. }) {
+            return;
+        }
+        if !begun {
+            self.counts.executed();
+        }
+        let mut op = untold.op.clone();
+        op.set_handed_over(hand.at_us);
+        self.end(lease, op, untold.attempt, now);
     }
 
     fn holder_lost(&mut self, lease: LeaseKey, ended: &Ended, now: Now) {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use mitosis_bridge::{Gate, Server, ServerConfig, TransportRoot};
 use tokio::sync::{mpsc, watch};
 
-use crate::comm::begun::{self, Begun};
 use crate::comm::link::Connector;
+use crate::comm::{begun, ended};
 use crate::process;
 use crate::process::groups::GroupHome;
 use crate::telemetry::exposition::{self, Source};
@@ -26,7 +26,7 @@ use super::super::metrics::{Exposition, Gauges, Workers};
 use super::super::output::OutputReader;
 use super::super::reactor::{Reactor, Settings};
 use super::super::session::Session;
-use super::super::spool::{Recovered, Spool};
+use super::super::spool::{Recovered, SlotNotes, Spool};
 use super::super::state::Now;
 use super::super::supervisor::{NOTES, Supervisor};
 use super::super::tuner::Tuner;
@@ -152,8 +152,8 @@ fn prepare(config: ManagerConfig) -> Result<Prepared, ManagerError> {
     let groups = GroupHome::claim(&config.state_dir, &identity.instance());
     let root = TransportRoot::for_instance(&identity.short()).map_err(bridge_error)?;
     mitosis_bridge::limits::ensure_limits(&root, config.workers).map_err(bridge_error)?;
-    let begun = begun_in(&config.slots_dir());
-    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability, begun)?;
+    let notes = notes_in(&config.slots_dir());
+    let (spool, recovered) = Spool::open(&config.spool_dir(), config.durability, notes)?;
     // Not before what lies in the slots is known to the spool.
     wipe(&config.slots_dir())?;
     for dir in [config.slots_dir(), config.logs_dir(), config.output_dir()] {
@@ -168,17 +168,25 @@ fn prepare(config: ManagerConfig) -> Result<Prepared, ManagerError> {
     Ok((config, identity, root, groups, spool, recovered))
 }
 
-/// What workers of an earlier life noted before each start; nothing when that life ended in order.
-fn begun_in(slots: &Path) -> Vec<Begun> {
-    let dirs = fs::read_dir(slots).into_iter().flatten().flatten();
-    let read = dirs.map(|dir| {
-        let path = dir.path().join(begun::FILE);
-        begun::read(&path).unwrap_or_else(|error| {
-            tracing::warn!(file = %path.display(), %error, "what a worker had begun cannot be read");
-            Vec::new()
-        })
-    });
-    read.flatten().collect()
+/// What workers of an earlier life noted before each start and after each end; nothing when that life ended in order.
+fn notes_in(slots: &Path) -> SlotNotes {
+    let mut notes = SlotNotes::default();
+    for slot in fs::read_dir(slots).into_iter().flatten().flatten() {
+        let dir = slot.path();
+        match begun::read(&dir.join(begun::FILE)) {
+            Ok(begun) => notes.begun.extend(begun),
+            Err(error) => {
+                tracing::warn!(slot = %dir.display(), %error, "what a worker had begun cannot be read");
+            }
+        }
+        match ended::read(&dir) {
+            Ok(ended) => notes.ended.extend(ended),
+            Err(error) => {
+                tracing::warn!(slot = %dir.display(), %error, "what a worker had ended cannot be read");
+            }
+        }
+    }
+    notes
 }
 
 fn wipe(dir: &Path) -> Result<(), ManagerError> {

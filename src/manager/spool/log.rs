@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::comm::begun::Begun;
-
 use super::super::config::Durability;
 use super::record::{MAGIC, Record};
 use super::recovery::{Open, Recovered, read};
+use super::unreported::SlotNotes;
 use super::{Progress, invalid};
 
 const FILE: &str = "reports.log";
@@ -43,7 +42,7 @@ impl Log {
     pub(super) fn open(
         dir: &Path,
         durability: Durability,
-        notes: Vec<Begun>,
+        notes: SlotNotes,
     ) -> io::Result<(Self, Recovered)> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
@@ -57,7 +56,7 @@ impl Log {
             ));
         }
         let mut recovered = read(&bytes);
-        recovered.add_unreported(notes);
+        recovered.add_notes(notes);
         let mut open = Open::default();
         for commit in recovered.finals.iter().chain(&recovered.lost) {
             open.apply(Record::Report(commit.clone()));

@@ -82,7 +82,8 @@ async fn a_shutdown_does_not_wait_for_a_disk_that_cannot_be_written() {
 async fn open_reports_come_back_and_committed_ones_do_not() {
     for durability in [Durability::Process, Durability::Power] {
         let dir = tempfile::tempdir().unwrap();
-        let (mut spool, recovered) = Spool::open(dir.path(), durability, Vec::new()).unwrap();
+        let (mut spool, recovered) =
+            Spool::open(dir.path(), durability, SlotNotes::default()).unwrap();
         assert_eq!((recovered.next_ticket, recovered.finals.len()), (1, 0));
         for record in [start(1, 10), end(2, 10), start(3, 11), end(4, 12)] {
             spool.append(record);
@@ -90,7 +91,7 @@ async fn open_reports_come_back_and_committed_ones_do_not() {
         spool.append(Record::Committed { seqs: vec![4] });
         written(&mut spool, 5).await;
         spool.close().await;
-        let (spool, recovered) = Spool::open(dir.path(), durability, Vec::new()).unwrap();
+        let (spool, recovered) = Spool::open(dir.path(), durability, SlotNotes::default()).unwrap();
         assert_eq!(seqs(&recovered.finals), [2]);
         assert_eq!(seqs(&recovered.lost), [3], "an execution without an end");
         assert!(recovered.next_ticket > 5);
@@ -110,12 +111,15 @@ async fn what_notes_tell_is_in_the_log_before_they_may_go() {
         attempt: 1,
         at_us: 5,
     };
-    let notes = vec![begun(10), begun(11)];
+    let notes = SlotNotes {
+        begun: vec![begun(10), begun(11)],
+        ended: Vec::new(),
+    };
     let (spool, first) = Spool::open(dir.path(), Durability::Process, notes.clone()).unwrap();
     assert_eq!((seqs(&first.lost), first.next_ticket), (vec![1, 2], 3));
     spool.close().await;
     // Killed right then: with the notes or without them, the same is known.
-    for notes in [notes, Vec::new()] {
+    for notes in [notes, SlotNotes::default()] {
         let (spool, again) = Spool::open(dir.path(), Durability::Process, notes).unwrap();
         assert_eq!(again.lost, first.lost);
         assert!(again.next_ticket > 2);
@@ -126,7 +130,8 @@ async fn what_notes_tell_is_in_the_log_before_they_may_go() {
 #[tokio::test]
 async fn the_log_is_emptied_when_everything_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(dir.path(), Durability::Process, Vec::new()).unwrap();
+    let (mut spool, _) =
+        Spool::open(dir.path(), Durability::Process, SlotNotes::default()).unwrap();
     let records = 4000;
     for seq in 1..=records {
         spool.append(end(seq, 1));
@@ -150,7 +155,7 @@ fn a_log_of_another_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("reports.log");
     std::fs::write(&path, "MITOSPL9 and more").unwrap();
-    let error = Log::open(dir.path(), Durability::Process, Vec::new()).unwrap_err();
+    let error = Log::open(dir.path(), Durability::Process, SlotNotes::default()).unwrap_err();
     assert!(error.to_string().contains("version"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"MITOSPL9 and more");
 }

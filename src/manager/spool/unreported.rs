@@ -1,4 +1,4 @@
-//! Executions that were begun and of which no report is in the log, found by the notes of the workers that began them.
+//! Executions of which no report is in the log, found by the notes of the workers that began and ended them.
 //!
 //! Pure. A note may also be about a task that is over for long: nothing here can know, so the coordinator decides, as it
 //! does about every lease of an inventory. It drops those that are not this manager's any more.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::comm::begun::Begun;
+use crate::comm::ended::Ended;
 use crate::protocol::report::{ReportTaskOp, TaskReport};
 use crate::protocol::session::{Commit, LostTry};
 use crate::protocol::{Lease, Try};
@@ -22,8 +23,60 @@ fn key(commit: &Commit) -> Key {
     (commit.report.task_id, commit.report.lease)
 }
 
+/// What workers wrote down in their slots.
+#[derive(Debug, Clone, Default)]
+pub struct SlotNotes {
+    /// Executions that were begun.
+    pub begun: Vec<Begun>,
+    /// Executions that ended.
+    pub ended: Vec<Ended>,
+}
+
 impl Recovered {
-    /// Adds what the notes know and the log does not: one lost start per lease, with everything that was begun before it, under
+    /// Adds what the notes know and the log does not.
+    pub(super) fn add_notes(&mut self, notes: SlotNotes) {
+        for ended in notes.ended {
+            self.add_end(ended, &notes.begun);
+        }
+        self.add_unreported(notes.begun);
+    }
+
+    /// Adds an end that was not reported. One whose beginning is not among the newest any more was told for long.
+    fn add_end(&mut self, ended: Ended, begun: &[Begun]) {
+        let lease = (ended.task_id, ended.lease);
+        let of_lease = |one: &&Begun| (one.task_id, one.lease) == lease;
+        let is_new = begun
+            .iter()
+            .filter(of_lease)
+            .any(|one| one.try_no == ended.try_no);
+        if !is_new || self.finals.iter().any(|commit| key(commit) == lease) {
+            return;
+        }
+        let known = self.lost.iter().position(|commit| key(commit) == lease);
+        let mut lost_tries =
+            known.map_or_else(Vec::new, |index| self.lost.remove(index).lost_tries.clone());
+        for one in begun.iter().filter(of_lease) {
+            let known = lost_tries.iter().any(|lost| lost.try_no == one.try_no);
+            if one.try_no < ended.try_no && !known {
+                lost_tries.push(lost(one));
+            }
+        }
+        self.finals.push(Arc::new(Commit {
+            report: TaskReport {
+                seq: self.next_ticket,
+                task_id: ended.task_id,
+                task_uuid: ended.task_uuid,
+                lease: ended.lease,
+                try_no: ended.try_no,
+                op: ended.op,
+            },
+            attempt: ended.attempt,
+            lost_tries,
+        }));
+        self.next_ticket += 1;
+    }
+
+    /// Adds what was begun: one lost start per lease, with everything that was begun before it, under
     /// the next numbers.
     pub(super) fn add_unreported(&mut self, notes: Vec<Begun>) {
         let mut leases: BTreeMap<Key, Vec<Begun>> = BTreeMap::new();
@@ -51,17 +104,20 @@ impl Recovered {
     }
 }
 
+fn lost(one: &Begun) -> LostTry {
+    LostTry {
+        try_no: one.try_no,
+        attempt: one.attempt,
+        started_at_us: one.at_us,
+        cause: LOST.to_owned(),
+    }
+}
+
 /// The start that was begun last, with those before it as lost.
 fn joined(reported: Option<&Commit>, begun: &[Begun], seq: u64) -> Option<Arc<Commit>> {
     let mut tries: BTreeMap<Try, LostTry> = BTreeMap::new();
     for one in begun {
-        let lost = LostTry {
-            try_no: one.try_no,
-            attempt: one.attempt,
-            started_at_us: one.at_us,
-            cause: LOST.to_owned(),
-        };
-        tries.insert(one.try_no, lost);
+        tries.insert(one.try_no, lost(one));
     }
     if let Some(start) = reported {
         for lost in &start.lost_tries {
@@ -163,5 +219,41 @@ mod tests {
         let found: Vec<_> = recovered.lost.iter().map(|one| attempts(one)).collect();
         assert_eq!(found, [(vec![1], 2), (vec![1], 2)]);
         assert_eq!(recovered.finals.len(), 1);
+    }
+
+    #[test]
+    fn an_end_that_was_written_down_counts_unless_it_was_told_or_is_old() {
+        let op = || ReportTaskOp::Completed(TaskResult::not_started(Reason::Exit, "", 0));
+        let ended = |task_id, number| Ended {
+            task_id,
+            task_uuid: Uuid::from_u128(9),
+            lease: Lease(1),
+            try_no: Try(number),
+            attempt: number,
+            op: op(),
+        };
+        let mut recovered = Recovered {
+            finals: vec![report(7, 1, op())],
+            lost: vec![report(8, 2, ReportTaskOp::Started { at_us: 2 })],
+            ..Recovered::default()
+        };
+        recovered.add_notes(SlotNotes {
+            begun: [(7, 1), (8, 1), (8, 2), (9, 1)]
+                .map(|(task, number)| begun(task, number))
+                .to_vec(),
+            ended: vec![ended(6, 1), ended(7, 1), ended(8, 2)],
+        });
+        let finals: Vec<_> = recovered
+            .finals
+            .iter()
+            .map(|one| (one.report.task_id, attempts(one)))
+            .collect();
+        assert_eq!(finals, [(7, (vec![], 1)), (8, (vec![1], 2))]);
+        let lost: Vec<_> = recovered
+            .lost
+            .iter()
+            .map(|one| one.report.task_id)
+            .collect();
+        assert_eq!(lost, [9], "of that one nobody knows the end");
     }
 }

@@ -91,8 +91,9 @@ async fn serve_connected(
     let executor = Executor::new(&slot.exec_config(url))?;
     let sender = Uploader::new(executor.outgoing().clone(), Some(url.to_owned()));
     let status = Arc::new(MetricsStatus::new(worker));
-    let (thread, queue) = RunnerThread::start(executor, status.clone(), Gatekeeper::default())
-        .map_err(StartError::runner)?;
+    let (thread, queue) =
+        RunnerThread::start(executor, status.clone(), Gatekeeper::default(), None)
+            .map_err(StartError::runner)?;
     let parts = Parts {
         comm,
         sender: &sender,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mitosis_bridge::client::{Client, ClientFds, ClientHandle, Expected, Setup};
 use tracing::info;
 
+use crate::comm::ended::Ends;
 use crate::comm::ipc::{BridgeLink, IpcIdentity, IpcWorkerComm};
 use crate::protocol::frame::{self, WorkerSetup};
 use crate::worker::executor::{ExecConfig, Executor};
@@ -49,10 +50,11 @@ async fn serve_connected(
     let link = BridgeLink::new(client, handle.clone());
     let comm = IpcWorkerComm::new(link, identity, &known.control);
     let sender = Uploader::new(executor.outgoing().clone(), None);
+    let ends = Ends::create(&known.slot_dir).map_err(StartError::runner)?;
     let gate = Gatekeeper::new(handle.gate(), known.halt_after.into());
     let status = Arc::new(BlockStatus::new(handle));
-    let (thread, queue) =
-        RunnerThread::start(executor, status.clone(), gate).map_err(StartError::runner)?;
+    let (thread, queue) = RunnerThread::start(executor, status.clone(), gate, Some(ends))
+        .map_err(StartError::runner)?;
     let parts = Parts {
         comm: &comm,
         sender: &sender,

@@ -1,7 +1,7 @@
 //! Runs what is in line, one task after the other.
 //!
 //! ```text
-//!   next job --> claim it --> is the gate open? --> run --> count its end at the gate --> news
+//!   next job --> claim it --> is the gate open? --> run --> count its end at the gate --> write it down --> news
 //!                   | somebody was faster   | no: news
 //!                   v news                  v
 //! ```
@@ -16,9 +16,11 @@ use futures_util::future::FutureExt;
 use mitosis_bridge::{Ending, HaltAfter, SharedGate};
 use tracing::{debug, info, warn};
 
+use crate::comm::ended::{Ended, Ends};
 use crate::protocol::frame::HaltLimits;
 use crate::protocol::{Outcome, ReportTaskOp, TaskResult};
 use crate::worker::clock::unix_us;
+use crate::worker::executor::StopOrder;
 use crate::worker::status::WorkerStatus;
 
 use super::TaskRunner;
@@ -77,6 +79,7 @@ pub async fn drive(
     runner: &dyn TaskRunner,
     status: &dyn WorkerStatus,
     gate: Gatekeeper,
+    mut ends: Option<Ends>,
 ) {
     while let Some(job) = queue.next().await {
         let held = job.held;
@@ -90,13 +93,37 @@ pub async fn drive(
             let Some(result) = run(&mut queue, &job, runner, status).await else {
                 return;
             };
-            if let Ok(result) = &result {
+            // What could still be lost does not count: nobody would open the gate again.
+            if let Ok(result) = &result
+                && write_down(ends.as_mut(), &job, result)
+            {
                 gate.count(&job, result);
             }
             job.claim.clear();
             queue.add(News::Ended(held, result));
         }
     }
+}
+
+/// Keeps an end on file until it is told; true when that was done. What was ended by order may be another end by the time it
+/// is told.
+fn write_down(ends: Option<&mut Ends>, job: &Job, result: &TaskResult) -> bool {
+    let by_order = *job.orders.borrow() != StopOrder::None;
+    let Some(ends) = ends.filter(|_| !by_order) else {
+        return false;
+    };
+    let ended = Ended {
+        task_id: job.task.id,
+        task_uuid: job.task.uuid,
+        lease: job.task.lease,
+        try_no: job.task.try_no,
+        attempt: job.task.attempt,
+        op: ReportTaskOp::ended(result.clone()),
+    };
+    ends.write(&ended).unwrap_or_else(|error| {
+        warn!(%error, "the end of a task cannot be written down; a death now may repeat it");
+        false
+    })
 }
 
 /// Runs one; `None` when it was abandoned.

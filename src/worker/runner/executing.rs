@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::protocol::report::Reason;
 use crate::protocol::{TaskResult, WorkerTaskResp};
 use crate::worker::clock::unix_us;
-use crate::worker::executor::{Executor, StopOrder};
+use crate::worker::executor::{Executor, Life, StopOrder};
 use crate::worker::status::WorkerStatus;
 
 use super::TaskRunner;
@@ -70,12 +70,16 @@ impl TaskRunner for ExecutorRunner {
             return TaskResult::not_started(Reason::SpawnFailed, message, unix_us());
         };
         let executor = lent.executor.as_mut().expect("lent with an executor in it");
-        let on_started = |started: crate::worker::executor::Started| {
-            let leader = started.pid.as_raw_nonzero().get();
-            status.process_group(u32::try_from(leader).ok());
-            tracing::debug!(task = task.id, uuid = %task.uuid, pid = leader, "task started");
+        let watch = |life: Life| match life {
+            Life::Started(started) => {
+                let leader = started.pid.as_raw_nonzero().get();
+                status.process_group(u32::try_from(leader).ok());
+                tracing::debug!(task = task.id, uuid = %task.uuid, pid = leader, "task started");
+            }
+            // Before anything is packed: the number may be a stranger's by then.
+            Life::Gone => status.process_group(None),
         };
-        let result = executor.run(&task, orders, on_started).await;
+        let result = executor.run_watched(&task, orders, watch).await;
         status.process_group(None);
         let reason = result.reason.as_str();
         tracing::debug!(task = task.id, uuid = %task.uuid, reason, "task exited");

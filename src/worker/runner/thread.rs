@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::comm::ended::Ends;
 use crate::worker::executor::{Executor, Interrupt};
 use crate::worker::status::WorkerStatus;
 
@@ -30,6 +31,7 @@ impl RunnerThread {
         mut executor: Executor,
         status: Arc<dyn WorkerStatus>,
         gate: Gatekeeper,
+        ends: Option<Ends>,
     ) -> io::Result<(Self, RunQueue)> {
         let interrupt = Interrupt::new()?;
         executor.may_block(interrupt.clone());
@@ -41,7 +43,7 @@ impl RunnerThread {
             .build()?;
         let run = move || {
             let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                runtime.block_on(drive(end, &runner, status.as_ref(), gate));
+                runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
             }));
             if driven.is_err() {
                 tracing::error!("the thread that runs tasks panicked; this worker ends");

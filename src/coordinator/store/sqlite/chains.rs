@@ -41,7 +41,7 @@ pub(super) const BEYOND: &str = "
 
 const INSERT_EDGES: &str = "
     INSERT INTO upstreams (task, upstream, wanted, name)
-    SELECT value->>'$.task', value->>'$.upstream', value->>'$.wanted', value->>'$.name' FROM json_each(?1)";
+    SELECT value->>'$.task', value->>'$.upstream', value->>'$.wanted', value->>'$.name' FROM jsonb_each(?1)";
 
 /// An edge on its way into the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

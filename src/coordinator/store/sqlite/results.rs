@@ -9,7 +9,7 @@ use crate::protocol::signed_url::hex;
 /// Inserts a set of [`ResultRow`]s.
 pub(super) const INSERT: &str = "
     INSERT INTO results (task, result, tails)
-    SELECT value->>'$.task', value->>'$.result', unhex(value->>'$.tails') FROM json_each(?1)";
+    SELECT value->>'$.task', value->>'$.result', unhex(value->>'$.tails') FROM jsonb_each(?1)";
 
 /// One result on its way into the table.
 #[derive(Serialize)]

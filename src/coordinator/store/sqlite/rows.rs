@@ -250,23 +250,23 @@ pub(super) const UPDATE_TASKS: &str = "
         claimed_us = v.value->>'$.claimed', started_us = v.value->>'$.started', finished_us = v.value->>'$.finished',
         reason = v.value->>'$.reason', exit_code = v.value->>'$.exit_code', requeue_cause = v.value->>'$.cause',
         end_seq = coalesce(end_seq, v.value->>'$.end_seq')
-    FROM json_each(?1) AS v
+    FROM jsonb_each(?1) AS v
     WHERE tasks.id = v.value->>'$.id'";
 
 const UPSERT_ATTEMPTS: &str = "
     INSERT INTO attempts (task, attempt, lease, try_no, holder, started_us, ended_us, end, cause)
     SELECT value->>'$.task', value->>'$.attempt', value->>'$.lease', value->>'$.try_no', value->>'$.holder',
            value->>'$.started', value->>'$.ended', value->>'$.end', value->>'$.cause'
-    FROM json_each(?1) WHERE true ORDER BY key
+    FROM jsonb_each(?1) WHERE true ORDER BY key
     ON CONFLICT (task, attempt) DO UPDATE SET ended_us = excluded.ended_us, end = excluded.end";
 
 const ADD_COUNTS: &str = "
     INSERT INTO counts (suite, state, n)
-    SELECT value->>0, value->>1, value->>2 FROM json_each(?1) WHERE true
+    SELECT value->>0, value->>1, value->>2 FROM jsonb_each(?1) WHERE true
     ON CONFLICT (suite, state) DO UPDATE SET n = n + excluded.n";
 
 const ADD_READY: &str = "
-    UPDATE demands SET ready = ready + (v.value->>1) FROM json_each(?1) AS v WHERE demands.id = v.value->>0";
+    UPDATE demands SET ready = ready + (v.value->>1) FROM jsonb_each(?1) AS v WHERE demands.id = v.value->>0";
 
 /// The suite number of the whole store in the counts.
 pub(super) const WHOLE_STORE: i64 = 0;

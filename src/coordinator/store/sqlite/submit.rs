@@ -53,12 +53,12 @@ const INSERT_TASKS: &str = "
            value->>'$.priority', value->>'$.max_attempts', value->>'$.backoff', value->>'$.now', value->>'$.now',
            value->>'$.milli_cpus', value->>'$.mem', value->>'$.gpus', value->>'$.named', value->>'$.retry_of',
            value->>'$.spec_bytes', value->>'$.follow_up_of', value->>'$.retry_on', value->>'$.waits'
-    FROM json_each(?1)";
+    FROM jsonb_each(?1)";
 const INSERT_SPECS: &str =
-    "INSERT INTO specs (task, spec) SELECT value->>'$.id', value->>'$.spec' FROM json_each(?1)";
+    "INSERT INTO specs (task, spec) SELECT value->>'$.id', value->>'$.spec' FROM jsonb_each(?1)";
 const INSERT_KEYS: &str = "
     INSERT INTO task_keys (scope, key, task)
-    SELECT value->>'$.scope', value->>'$.key', value->>'$.id' FROM json_each(?1) WHERE value->>'$.key' IS NOT NULL";
+    SELECT value->>'$.scope', value->>'$.key', value->>'$.id' FROM jsonb_each(?1) WHERE value->>'$.key' IS NOT NULL";
 
 /// A task about to be inserted.
 pub(super) struct Planned<'a> {

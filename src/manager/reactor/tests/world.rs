@@ -695,6 +695,7 @@ impl World {
                     .map(|(_, task)| (LeaseKey::of_task(&task), task.try_no))
                     .into_iter()
                     .collect(),
+                ended: Vec::new(),
             };
             self.reactor.worker_ended(&ended, self.now);
         }

@@ -430,7 +430,7 @@ impl Stage {
         };
         let (queue, end) = run_queue(None);
         let both = async {
-            let driven = drive(end, runner, &self.status, Gatekeeper::default());
+            let driven = drive(end, runner, &self.status, Gatekeeper::default(), None);
             tokio::join!(run(parts, queue, &mut signals, self.config), driven, script).0
         };
         match tokio::time::timeout(STUCK, both).await {
