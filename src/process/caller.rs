@@ -12,6 +12,8 @@ static CALLER: OnceLock<Caller> = OnceLock::new();
 
 /// Signals that this program ignores for itself; see [`ignored_here`].
 const OWN: [i32; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+/// Signals of the C library, which has children of its `posix_spawn` ignore them: nobody's wish.
+const LIBRARYS: [i32; 2] = [32, 33];
 
 #[derive(Debug)]
 struct Caller {
@@ -64,14 +66,18 @@ pub(super) fn open_files() -> Option<Rlimit> {
 /// Signals that a child ignores, as the caller wants it.
 pub(super) fn ignored() -> impl Iterator<Item = i32> {
     let set = caller().ignored;
-    (1..=64).filter(move |signal| set & bit(*signal) != 0)
+    let wanted = move |signal: &i32| set & bit(*signal) != 0 && !LIBRARYS.contains(signal);
+    (1..=64).filter(wanted)
 }
 
 /// Signals that are ignored here and are not to be in a child.
 pub(super) fn ignored_here() -> impl Iterator<Item = i32> {
     let set = caller().ignored;
-    OWN.into_iter()
-        .filter(move |signal| set & bit(*signal) == 0)
+    let own = OWN
+        .into_iter()
+        .filter(move |signal| set & bit(*signal) == 0);
+    let librarys = LIBRARYS.into_iter();
+    own.chain(librarys.filter(move |signal| set & bit(*signal) != 0))
 }
 
 #[cfg(test)]

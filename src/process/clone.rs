@@ -33,6 +33,8 @@ const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
 const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const STACK_BYTES: usize = 128 << 10;
 const GUARD_BYTES: usize = 16 << 10;
+/// Size of the kernel's set of signals.
+const SIGNAL_SET_BYTES: usize = 8;
 
 /// What the child does, in the order of [`STEPS`].
 const STEPS: [&str; 9] = [
@@ -79,7 +81,7 @@ fn start_on(stack: &Stack, program: &Program<'_>) -> Result<Born, Failure> {
         *place = signal;
         ignored += 1;
     }
-    let mut reset = [0; 2];
+    let mut reset = [0; 4];
     for (place, signal) in reset.iter_mut().zip(caller::ignored_here()) {
         *place = signal;
     }
@@ -140,7 +142,7 @@ fn number(error: &io::Error) -> c_int {
 struct Order<'a> {
     program: &'a Program<'a>,
     /// Signals whose default comes back; 0 is none.
-    reset: [c_int; 2],
+    reset: [c_int; 4],
     ignore: &'a [c_int],
     open_files: Option<libc::rlimit>,
     /// The place in [`STEPS`] of what failed; their number while nothing has.
@@ -173,12 +175,15 @@ unsafe fn become_program(order: &Order<'_>) -> usize {
         if program.group == ProcessGroup::New && libc::setsid() == -1 {
             return 0;
         }
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
         for signal in order.reset.iter().filter(|signal| **signal != 0) {
-            if libc::sigaction(*signal, &raw const action, ptr::null_mut()) == -1 {
+            // Not by the C library, which refuses its own signals. The kernel's structure is no longer than this.
+            let default = [0_u64; 4];
+            let (new, old) = (default.as_ptr(), ptr::null_mut::<c_void>());
+            if libc::syscall(libc::SYS_rt_sigaction, *signal, new, old, SIGNAL_SET_BYTES) == -1 {
                 return 1;
             }
         }
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
         action.sa_sigaction = libc::SIG_IGN;
         for signal in order.ignore {
             // The two that nobody can ignore are never in the set; the C library's own are refused, which is as well.
