@@ -63,6 +63,17 @@ pub enum Batching {
     Expected(Duration),
 }
 
+/// How soon an incarnation that asked while it was busy gets to what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// At once: it has run dry meanwhile.
+    Idle,
+    /// As far as anybody knows, soon.
+    Soon,
+    /// What it does has gone on for a while, and nobody knows its end.
+    Engaged,
+}
+
 /// What a fetch asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchWish {
@@ -373,23 +384,23 @@ impl<B: Clone> Handover<B> {
         taken
     }
 
-    /// Decides the next assignment; call until `None`, and answer each parked fetch that it names. `is_idle` tells of an
-    /// incarnation that asked while it was busy and has run dry meanwhile.
+    /// Decides the next assignment; call until `None`, and answer each parked fetch that it names. `readiness` tells
+    /// of an incarnation that asked while it was busy.
     ///
     /// The queue is strictly first in, first out: a reply that does not fit holds back those behind it, so that a large
     /// one is not starved by small ones. Replies past their `not_after` stay queued (their owner withdraws them) and are
     /// stepped over. Of those who can take the first, the incarnation that parked last is served: its poller is the one
-    /// most likely awake; who is idle comes before who is busy.
+    /// most likely awake; who is idle comes before who is busy, and who is busy with something long gets nothing.
     pub(crate) fn next_hand(
         &mut self,
         now: Instant,
-        is_idle: impl FnMut(Incarnation) -> bool,
+        mut readiness: impl FnMut(Incarnation) -> Readiness,
     ) -> Option<Assignment<B>> {
         if self.gate == Gate::Shut || self.parked.is_empty() {
             return None;
         }
         let first = self.queue.iter().position(|reply| now <= reply.not_after)?;
-        let incarnation = self.choose(first, is_idle)?;
+        let incarnation = self.choose(first, &mut readiness)?;
         let hand = self.hands.get_mut(&incarnation)?;
         let parked = hand.parked.take()?;
         self.parked.retain(|other| *other != incarnation);
@@ -413,12 +424,13 @@ impl<B: Clone> Handover<B> {
     fn choose(
         &mut self,
         index: usize,
-        mut is_idle: impl FnMut(Incarnation) -> bool,
+        readiness: &mut impl FnMut(Incarnation) -> Readiness,
     ) -> Option<Incarnation> {
-        let (cost, batching) = (self.queue[index].cost, self.queue[index].batching);
+        let cost = self.queue[index].cost;
         let idle = self.parked.iter().rev().copied().find(|incarnation| {
             let parked = self.hands.get(incarnation).and_then(|hand| hand.parked);
-            parked.is_some_and(|parked| parked.wish.idle) || is_idle(*incarnation)
+            parked.is_some_and(|parked| parked.wish.idle)
+                || readiness(*incarnation) == Readiness::Idle
         });
         if let Some(incarnation) = idle {
             self.finish(incarnation);
@@ -429,7 +441,9 @@ impl<B: Clone> Handover<B> {
             self.hands.get_mut(&incarnation)?.cost = cost;
             return Some(incarnation);
         }
-        if batching == Batching::Alone {
+        // Only what will take no time is put in line behind something: whatever takes longer than a fetch is not worth it,
+        // and might wait while others go round.
+        if self.queue[index].expected() > BATCH_TIME {
             return None;
         }
         // It runs after what is in that hand, so it needs no more than what is counted for the hand already.
@@ -437,7 +451,8 @@ impl<B: Clone> Handover<B> {
             let hand = self.hands.get(incarnation);
             hand.is_some_and(|hand| hand.cost != Cost::ZERO && cost.fits(hand.cost))
         };
-        self.parked.iter().rev().find(covers).copied()
+        let soon = |incarnation: &&Incarnation| readiness(**incarnation) != Readiness::Engaged;
+        self.parked.iter().rev().filter(covers).find(soon).copied()
     }
 
     /// Takes the reply at `first` out of the queue, and those behind it that may come along.

@@ -62,7 +62,7 @@ impl Totals {
             spin_hits: self.spin_hits + now.spin_hits,
             sleeps: self.sleeps + now.sleeps,
             lost_wakeups: self.lost_wakeups + now.lost_wakeups,
-            busy: now.phase == Phase::Running,
+            busy: matches!(now.phase, Phase::Running | Phase::Engaged),
         }
     }
 }

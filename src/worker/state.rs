@@ -41,6 +41,8 @@ pub use event::{
 struct InLine {
     held: HandOver,
     alone: bool,
+    /// It has been running for a while.
+    began: bool,
     ordered: Option<EndOrder>,
 }
 
@@ -157,7 +159,9 @@ impl WorkerState {
     /// Where the worker stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        if !self.line.is_empty() {
+        if self.line.iter().any(|task| task.began) {
+            Phase::Engaged
+        } else if !self.line.is_empty() {
             Phase::Running
         } else if !self.waiting.is_empty() {
             Phase::Held
@@ -320,6 +324,7 @@ impl WorkerState {
         self.line.push_back(InLine {
             held: HandOver::of(&task.task),
             alone: task.alone,
+            began: false,
             ordered: None,
         });
         actions.push(Action::Start(task));
@@ -372,7 +377,8 @@ impl WorkerState {
 
     /// It has gone on for a while. Where starts are asked for, this one is known.
     fn on_began(&mut self, held: HandOver, at_us: i64, actions: &mut Vec<Action>) {
-        let in_line = self.line.iter().any(|task| task.held == held);
+        let task = self.line.iter_mut().find(|task| task.held == held);
+        let in_line = task.map(|task| task.began = true).is_some();
         if in_line && self.start_rule == StartRule::Immediately {
             actions.push(Action::ReportStarted(held, at_us));
         }

@@ -62,7 +62,11 @@ impl MetricsStatus {
 impl WorkerStatus for MetricsStatus {
     fn phase(&self, phase: Phase) {
         self.busy
-            .set(if phase == Phase::Running { 1.0 } else { 0.0 });
+            .set(if matches!(phase, Phase::Running | Phase::Engaged) {
+                1.0
+            } else {
+                0.0
+            });
     }
 
     fn in_hand(&self, _held: Option<HandOver>) {}

@@ -38,7 +38,7 @@ async fn two_workers_run_a_hundred_tasks_once_each() {
     }
     let stats = machine.manager.stats().await;
     assert_eq!((stats.outcomes, stats.executions), ([100, 0, 0], 100));
-    assert!(stats.fetch_round_trip.count() >= 100, "{stats:?}");
+    assert!(stats.fetch_round_trip.count() >= 100 / 16, "{stats:?}");
     machine.stop(GRACEFUL).await;
 }
 

@@ -29,8 +29,8 @@ const BUSY: FetchWish = FetchWish {
     idle: false,
 };
 
-fn busy(_: Incarnation) -> bool {
-    false
+fn busy(_: Incarnation) -> Readiness {
+    Readiness::Soon
 }
 
 fn machine(capacity: u32) -> (Handover<u64>, Instant) {
@@ -305,12 +305,7 @@ fn a_lost_batch_is_repeated_whole() {
 fn a_busy_worker_gets_more_at_no_further_cost_but_idle_ones_come_first() {
     let (mut handover, now) = machine(1);
     for key in 1..=3 {
-        handover
-            .prepare(Prepared {
-                batching: Batching::Expected(Duration::MAX),
-                ..reply(key, 1, now)
-            })
-            .unwrap();
+        handover.prepare(short(key, now)).unwrap();
     }
     handover.fetch(A, 0, FetchWish::ONE, now);
     assert_eq!(keys(&mut handover, now), [(A, 1)]);
@@ -328,6 +323,28 @@ fn a_busy_worker_gets_more_at_no_further_cost_but_idle_ones_come_first() {
 }
 
 #[test]
+fn nothing_is_put_in_line_behind_something_long_nor_anything_long_behind_something() {
+    let (mut handover, now) = machine(9);
+    handover.prepare(short(1, now)).unwrap();
+    handover.fetch(A, 0, FetchWish::ONE, now);
+    assert_eq!(keys(&mut handover, now), [(A, 1)]);
+    handover.fetch(A, 1, BUSY, now);
+    handover.prepare(short(2, now)).unwrap();
+    assert_eq!(handover.next_hand(now, |_| Readiness::Engaged), None);
+    assert_eq!(keys(&mut handover, now), [(A, 2)]);
+    let long = Batching::Expected(Duration::from_secs(1));
+    let reply = Prepared {
+        batching: long,
+        ..short(3, now)
+    };
+    handover.prepare(reply).unwrap();
+    handover.fetch(A, 2, BUSY, now);
+    assert_eq!(keys(&mut handover, now), []);
+    handover.fetch(B, 0, FetchWish::ONE, now);
+    assert_eq!(keys(&mut handover, now), [(B, 3)]);
+}
+
+#[test]
 fn what_is_to_be_alone_waits_for_an_idle_worker_and_finds_one_that_has_run_dry() {
     let (mut handover, now) = machine(2);
     handover.prepare(short(1, now)).unwrap();
@@ -337,7 +354,7 @@ fn what_is_to_be_alone_waits_for_an_idle_worker_and_finds_one_that_has_run_dry()
     handover.prepare(short(3, now)).unwrap();
     handover.fetch(A, 1, BUSY, now);
     assert_eq!(keys(&mut handover, now), []);
-    let hand = handover.next_hand(now, |_| true).unwrap();
+    let hand = handover.next_hand(now, |_| Readiness::Idle).unwrap();
     assert_eq!((hand.incarnation, hand.replies), (A, vec![(2, 20)]));
 }
 

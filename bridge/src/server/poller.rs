@@ -25,7 +25,7 @@ use super::outbox::Outbox;
 use super::peer::{Peer, Peers};
 use crate::config::PollConfig;
 use crate::error::BridgeError;
-use crate::handover::Handover;
+use crate::handover::{Handover, Readiness};
 use crate::header::{AnswerKind, Operation};
 use crate::ids::{Incarnation, LocalId, MAX_WORKERS};
 use crate::janitor::JanitorHandle;
@@ -246,11 +246,11 @@ impl<T: ServerTransport> Poller<T> {
         let now = self.turn_at;
         while self.shared.gate.is_open() {
             let peers = &mut self.peers;
-            let is_idle = |incarnation| {
+            let readiness = |incarnation| {
                 let peer = peers.get(incarnation);
-                peer.is_some_and(|peer| peer.status.is_idle())
+                peer.map_or(Readiness::Engaged, |peer| peer.status.readiness())
             };
-            let Some(assignment) = self.handover.next_hand(now, is_idle) else {
+            let Some(assignment) = self.handover.next_hand(now, readiness) else {
                 break;
             };
             any = true;

@@ -24,12 +24,20 @@ pub enum Phase {
     Idle,
     /// Executing a task.
     Running,
+    /// Executing a task that has gone on for a while and may do so for long.
+    Engaged,
     /// Ending: finishing or giving back what it holds.
     Stopping,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Starting, Self::Idle, Self::Running, Self::Stopping];
+    const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Idle,
+        Self::Running,
+        Self::Stopping,
+        Self::Engaged,
+    ];
 
     pub(crate) fn code(self) -> u32 {
         match self {
@@ -37,6 +45,7 @@ impl Phase {
             Self::Idle => 1,
             Self::Running => 2,
             Self::Stopping => 3,
+            Self::Engaged => 4,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::layout::{LAYOUT_VERSION, Outcome, Phase, StatusLayout, clock_ns};
 use super::words::{Revocation, Word};
 use crate::config::{PollConfig, pack, unpack};
+use crate::handover::Readiness;
 use crate::header::Operation;
 use crate::histogram::HistogramSnapshot;
 use crate::ids::{Incarnation, LocalId};
@@ -145,9 +146,13 @@ impl StatusView {
         self.map.words.withdraw(key)
     }
 
-    /// Whether the worker says that it has nothing to do.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.map.phase.load(Ordering::Relaxed) == Phase::Idle.code()
+    /// What the worker says about taking more.
+    pub(crate) fn readiness(&self) -> Readiness {
+        match Phase::from_code(self.map.phase.load(Ordering::Relaxed)) {
+            Phase::Idle => Readiness::Idle,
+            Phase::Engaged => Readiness::Engaged,
+            Phase::Starting | Phase::Running | Phase::Stopping => Readiness::Soon,
+        }
     }
 
     /// How long ago the worker last set its bit on the board.

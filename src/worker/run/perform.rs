@@ -42,7 +42,7 @@ impl Worker<'_> {
         }
         self.send_due_reports();
         let phase = self.state.phase();
-        let busy = matches!(phase, Phase::Held | Phase::Running);
+        let busy = matches!(phase, Phase::Held | Phase::Running | Phase::Engaged);
         self.parts.status.phase(phase);
         self.busy_tx
             .send_if_modified(|before| std::mem::replace(before, busy) != busy);

@@ -198,6 +198,8 @@ pub enum Phase {
     Fetching,
     /// A task waits for the verdict on its start.
     Held,
+    /// A task has been running for a while.
+    Engaged,
     /// A task runs, or is about to.
     Running,
     /// Only reports are left.

@@ -186,7 +186,9 @@ impl World {
     }
 
     fn verdict(&mut self, verdict: StartVerdict, stale: bool) -> Option<Event> {
-        let hand = self.in_hand.last_mut()?;
+        // Of what has begun in line, or waits for it: nobody is asked about anything else.
+        let asked = |hand: &&mut Hand| hand.begun || !hand.started;
+        let hand = self.in_hand.iter_mut().filter(asked).next_back()?;
         let mut held = held_of(hand.id);
         if stale {
             held.try_no = Try(9);
@@ -301,7 +303,7 @@ proptest! {
                 world.perform(&state, &action);
             }
             prop_assert_eq!(state.in_line(), world.in_hand.iter().filter(|hand| hand.started).count());
-            prop_assert!(!world.fetching || matches!(state.phase(), Phase::Fetching | Phase::Running));
+            prop_assert!(!world.fetching || matches!(state.phase(), Phase::Fetching | Phase::Running | Phase::Engaged));
             if let Some(before) = stop {
                 let after = state.stopping().expect("a stop never goes away");
                 prop_assert_eq!(before.urgency.sooner(after.urgency), after.urgency);

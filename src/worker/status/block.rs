@@ -37,6 +37,7 @@ impl WorkerStatus for BlockStatus {
         self.handle.status().set_phase(match phase {
             Phase::Idle | Phase::Fetching => status::Phase::Idle,
             Phase::Held | Phase::Running => status::Phase::Running,
+            Phase::Engaged => status::Phase::Engaged,
             Phase::Leaving => status::Phase::Stopping,
         });
     }

@@ -214,10 +214,10 @@ fn lying_manager(hub: &Hub, letter: &Letter, line: Doorbell, lies: Vec<Lie>) {
                     let header = request.header();
                     let welcome = header.kind == RequestKind::Hello.code();
                     let lie = if welcome { None } else { lies.next() };
-                    let kind = if welcome {
-                        AnswerKind::Welcome
-                    } else {
-                        AnswerKind::Reply
+                    let kind = match header.kind {
+                        _ if welcome => AnswerKind::Welcome,
+                        kind if kind == RequestKind::Fetch.code() => AnswerKind::Empty,
+                        _ => AnswerKind::Reply,
                     };
                     match lie {
                         Some(lie) => request.answer(lie.answer(&header), &lie.payload),
