@@ -195,12 +195,10 @@ unsafe fn become_program(order: &Order<'_>) -> usize {
             return 2;
         }
         let mut first_closed: c_uint = 0;
-        let mut target: RawFd = 0;
-        for source in program.numbers {
+        for (target, source) in (0..).zip(program.numbers) {
             if libc::dup2(*source, target) == -1 {
                 return 3;
             }
-            target += 1;
             first_closed += 1;
         }
         if libc::syscall(libc::SYS_close_range, first_closed, c_uint::MAX, 0) == -1 {

@@ -226,10 +226,10 @@ async fn answer(channel: &AsyncFd<OwnedFd>) -> io::Result<Answer> {
 }
 
 fn understood(said: &[u8]) -> Answer {
-    let messages = said
+    let mut messages = said
         .chunks_exact(MESSAGE)
         .filter_map(|message| decode(message.try_into().ok()?));
-    match messages.last() {
+    match messages.next_back() {
         None => Answer::Died,
         Some((Step::Execute, 0)) => Answer::Executed,
         Some((step, errno)) => Answer::Failed(step, errno),

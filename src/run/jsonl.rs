@@ -1,6 +1,6 @@
 //! The grammar of a `.jsonl` file: one JSON task spec per line.
 //!
-//! The lines are those of [`task_lines`]; here they are counted, and their names are held together. Pure.
+//! The lines are those of `task_lines`; here they are counted, and their names are held together. Pure.
 
 use super::input::{InputError, InputTask, Problem, Problems};
 use crate::protocol::chain::Chain;

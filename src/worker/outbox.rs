@@ -9,7 +9,7 @@
 //! |---|---|
 //! | who fills | the loop, two reports per task at most |
 //! | capacity | [`CAPACITY`] reports: two for each task in line |
-//! | when full | the loop fetches nothing ([`Outbox::has_room_for_a_task`]) |
+//! | when full | the loop fetches nothing ([`Outbox::room_for_tasks`]) |
 //! | when the receiver is gone | the loop leaves; what is left is logged |
 
 use std::collections::VecDeque;

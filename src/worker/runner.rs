@@ -1,7 +1,7 @@
 //! The seam between the worker's loop and whatever executes tasks.
 //!
 //! The loop puts tasks in line ([`RunQueue`]), says how one is to end ([`EndOrder`]), and takes their results; they are
-//! run one after the other ([`drive`]) on a thread of their own ([`RunnerThread`]). The loop knows nothing of processes; the
+//! run one after the other ([`drive()`]) on a thread of their own ([`RunnerThread`]). The loop knows nothing of processes; the
 //! runner knows nothing of reports, leases or control states.
 
 use std::fmt;

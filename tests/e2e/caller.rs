@@ -11,16 +11,18 @@ fn seen(sandbox: &Sandbox, before: &str, look: &str) -> String {
     let program = env!("CARGO_BIN_EXE_mitosis");
     let script = format!("{before}; exec {program} run -q -w 4 -- sh -c '{look}'");
     let mut command = sandbox.command_of(Path::new("/bin/sh"), ["-c", &script]);
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.expect("a shell starts");
     assert!(output.status.success(), "{script}: {}", output.status);
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// What the shell itself would show there.
 fn expected(sandbox: &Sandbox, before: &str, look: &str) -> String {
     let script = format!("{before}; {look}");
     let mut command = sandbox.command_of(Path::new("/bin/sh"), ["-c", &script]);
-    String::from_utf8(command.output().unwrap().stdout).unwrap()
+    let output = command.output().expect("a shell starts");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 #[test]

@@ -546,7 +546,7 @@ proptest! {
                     prop_assert!(not_after.is_some_and(|limit| now <= limit), "handed twice, or too late");
                     let alone = model.alone.contains(key);
                     prop_assert!(!alone || (keys.len() == 1 && !model.counted.contains_key(&who)), "not alone");
-                    let counted = model.counted.entry(who).or_insert(model.costs[key]);
+                    let counted = model.counted.entry(who).or_insert_with(|| model.costs[key]);
                     prop_assert!(model.costs[key] <= *counted, "more than is counted for the hand");
                 }
                 model.last_key.insert(who, *keys.last().unwrap());

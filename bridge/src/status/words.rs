@@ -164,7 +164,7 @@ mod tests {
         let words = Arc::new(Words::default());
         let began = Arc::new(AtomicUsize::new(0));
         let keys = 1..=10_000_u64;
-        let worker = std::thread::spawn({
+        let worker = std::thread::Builder::new().spawn({
             let (words, began, keys) = (Arc::clone(&words), Arc::clone(&began), keys.clone());
             move || {
                 for key in keys {
@@ -177,6 +177,7 @@ mod tests {
                 }
             }
         });
+        let worker = worker.unwrap();
         let mut withdrawn = 0;
         for key in keys.clone() {
             while words.find(key) == Word::NONE && !worker.is_finished() {

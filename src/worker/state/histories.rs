@@ -188,7 +188,7 @@ impl World {
     fn verdict(&mut self, verdict: StartVerdict, stale: bool) -> Option<Event> {
         // Of what has begun in line, or waits for it: nobody is asked about anything else.
         let asked = |hand: &&mut Hand| hand.begun || !hand.started;
-        let hand = self.in_hand.iter_mut().filter(asked).next_back()?;
+        let hand = self.in_hand.iter_mut().rfind(asked)?;
         let mut held = held_of(hand.id);
         if stale {
             held.try_no = Try(9);
