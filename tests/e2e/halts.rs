@@ -23,6 +23,25 @@ fn the_first_failure_ends_a_run_that_is_to_fail_fast() {
 }
 
 #[test]
+fn with_one_worker_the_line_after_the_failure_never_begins() {
+    for rule in [
+        &["--fail-fast"][..],
+        &["--halt", "soon,fail=1"],
+        &["--halt", "now,done=2"],
+    ] {
+        let sandbox = Sandbox::new();
+        std::fs::write(
+            sandbox.path("list.txt"),
+            "true\nfalse\ntouch begun\ntouch begun\n",
+        )
+        .unwrap();
+        let call = [&["run", "list.txt", "--workers", "1"], rule].concat();
+        sandbox.run(call).code(1);
+        assert!(!sandbox.path("begun").exists(), "{rule:?}");
+    }
+}
+
+#[test]
 fn a_soft_halt_lets_running_tasks_end_and_begins_none() {
     let sandbox = Sandbox::new();
     let slow =

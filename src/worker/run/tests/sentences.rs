@@ -418,7 +418,7 @@ async fn the_status_says_what_is_in_hand_and_counts_what_was_taken() {
         assert_eq!(*stage.status.in_hand.lock().unwrap(), [Some(7)]);
         assert_eq!(
             stage.status.phases.lock().unwrap().last(),
-            Some(&Phase::Running)
+            Some(&Phase::Engaged)
         );
         stage.runner.tell.notify_one();
         stage.comm.until_story(7, &["started", "completed"]).await;
