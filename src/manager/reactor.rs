@@ -406,7 +406,7 @@ impl Reactor {
         }
         if gate == Gate::Shut {
             self.withdraw_where(|_| true);
-            self.revoke_where(|_, _| true);
+            self.revoke_all();
         }
     }
 

@@ -288,7 +288,7 @@ impl Reactor {
         }
         // Others get what a late worker has not begun; whether it is ended is another question.
         for incarnation in &late {
-            self.revoke_where(|holder, _| holder == *incarnation);
+            self.revoke_from(*incarnation);
         }
         for incarnation in overdue {
             self.end_holder(incarnation);

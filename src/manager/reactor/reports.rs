@@ -93,7 +93,7 @@ impl Reactor {
                 let ticket = self.commit(lease, ReportTaskOp::Started { at_us }, attempt, now);
                 self.answer_when(ticket, source, seq, verdict);
                 // Its start is told because it goes on for a while: others get what is in line behind it.
-                self.revoke_where(|holder, _| holder == source.incarnation);
+                self.revoke_from(source.incarnation);
             }
             // The coordinator gave the task to somebody else; whatever became of this execution does not count.
             _ if matches!(held.wish, Wish::Drop { .. }) => {

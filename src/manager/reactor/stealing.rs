@@ -17,21 +17,28 @@ use super::{Action, Reactor};
 const SETTLED: Duration = Duration::from_millis(2);
 
 impl Reactor {
-    /// Asks for unbegun tasks of workers back.
-    pub(super) fn revoke_where(&mut self, chosen: impl Fn(Incarnation, Key) -> bool) {
-        let mut revoked: Vec<(Key, Incarnation)> = Vec::new();
-        for held in self.held.values() {
+    /// Asks for everything back that workers have not begun.
+    pub(super) fn revoke_all(&mut self) {
+        let holders: Vec<Incarnation> = self.holders.keys().copied().collect();
+        for incarnation in holders {
+            self.revoke_from(incarnation);
+        }
+    }
+
+    /// Asks for what one worker has not begun, the last first, so that the buffer's head keeps its order. Looks at its hands
+    /// alone: this is asked for with every long task's start.
+    pub(super) fn revoke_from(&mut self, incarnation: Incarnation) {
+        let Some(holder) = self.holders.get(&incarnation) else {
+            return;
+        };
+        for lease in holder.hands.iter().rev() {
             if let Stage::Handed {
                 hand, begun: false, ..
-            } = &held.stage
-                && chosen(hand.incarnation, hand.key)
+            } = &self.held[lease].stage
             {
-                revoked.push((hand.key, hand.incarnation));
+                self.actions.push(Action::Revoke(incarnation, hand.key));
             }
         }
-        revoked.sort_unstable_by_key(|(key, _)| *key);
-        let revoke = |(key, incarnation)| Action::Revoke(incarnation, key);
-        self.actions.extend(revoked.into_iter().map(revoke));
     }
 
     /// What came of [`Action::Revoke`].
