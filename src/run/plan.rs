@@ -75,6 +75,22 @@ pub struct Taken {
     pub earlier: Vec<Earlier>,
 }
 
+impl Taken {
+    /// Puts a task where it belongs: among those that an earlier run ended, or those that are still to be run.
+    fn sort_in(&mut self, task: OnLine, place: Place, ledger: &mut Ledger) {
+        let Some(past) = task.life.and_then(|life| past(task.line, &life)) else {
+            return self.open.push(place);
+        };
+        ledger.ended_earlier(task.id, task.uuid, &past);
+        self.earlier.push(Earlier {
+            place,
+            id: task.id,
+            uuid: task.uuid,
+            is_silent: task.life.is_some_and(|life| life.is_silent),
+        });
+    }
+}
+
 /// A task that had ended before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Earlier {
@@ -316,18 +332,7 @@ impl<'a> Intake<'a> {
             if !ledger.add(task.line, task.id, at_us) {
                 continue;
             }
-            match task.life.and_then(|life| past(task.line, &life)) {
-                Some(past) => {
-                    ledger.ended_earlier(task.id, task.uuid, &past);
-                    taken.earlier.push(Earlier {
-                        place,
-                        id: task.id,
-                        uuid: task.uuid,
-                        is_silent: task.life.is_some_and(|life| life.is_silent),
-                    });
-                }
-                None => taken.open.push(place),
-            }
+            taken.sort_in(task, place, ledger);
         }
         Ok(taken)
     }
@@ -455,18 +460,7 @@ impl<'a> Intake<'a> {
         let mut taken = Taken::default();
         for task in tasks {
             let place = ledger.add_follow_up(task.line, task.uuid);
-            match task.life.and_then(|life| past(task.line, &life)) {
-                Some(past) => {
-                    ledger.ended_earlier(task.id, task.uuid, &past);
-                    taken.earlier.push(Earlier {
-                        place,
-                        id: task.id,
-                        uuid: task.uuid,
-                        is_silent: task.life.is_some_and(|life| life.is_silent),
-                    });
-                }
-                None => taken.open.push(place),
-            }
+            taken.sort_in(task, place, ledger);
         }
         Ok(taken)
     }
