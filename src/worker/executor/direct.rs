@@ -140,8 +140,28 @@ const BUILT_IN: [&str; 122] = [
     "}",
 ];
 
+/// Words that mean a shell's own, and without arguments the same as a program that every system has: executing that costs
+/// nine tenths of a shell that does it itself.
+const ALSO_PROGRAMS: [(&str, &str); 2] = [("true", "/bin/true"), ("false", "/bin/false")];
+
 /// The words of a line that needs no shell; `None` for one that does.
 pub(super) fn words(line: &str) -> Option<Vec<String>> {
+    let words = plain_words(line)?;
+    if let [only] = words.as_slice()
+        && let Some((_, program)) = ALSO_PROGRAMS.iter().find(|(name, _)| only == name)
+    {
+        return Some(vec![(*program).to_owned()]);
+    }
+    let first = words.first()?;
+    let is_plain = !first.is_empty()
+        && !first.contains(['=', '%'])
+        && !first.starts_with('-')
+        && BUILT_IN.binary_search(&first.as_str()).is_err();
+    is_plain.then_some(words)
+}
+
+/// The words of a line in which nothing is a shell's to understand.
+fn plain_words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut letters = line.chars();
@@ -157,12 +177,7 @@ pub(super) fn words(line: &str) -> Option<Vec<String>> {
         }
     }
     words.extend(word);
-    let first = words.first()?;
-    let is_plain = !first.is_empty()
-        && !first.contains(['=', '%'])
-        && !first.starts_with('-')
-        && BUILT_IN.binary_search(&first.as_str()).is_err();
-    is_plain.then_some(words)
+    Some(words)
 }
 
 /// Takes letters up to the closing quote, if none of them is `special`.
@@ -303,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn a_builtin_that_is_a_program_too_is_executed_where_it_stands_alone() {
+        direct(" true ", &["/bin/true"]);
+        direct("false", &["/bin/false"]);
+        // GNU's program has a help text, a shell has none.
+        assert_eq!(words("true --help"), None);
+    }
+
+    #[test]
     fn what_only_a_shell_understands_is_the_shells() {
         for line in [
             "",
@@ -336,7 +359,6 @@ mod tests {
             "a \"$b\"",
             "a \"\\n\"",
             "a \"`b`\"",
-            "true",
             "echo x",
             "[ -e x ]",
             "kill 1",
