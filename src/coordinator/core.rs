@@ -50,7 +50,8 @@ pub use manage::ModeTarget;
 pub(super) use posts::Post;
 pub use query::{Archive, Page};
 pub use wait::WaitFor;
-pub(super) use work::WorkBoard;
+pub(super) use work::{Room, RoomKey, WorkBoard};
+pub(super) use workers::sorted;
 
 /// The coordinator of one store. Clones share it.
 ///

@@ -7,21 +7,21 @@
 //! reason, it leaves the manager's leases to the next inventory or to their term, except after a goodbye.
 //!
 //! ```text
-//!            +--> claims  --> core.claim  --> Claimed   (a short answer arms the hint)
+//!            +--> claims  --> core.claim  --> Claimed   (after a short answer it waits for work --> Hint)
 //!   frames --+--> commits --> core.commit --> Committed
 //!            +--> renewals -> core.renew  --> Renewed
-//!   work, directive --------> hints       --> Hint
+//!   directive --------------> directives  --> Hint
 //!   readers ----------------> readings    --> Read    (answers go to whoever asked)
 //! ```
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::{counter, gauge, histogram};
-use tokio::sync::watch;
 
-use super::core::{Coordinator, Post, Shared};
+use super::core::{Coordinator, Post, Room, RoomKey, Shared, sorted};
 use super::store::{Claim, HolderSession, StoreError, Unstarted};
 use crate::comm::link::{self, ConnectError, Connector, CoordinatorEnd, ManagerEnd};
 use crate::protocol::Mode;
@@ -146,9 +146,14 @@ async fn serve(shared: Arc<Shared>, end: CoordinatorEnd, endless: bool) -> Sessi
             return SessionEnd::Refused;
         }
     };
+    let room = shared.work.room(RoomKey {
+        tags: sorted(hello.tags.clone()),
+        capacity: hello.capacity,
+    });
     match hello::welcome(&shared, hello, &end.frames_tx, endless).await {
         Ok((post, session)) => {
             let session = Session {
+                room,
                 shared,
                 post,
                 fence: session,
@@ -169,6 +174,8 @@ struct Session {
     fence: HolderSession,
     frames_tx: flume::Sender<ToManager>,
     readings: Arc<Readings>,
+    /// Where it waits for work.
+    room: Arc<Room>,
 }
 
 /// Counts open sessions by living as long as one.
@@ -203,14 +210,12 @@ impl Session {
             post: Arc::clone(&self.post),
             readings: Arc::clone(&self.readings),
         };
-        // Armed with the version of the work board that a short claim had seen.
-        let (hungry_tx, hungry_rx) = watch::channel(None);
         let ended = tokio::select! {
             ended = read(frames_rx, lanes) => ended,
-            ended = self.claim_lane(claims_rx, hungry_tx) => ended,
+            ended = self.claim_lane(claims_rx) => ended,
             ended = self.commit_lane(commits_rx) => ended,
             ended = self.renewal_lane(renewals_rx) => ended,
-            ended = self.hint_lane(hungry_rx) => ended,
+            ended = self.directive_lane() => ended,
             ended = self.reading_lane() => ended,
             ended = self.replaced() => ended,
         };
@@ -226,16 +231,17 @@ impl Session {
         reason
     }
 
-    async fn claim_lane(
-        &self,
-        claims_rx: flume::Receiver<(u64, u32)>,
-        hungry_tx: watch::Sender<Option<watch::Receiver<u64>>>,
-    ) -> Lane {
+    async fn claim_lane(&self, claims_rx: flume::Receiver<(u64, u32)>) -> Lane {
+        let mut next = None;
         loop {
-            let (id, limit) = claims_rx.recv_async().await.map_err(closed)?;
-            hungry_tx.send_replace(None);
-            // Noted before the claim: what becomes ready after it moves the version.
-            let seen = self.shared.work.subscribe();
+            let (id, limit) = match next.take() {
+                Some(claim) => claim,
+                None => claims_rx.recv_async().await.map_err(closed)?,
+            };
+            let place = self.room.enter();
+            let mut called = pin!(place.called());
+            // Before the claim: what becomes ready after it calls this session.
+            called.as_mut().enable();
             let answer = match self.claim(limit.min(MAX_CLAIM)).await {
                 Ok(tasks) => ToManager::Claimed { id, tasks },
                 Err(error) => self.busy(id, &error)?,
@@ -245,14 +251,37 @@ impl Session {
                 _ => false,
             };
             self.send(answer).await?;
-            if is_short {
-                hungry_tx.send_replace(Some(seen));
+            if !is_short {
+                continue;
+            }
+            let runs = self.runs();
+            if !runs {
+                // One that may have nothing takes no call from those who may.
+                called.set(place.called());
+            }
+            tokio::select! {
+                biased;
+                claim = claims_rx.recv_async() => next = Some(claim.map_err(closed)?),
+                () = called, if runs => self.send(ToManager::Hint(Hint::Work)).await?,
+                () = self.resumed(), if !runs => self.send(ToManager::Hint(Hint::Work)).await?,
             }
         }
     }
 
+    /// Whether an operator lets it have tasks.
+    fn runs(&self) -> bool {
+        self.post.control.borrow().mode == Mode::Run
+    }
+
+    /// Resolves when an operator does.
+    async fn resumed(&self) {
+        let mut control = self.post.control.subscribe();
+        // The post keeps its sender while this session holds it.
+        let _ = control.wait_for(|state| state.mode == Mode::Run).await;
+    }
+
     async fn claim(&self, limit: u32) -> Result<Vec<crate::protocol::WorkerTaskResp>, StoreError> {
-        if limit == 0 || self.post.control.borrow().mode != Mode::Run {
+        if limit == 0 || !self.runs() {
             return Ok(Vec::new());
         }
         let claim = Claim {
@@ -315,29 +344,18 @@ impl Session {
         })
     }
 
-    /// Pushes what may be worth a look. It waits for room in the link: what it says is a level, so states that came
+    /// Pushes what is wanted of the manager. It waits for room in the link: what it says is a level, so states that came
     /// up meanwhile are told once.
-    async fn hint_lane(
-        &self,
-        mut hungry_rx: watch::Receiver<Option<watch::Receiver<u64>>>,
-    ) -> Lane {
+    async fn directive_lane(&self) -> Lane {
         let mut control = self.post.control.subscribe();
         // The welcome carried the state of its time; a change in between is told by this first look.
         control.mark_changed();
         loop {
-            let mut armed = hungry_rx.borrow_and_update().clone();
-            let hint = tokio::select! {
-                // The post keeps its sender while this session holds it.
-                _ = control.changed() => Some(Hint::Directive(control.borrow_and_update().clone())),
-                () = work_came(&mut armed) => Some(Hint::Work),
-                changed = hungry_rx.changed() => {
-                    changed.map_err(|_| SessionEnd::LinkClosed)?;
-                    None
-                }
-            };
-            if let Some(hint) = hint {
-                self.send(ToManager::Hint(hint)).await?;
-            }
+            // The post keeps its sender while this session holds it.
+            let _ = control.changed().await;
+            let directive = control.borrow_and_update().clone();
+            self.send(ToManager::Hint(Hint::Directive(directive)))
+                .await?;
         }
     }
 
@@ -450,17 +468,6 @@ async fn read(frames_rx: flume::Receiver<ToCoordinator>, lanes: Lanes) -> Lane {
             // The lane of commits ends the session; what a manager sends after its goodbye is not heard.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// Resolves when work was announced after the armed claim; never while nothing is armed.
-async fn work_came(armed: &mut Option<watch::Receiver<u64>>) {
-    match armed {
-        // The work board lives as long as the coordinator, so the channel is open.
-        Some(seen) => {
-            let _ = seen.changed().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use super::task::Resources;
 const MIB: u64 = 1 << 20;
 
 /// What tasks may occupy at once; `None` where there is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capacity {
     /// CPU cores, in thousandths.

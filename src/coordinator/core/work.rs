@@ -1,52 +1,46 @@
 //! Waking those who wait for claimable tasks.
 //!
-//! Manager sessions subscribe to a version that moves with every change; each gets at most one hint for it. Workers
-//! wait in rooms, one per set of tags, in the order in which they came: `n` ready tasks wake at most `n` of each room,
-//! so a thousand idle workers do not all ask for one task.
+//! Managers and workers without work wait in rooms, one for everybody with the same tags and capacity, in the order in which
+//! they came: `n` ready tasks wake at most `n` of each room, so a thousand idle managers do not all ask for one task.
+//! Whoever waits costs nothing.
 //!
-//! No wake-up is lost: a waiter takes its place (or notes the version) *before* it claims, and tasks are announced
-//! *after* their commit. Either the claim sees the commit, or the announcement comes after the place was taken.
+//! No wake-up is lost: a waiter takes its place *before* it claims, and tasks are announced *after* their commit. Either
+//! the claim sees the commit, or the announcement comes after the place was taken.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+
+use crate::protocol::Capacity;
 
 /// Who waits for work, and how they are woken.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::coordinator) struct WorkBoard {
-    /// Moves with every announcement. Never closed while a [`WorkBoard`] lives.
-    version: watch::Sender<u64>,
-    rooms: Mutex<HashMap<Vec<String>, Arc<Room>>>,
+    rooms: Mutex<HashMap<RoomKey, Arc<Room>>>,
 }
 
-/// Workers with the same tags, in order of arrival.
+/// What those in a room have in common: whatever one of them can take, each can.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::coordinator) struct RoomKey {
+    /// Sorted.
+    pub(in crate::coordinator) tags: Vec<String>,
+    pub(in crate::coordinator) capacity: Capacity,
+}
+
+/// Those who wait, in order of arrival.
 #[derive(Debug, Default)]
 pub(in crate::coordinator) struct Room {
     door: Notify,
     waiting: AtomicU64,
 }
 
-impl Default for WorkBoard {
-    fn default() -> Self {
-        Self {
-            version: watch::Sender::new(0),
-            rooms: Mutex::default(),
-        }
-    }
-}
-
 impl WorkBoard {
-    /// A receiver that sees every announcement from now on.
-    pub(in crate::coordinator) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-
-    /// The room for workers with these tags.
-    pub(super) fn room(&self, tags: &[String]) -> Arc<Room> {
+    /// The room for holders like this.
+    pub(in crate::coordinator) fn room(&self, key: RoomKey) -> Arc<Room> {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(rooms.entry(tags.to_vec()).or_default())
+        Arc::clone(rooms.entry(key).or_default())
     }
 
     /// Says that `ready` tasks have become claimable.
@@ -54,10 +48,8 @@ impl WorkBoard {
         if ready == 0 {
             return;
         }
-        self.version
-            .send_modify(|version| *version = version.wrapping_add(1));
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        // A room that nobody holds is empty; the next worker with these tags gets a fresh one.
+        // A room that nobody holds is empty; the next holder like that gets a fresh one.
         rooms.retain(|_, room| Arc::strong_count(room) > 1);
         for room in rooms.values() {
             for _ in 0..ready.min(room.waiting.load(Ordering::SeqCst)) {
@@ -65,24 +57,29 @@ impl WorkBoard {
             }
         }
     }
+
+    /// Wakes everybody: what they may have has changed.
+    pub(super) fn announce_all(&self) {
+        self.announce(u64::MAX);
+    }
 }
 
 impl Room {
     /// Takes a place in the queue. The claim that decides whether to wait comes after this.
-    pub(super) fn enter(&self) -> Place<'_> {
+    pub(in crate::coordinator) fn enter(&self) -> Place<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         Place { room: self }
     }
 }
 
 /// A place in a room; leaving it passes an unused wake-up on.
-pub(super) struct Place<'a> {
+pub(in crate::coordinator) struct Place<'a> {
     room: &'a Room,
 }
 
 impl Place<'_> {
     /// Resolves when there may be work. Must be enabled before the claim that precedes the wait.
-    pub(super) fn called(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(in crate::coordinator) fn called(&self) -> tokio::sync::futures::Notified<'_> {
         self.room.door.notified()
     }
 }
@@ -101,14 +98,17 @@ mod tests {
 
     use super::*;
 
-    fn tags(tags: &[&str]) -> Vec<String> {
-        tags.iter().map(|tag| (*tag).to_owned()).collect()
+    fn tags(tags: &[&str]) -> RoomKey {
+        RoomKey {
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            capacity: Capacity::default(),
+        }
     }
 
     #[test]
     fn as_many_of_each_room_are_woken_as_there_are_tasks_and_the_first_come_first() {
         let board = WorkBoard::default();
-        let (room, other) = (board.room(&tags(&["a"])), board.room(&[]));
+        let (room, other) = (board.room(tags(&["a"])), board.room(tags(&[])));
         let places: Vec<_> = (0..3).map(|_| room.enter()).collect();
         let mut called: Vec<_> = places
             .iter()
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_waiter_that_goes_away_passes_its_wake_up_on() {
         let board = WorkBoard::default();
-        let room = board.room(&[]);
+        let room = board.room(tags(&[]));
         let (first, second) = (room.enter(), room.enter());
         let (mut gone, mut left) = (Box::pin(first.called()), Box::pin(second.called()));
         gone.as_mut().enable();
@@ -143,20 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_sees_what_is_announced_after_it_looked() {
+    fn a_room_that_nobody_waits_in_is_forgotten() {
         let board = WorkBoard::default();
-        let seen = board.subscribe();
-        board.announce(0);
-        assert!(!seen.has_changed().unwrap());
-        board.announce(1);
-        assert!(seen.has_changed().unwrap());
-    }
-
-    #[test]
-    fn a_room_without_workers_is_forgotten() {
-        let board = WorkBoard::default();
-        drop(board.room(&tags(&["gone"])));
-        let _kept = board.room(&[]);
+        drop(board.room(tags(&["gone"])));
+        let _kept = board.room(tags(&[]));
         board.announce(1);
         assert_eq!(board.rooms.lock().unwrap().len(), 1);
     }

@@ -12,7 +12,7 @@ use metrics::histogram;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Coordinator, Post, Shared};
+use super::{Coordinator, Post, RoomKey, Shared};
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{
     Claim, ClaimedTask, Holder, HolderId, HolderKind, HolderSession, LiveHolder, Registered,
@@ -123,7 +123,10 @@ impl Coordinator {
         let deadline = Instant::now() + wait.min(LONGEST_WAIT);
         loop {
             let post = self.worker_post(uuid).await?;
-            let room = self.shared.work.room(&post.tags());
+            let room = self.shared.work.room(RoomKey {
+                tags: post.tags(),
+                capacity: Capacity::default(),
+            });
             let place = room.enter();
             let mut called = pin!(place.called());
             // Enabled before the claim, so that what becomes ready after it calls this waiter.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SessionEnd;
-use crate::coordinator::core::workers::sorted;
+use crate::coordinator::core::sorted;
 use crate::coordinator::core::{Post, Shared};
 use crate::coordinator::store::{
     Holder, HolderKind, HolderSession, METRICS_LABEL, Registration, StoreError,
