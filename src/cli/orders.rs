@@ -6,10 +6,12 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::output;
-use super::reach::{Reach, ReachArgs, refused};
+use super::reach::{Act, Reach, ReachArgs, refused};
 use super::select;
 use crate::exit_code::Exit;
-use crate::protocol::api::{CancelRequest, RetryRequest};
+use crate::protocol::api::{
+    CancelMatchingRequest, CancelRequest, CancelledTask, RetryRequest, TaskFilter,
+};
 use crate::protocol::{HumanDuration, Mode, Selector, TaskState};
 
 const CANCEL_HELP: &str = "\
@@ -56,15 +58,46 @@ impl CancelArgs {
                 Ok(Exit::Ok)
             };
         }
-        for uuid in select::uuids(&client.reading(), &self.tasks).await? {
-            let answer = client.cancel(uuid, request).await?;
-            if self.json {
-                output::json(&serde_json::json!({"uuid": uuid, "state": answer.state}))?;
+        for selector in &self.tasks {
+            if selector.is_name() {
+                let uuid = select::uuid(&client.reading(), selector).await?;
+                let state = client.cancel(uuid, request).await?.state;
+                self.show(CancelledTask { uuid, state })?;
             } else {
-                output::text(&format!("{uuid} {}\n", answer.state))?;
+                self.cancel_set(&client, selector).await?;
             }
         }
         Ok(Exit::Ok)
+    }
+
+    /// One order for the whole set: nothing of it begins while it is being gone through.
+    async fn cancel_set(&self, client: &Act, set: &Selector) -> Result<(), Failure> {
+        let request = CancelMatchingRequest {
+            filter: TaskFilter {
+                select: Some(set.to_string()),
+                ..TaskFilter::default()
+            },
+            graceful: !self.now,
+        };
+        let answer = client.cancel_matching(&request).await?;
+        for task in answer.tasks {
+            self.show(task)?;
+        }
+        if answer.following > 0 {
+            output::note(&format!(
+                "{} more waited; none of them begins any more, and they become cancelled one after the other",
+                answer.following
+            ));
+        }
+        Ok(())
+    }
+
+    fn show(&self, task: CancelledTask) -> Result<(), Failure> {
+        if self.json {
+            output::json(&task)
+        } else {
+            output::text(&format!("{} {}\n", task.uuid, task.state))
+        }
     }
 }
 

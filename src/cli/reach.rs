@@ -19,8 +19,8 @@ use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::endpoint::{DiscoverError, Discovery};
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, RetryRequest, SubmitRequest, SubmitResponse, SubmittedTask,
-    TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, RetryRequest,
+    SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::why::TaskWhy;
@@ -268,6 +268,13 @@ impl Act {
         request: CancelRequest,
     ) -> Result<CancelResponse, Failure> {
         self.0.cancel_task(uuid, request).await.map_err(refused)
+    }
+
+    pub(super) async fn cancel_matching(
+        &self,
+        request: &CancelMatchingRequest,
+    ) -> Result<CancelMatchingResponse, Failure> {
+        self.0.cancel_matching(request).await.map_err(refused)
     }
 
     pub(super) async fn cancel_suite(

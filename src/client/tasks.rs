@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::ClientError;
 use super::request::{ApiClient, Call};
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, RetryRequest, RetryResponse, SubmitRequest, SubmitResponse,
-    SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, RetryRequest,
+    RetryResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage,
+    WaitResponse,
 };
 use crate::protocol::why::TaskWhy;
 
@@ -78,6 +79,18 @@ impl ApiClient {
     ) -> Result<CancelResponse, ClientError> {
         let call = Call::post(self.api(&format!("/tasks/{uuid}/cancel")));
         self.call(call.json(&request)).await
+    }
+
+    /// Asks for the end of every task that a filter lets through.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn cancel_matching(
+        &self,
+        request: &CancelMatchingRequest,
+    ) -> Result<CancelMatchingResponse, ClientError> {
+        self.call(Call::post(self.api("/tasks/cancel")).json(request))
+            .await
     }
 
     /// Repeats an ended task as a new one.

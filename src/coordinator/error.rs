@@ -152,6 +152,8 @@ impl CoordinatorError {
             Self::Store(StoreError::Replaced) => "replaced",
             Self::Store(StoreError::Superseded(_)) => "superseded",
             Self::Store(StoreError::Closed) | Self::Stopping => "stopping",
+            Self::Store(StoreError::Busy) => "busy",
+            Self::Store(StoreError::TookTooLong { .. }) => "took_too_long",
             Self::Store(StoreError::Backend { .. } | StoreError::Corrupt { .. })
             | Self::Open(_)
             | Self::Random(_) => "store",

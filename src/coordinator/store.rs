@@ -31,11 +31,11 @@ use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
 pub use clock::{Clock, SystemClock};
 pub use error::{OpenError, StoreError};
 pub use model::{
-    ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed,
-    ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, NewTask, NewTasks, QueuePlace,
-    ReclaimCause, Reclaimed, Registered, Registration, Reported, RetryTarget, Submitted, TaskQuery,
-    Unstarted, UploadFence, Whereabouts,
+    ArtifactRecord, Audit, CancelRest, CancelTarget, CancelWish, Cancelled, Changes, Claim,
+    Claimed, ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind,
+    HolderRecord, HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, MOST_AHEAD, NewTask,
+    NewTasks, QueuePlace, ReclaimCause, Reclaimed, Registered, Registration, Reported, RetryTarget,
+    Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.
@@ -50,8 +50,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// The first task that has not ended and wants more of something than there is, with what it wants.
     async fn beyond(&self, capacity: Capacity) -> Result<Option<(i64, Capacity)>, StoreError>;
 
-    /// Where a task stands in the queue; `None` when there is no such task. Its cost grows with the number of ready
-    /// tasks.
+    /// Where a task stands in the queue; `None` when there is no such task.
     async fn place(&self, uuid: Uuid) -> Result<Option<QueuePlace>, StoreError>;
 
     /// Tasks in order of their row ids.
@@ -176,12 +175,17 @@ pub trait Store: StoreReader {
     async fn advance(&self) -> Result<Changes, StoreError>;
 
     /// Cancels: a task that nobody has is cancelled at once, one that somebody has is marked (a stronger wish wins),
-    /// an ended one keeps its result. A large suite takes several transactions, so that others get their turn.
+    /// an ended one keeps its result. Of many that wait the answer names a rest: none of it is granted any more, unless it
+    /// is named by something that claims do not see, and it is to be given to [`Store::cancel_rest`].
     ///
     /// # Errors
     /// `NotFound`.
     async fn cancel(&self, target: CancelTarget, wish: CancelWish)
     -> Result<Cancelled, StoreError>;
+
+    /// Marks the rest of a cancel, in several transactions so that others get their turn; how many they were. What is
+    /// marked is ended by [`Store::advance`], also after a restart.
+    async fn cancel_rest(&self, rest: CancelRest) -> Result<u64, StoreError>;
 
     /// The cancel orders for everything a holder has, by task id.
     async fn cancel_orders(&self, holder: HolderId) -> Result<Vec<CancelOrder>, StoreError>;

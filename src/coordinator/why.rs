@@ -6,7 +6,7 @@
 //!                +------------------ further attempts -----------------------+
 //! ```
 
-use super::store::{HolderKind, HolderRecord, QueuePlace};
+use super::store::{HolderKind, HolderRecord, MOST_AHEAD, QueuePlace};
 use crate::protocol::api::{AttemptRecord, TaskDetail};
 use crate::protocol::why::{Phase, PhaseKind, TaskWhy, Wait, WaitKind};
 use crate::protocol::{HumanDuration, Mode, TaskState};
@@ -200,6 +200,9 @@ fn ready(task: &TaskDetail, place: QueuePlace, candidates: &[Candidate]) -> Opti
             "it is the next in the queue (priority {priority}); every worker has something to do"
         ),
         1 => format!("one task goes before it in the queue (priority {priority})"),
+        ahead if ahead >= MOST_AHEAD => {
+            format!("more than {MOST_AHEAD} tasks go before it in the queue (priority {priority})")
+        }
         ahead => format!("{ahead} tasks go before it in the queue (priority {priority})"),
     };
     Some(wait(WaitKind::Queue, message))

@@ -362,6 +362,34 @@ pub struct CancelResponse {
     pub state: TaskState,
 }
 
+/// Asks for the end of every task that a filter lets through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CancelMatchingRequest {
+    /// Which; the filter of a list. Its `limit` is not looked at. Without any field it is every task.
+    pub filter: TaskFilter,
+    /// True: TERM, grace, KILL. False: KILL.
+    #[serde(default = "yes")]
+    pub graceful: bool,
+}
+
+/// Where a task stands after a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CancelledTask {
+    /// The task.
+    pub uuid: Uuid,
+    /// `cancelled` when nothing ran; a running task follows within grace + 2 s.
+    pub state: TaskState,
+}
+
+/// The answer to a cancel of many. Nothing that it names begins after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CancelMatchingResponse {
+    /// Those that were held, and those that waited where they were few.
+    pub tasks: Vec<CancelledTask>,
+    /// How many more waited. They are not begun any more, and become `cancelled` one after the other.
+    pub following: u64,
+}
+
 /// A registered independent worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RegisterWorkerRequest {

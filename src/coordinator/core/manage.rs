@@ -5,12 +5,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Coordinator;
+use super::query::parse_filter;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{
     CancelTarget, CancelWish, Counts, Holder, HolderKind, RetryTarget, StoreError,
 };
-use crate::protocol::Mode;
-use crate::protocol::api::{CancelResponse, SubmittedTask};
+use crate::protocol::api::{
+    CancelMatchingRequest, CancelMatchingResponse, CancelResponse, CancelledTask, SubmittedTask,
+};
+use crate::protocol::{Mode, TaskState};
 
 /// Whose mode an operator sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +37,16 @@ impl Coordinator {
         task: Uuid,
         graceful: bool,
     ) -> Result<CancelResponse, CoordinatorError> {
-        let counts = self
-            .cancel_target(CancelTarget::Task(task), graceful)
-            .await?;
-        let state = counts
-            .into_keys()
-            .next()
-            .expect("the counts of one task name its state");
-        Ok(CancelResponse { state })
+        let cancelled = self.cancel_target(CancelTarget::Task(task), graceful);
+        let (cancelled, _) = cancelled.await?;
+        let (_, state) = cancelled
+            .first()
+            .expect("a cancel of one task says its state");
+        Ok(CancelResponse { state: *state })
     }
 
     /// Ends every task of a suite that has not ended. Returns the suite's counts after that; tasks that somebody has
-    /// follow within their grace.
+    /// follow within their grace, and so do those that wait where they are many.
     ///
     /// # Errors
     /// `NotFound`.
@@ -54,20 +55,48 @@ impl Coordinator {
         suite: Uuid,
         graceful: bool,
     ) -> Result<Counts, CoordinatorError> {
-        self.cancel_target(CancelTarget::Suite(suite), graceful)
-            .await
+        self.cancel_target(CancelTarget::suite(suite), graceful)
+            .await?;
+        self.counts(Some(suite)).await
     }
 
+    /// Ends every task that a filter lets through and that has not ended. None of them begins after this has returned.
+    ///
+    /// # Errors
+    /// `BadQuery` for a filter that makes no sense; `NotFound` for an unknown suite.
+    pub async fn cancel_matching(
+        &self,
+        request: &CancelMatchingRequest,
+    ) -> Result<CancelMatchingResponse, CoordinatorError> {
+        let query = parse_filter(&request.filter)?;
+        let target = CancelTarget::Matching(query);
+        let (tasks, following) = self.cancel_target(target, request.graceful).await?;
+        let tasks = tasks.into_iter();
+        Ok(CancelMatchingResponse {
+            tasks: tasks
+                .map(|(uuid, state)| CancelledTask { uuid, state })
+                .collect(),
+            following,
+        })
+    }
+
+    /// Where those stand that were dealt with at once, and how many follow.
     async fn cancel_target(
         &self,
         target: CancelTarget,
         graceful: bool,
-    ) -> Result<Counts, CoordinatorError> {
+    ) -> Result<(Vec<(Uuid, TaskState)>, u64), CoordinatorError> {
         let wish = CancelWish::of(graceful);
         let cancelled = self.shared.complete(move |shared| async move {
             let cancelled = shared.store.cancel(target, wish).await?;
+            // Before the others are marked: what runs is not to wait for what does not.
             shared.publish(cancelled.changes).await;
-            Ok(cancelled.counts)
+            let Some(rest) = cancelled.rest else {
+                return Ok((cancelled.tasks, 0));
+            };
+            let following = shared.store.cancel_rest(rest).await?;
+            shared.timer.notify_one();
+            Ok((cancelled.tasks, following))
         });
         Ok(cancelled.await?)
     }
@@ -139,7 +168,7 @@ impl Coordinator {
             }
         }
         // Whoever runs again may ask for what has been waiting.
-        self.shared.work.announce(1);
+        self.shared.work.announce_all();
         Ok(())
     }
 

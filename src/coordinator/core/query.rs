@@ -260,7 +260,7 @@ impl Coordinator {
     }
 }
 
-fn parse_filter(filter: &TaskFilter) -> Result<TaskQuery, CoordinatorError> {
+pub(super) fn parse_filter(filter: &TaskFilter) -> Result<TaskQuery, CoordinatorError> {
     let words = filter.state.as_deref().unwrap_or_default().split(',');
     let words = words.map(str::trim).filter(|word| !word.is_empty());
     let states: Result<Vec<_>, _> = words.map(parse_state).collect();

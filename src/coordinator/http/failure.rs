@@ -10,7 +10,7 @@
 //! | `bad_signature`, `expired` | 403 | | `superseded` | 409 |
 //! | `bad_artifact` | 400 | | `body_timeout` | 408 |
 //! | `no_room` | 507 | | `not_followed` | 409 |
-//! | `too_many_followers` | 429 | | | |
+//! | `too_many_followers` | 429 | | `took_too_long` | 400 |
 
 use std::error::Error;
 
@@ -131,9 +131,8 @@ impl From<CoordinatorError> for Failure {
             "not_ended" | "not_followed" | "replaced" | "superseded" => StatusCode::CONFLICT,
             "too_many_followers" => StatusCode::TOO_MANY_REQUESTS,
             "worker_gone" => StatusCode::GONE,
-            "bad_task" | "unfit" | "bad_query" | "bad_artifact" | "no_such_worker" => {
-                StatusCode::BAD_REQUEST
-            }
+            "bad_task" | "unfit" | "bad_query" | "bad_artifact" | "no_such_worker"
+            | "took_too_long" => StatusCode::BAD_REQUEST,
             "body_timeout" => StatusCode::REQUEST_TIMEOUT,
             "no_room" => StatusCode::INSUFFICIENT_STORAGE,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,

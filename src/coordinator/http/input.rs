@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::state::ApiState;
 use crate::protocol::api::{
-    CancelRequest, HeartbeatBody, IssueTokenRequest, ModeRequest, RegisterWorkerRequest,
-    ReportTaskBody, RetryRequest, SubmitRequest,
+    CancelMatchingRequest, CancelRequest, HeartbeatBody, IssueTokenRequest, ModeRequest,
+    RegisterWorkerRequest, ReportTaskBody, RetryRequest, SubmitRequest,
 };
 use crate::protocol::report::MAX_FOLLOW_UP_BYTES;
 use crate::protocol::strict::{Fields, nearest};
@@ -72,6 +72,13 @@ impl RequestBody for CancelRequest {
 
     fn when_empty() -> Option<Self> {
         Some(Self::default())
+    }
+}
+
+impl RequestBody for CancelMatchingRequest {
+    fn fields() -> Option<&'static Fields> {
+        static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<CancelMatchingRequest>);
+        Some(&FIELDS)
     }
 }
 

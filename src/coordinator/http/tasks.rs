@@ -14,8 +14,9 @@ use super::state::ApiState;
 use crate::coordinator::WaitFor;
 use crate::protocol::HumanDuration;
 use crate::protocol::api::{
-    CancelRequest, CancelResponse, ErrorBody, RetryRequest, RetryResponse, SubmitRequest,
-    SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, ErrorBody,
+    RetryRequest, RetryResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
+    TaskFilter, TaskPage, WaitResponse,
 };
 use crate::protocol::why::TaskWhy;
 
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(why))
         .routes(routes!(wait))
         .routes(routes!(cancel))
+        .routes(routes!(cancel_matching))
         .routes(routes!(retry))
         .routes(routes!(retry_several))
 }
@@ -158,6 +160,20 @@ async fn cancel(
 ) -> Result<Json<CancelResponse>, Failure> {
     let coordinator = state.coordinator();
     Ok(Json(coordinator.cancel(uuid, request.graceful).await?))
+}
+
+/// Ask for the end of every task that a filter lets through. None of them begins after the answer.
+#[utoipa::path(
+    post, path = "/tasks/cancel", tag = "tasks", security(("bearer" = ["user"])),
+    request_body(content = CancelMatchingRequest, example = json!({"filter": {"state": "ready,running"}, "graceful": true})),
+    responses((status = 200, body = CancelMatchingResponse), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn cancel_matching(
+    _: UserCaller,
+    State(state): State<ApiState>,
+    Body(request): Body<CancelMatchingRequest>,
+) -> Result<Json<CancelMatchingResponse>, Failure> {
+    Ok(Json(state.coordinator().cancel_matching(&request).await?))
 }
 
 /// Repeat an ended task as a new one that names the old.

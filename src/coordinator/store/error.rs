@@ -37,6 +37,18 @@ pub enum StoreError {
         /// Which value.
         what: &'static str,
     },
+    /// More lists wait for an answer than are worth waiting for.
+    #[error("too many lists are being read at the moment; ask again in a moment")]
+    Busy,
+    /// A list took longer than one may.
+    #[error(
+        "the list took longer than {} s and was given up; ask for less: a suite, a state, a label, or a smaller limit",
+        limit.as_secs()
+    )]
+    TookTooLong {
+        /// How long one may take.
+        limit: std::time::Duration,
+    },
     /// The store was closed or its thread is gone.
     #[error("the store is closed")]
     Closed,
@@ -59,10 +71,11 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Backend {
-                retryable: true,
-                ..
-            }
+            Self::Busy
+                | Self::Backend {
+                    retryable: true,
+                    ..
+                }
         )
     }
 

@@ -249,12 +249,34 @@ pub struct Committed {
 }
 
 /// Which tasks to cancel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelTarget {
     /// This one.
     Task(Uuid),
-    /// Every task of this suite that has not ended.
-    Suite(Uuid),
+    /// Every task that this lets through and that has not ended; its `limit` is not looked at.
+    Matching(TaskQuery),
+}
+
+impl CancelTarget {
+    /// Every task of a suite that has not ended.
+    #[must_use]
+    pub fn suite(suite: Uuid) -> Self {
+        Self::Matching(TaskQuery {
+            suite: Some(suite),
+            ..TaskQuery::default()
+        })
+    }
+}
+
+/// What is left of a cancel: tasks that wait, are not granted from now on, and are to be marked one batch after the other.
+#[derive(Debug, Clone)]
+pub struct CancelRest {
+    pub(super) query: TaskQuery,
+    pub(super) wish: CancelWish,
+    /// Tasks with larger row ids came after the order.
+    pub(super) last: i64,
+    /// Names it among those that are under way.
+    pub(super) number: u64,
 }
 
 /// How a cancelled task is ended.
@@ -305,8 +327,12 @@ impl Levels {
 /// The answer to a cancel.
 #[derive(Debug)]
 pub struct Cancelled {
-    /// Where the tasks of the target stand now.
-    pub counts: Counts,
+    /// Where the tasks stand now that were dealt with.
+    pub tasks: Vec<(Uuid, TaskState)>,
+    /// The others, if there are too many for one transaction; to be given to [`Store::cancel_rest`].
+    ///
+    /// [`Store::cancel_rest`]: super::Store::cancel_rest
+    pub rest: Option<CancelRest>,
     /// What changed.
     pub changes: Changes,
 }
@@ -427,12 +453,15 @@ pub struct TaskQuery {
     pub limit: u32,
 }
 
+/// Most tasks that are counted ahead of another, so that the answer costs the same however many wait.
+pub const MOST_AHEAD: u64 = 10_000;
+
 /// Where a task stands in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePlace {
     /// When it became ready, or will become so after a back-off, in microseconds since the Unix epoch.
     pub queued_us: i64,
-    /// Ready tasks that go before it.
+    /// Ready tasks that go before it, counted up to [`MOST_AHEAD`].
     pub ahead: u64,
 }
 

@@ -1,16 +1,19 @@
-//! The store on SQLite: one file, one process, two threads.
+//! The store on SQLite: one file, one process, three threads.
 //!
 //! [`SqliteStore`] is a handle: every method of [`Store`] is one job for the writing thread (which owns `Db`) or
-//! for the reading one, so that long lists do not delay claims. SQLite is compiled in; the system's is never used.
-//! Sets travel as JSON documents (`json_each`), never as one statement per row.
+//! for a reading one. Look-ups have a thread of their own, so that orders never wait behind the lists of users, which are
+//! limited in number and time. SQLite is compiled in; the system's is never used.
+//! Sets are read by one statement (`json_each`) and written row by row with a prepared one.
 //!
 //! ```text
 //!   Store methods --jobs--> thread "store-write": Db (WAL, groups of jobs share a transaction)
 //!                 --jobs--> thread "store-read":  Reader (sees every commit that was answered)
+//!                 --jobs--> thread "store-list":  Reader with a time limit
 //! ```
 
 mod archive;
 mod artifacts;
+mod cancel;
 mod capacity;
 mod chains;
 mod changes;
@@ -48,10 +51,11 @@ use self::lock::DirLock;
 use self::thread::StoreThread;
 use super::clock::{Clock, whole_us};
 use super::{
-    ArtifactRecord, Audit, CancelTarget, CancelWish, Cancelled, Changes, Claim, Claimed, Committed,
-    Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord, HolderSession, Levels,
-    Life, LiveHolder, NewTasks, OpenError, QueuePlace, Registered, Registration, Reported,
-    RetryTarget, Store, StoreError, StoreReader, Submitted, TaskQuery, UploadFence, Whereabouts,
+    ArtifactRecord, Audit, CancelRest, CancelTarget, CancelWish, Cancelled, Changes, Claim,
+    Claimed, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
+    HolderSession, Levels, Life, LiveHolder, NewTasks, OpenError, QueuePlace, Registered,
+    Registration, Reported, RetryTarget, Store, StoreError, StoreReader, Submitted, TaskQuery,
+    UploadFence, Whereabouts,
 };
 use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::Capacity;
@@ -69,8 +73,29 @@ pub struct SqliteStore {
     instance: Uuid,
     clock: Arc<dyn Clock>,
     /// Closed, and dropped, before the writer: the last connection tidies the log away.
-    reader: Option<Arc<StoreThread<Reader>>>,
+    readers: Option<Readers>,
     writer: Arc<StoreThread<Db>>,
+}
+
+/// The threads that read.
+#[derive(Debug)]
+struct Readers {
+    look_ups: Arc<StoreThread<Reader>>,
+    lists: Arc<StoreThread<Reader>>,
+}
+
+impl Readers {
+    fn open(dir: &Path, path: &Path) -> Result<Self, OpenError> {
+        let look_ups = Reader::new(schema::open_reader(path)?);
+        let lists = Reader::of_lists(schema::open_reader(path)?)
+            .map_err(|source| schema::backend(path, source))?;
+        let spawn =
+            |name, reader| StoreThread::spawn(name, reader).map_err(|error| no_thread(dir, error));
+        Ok(Self {
+            look_ups: spawn("store-read", look_ups)?,
+            lists: spawn("store-list", lists)?,
+        })
+    }
 }
 
 impl SqliteStore {
@@ -117,19 +142,15 @@ impl SqliteStore {
         let epoch = db.epoch;
         let writer =
             StoreThread::spawn("store-write", db).map_err(|error| no_thread(dir, error))?;
-        let reader = match wal {
+        let readers = match wal {
             WalMode::Exclusive => None,
-            WalMode::Shared => {
-                let conn = schema::open_reader(&path)?;
-                let reader = StoreThread::spawn("store-read", Reader { conn });
-                Some(reader.map_err(|error| no_thread(dir, error))?)
-            }
+            WalMode::Shared => Some(Readers::open(dir, &path)?),
         };
         Ok(Self {
             epoch,
             instance,
             clock,
-            reader,
+            readers,
             writer,
         })
     }
@@ -143,32 +164,36 @@ impl SqliteStore {
         self.writer.call(operation, work).await
     }
 
-    /// Runs a query, on the reading thread where there is one.
+    /// Runs a query that may be long, behind others like it alone.
+    async fn list<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match &self.readers {
+            Some(readers) => {
+                let lists = &readers.lists;
+                lists
+                    .call_if_free(operation, |reader| work(&reader.conn))
+                    .await
+            }
+            None => self.writer.call(operation, |db| work(&db.conn)).await,
+        }
+    }
+
+    /// Runs a query that is always short, on a reading thread where there is one.
     async fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match &self.reader {
-            Some(reader) => reader.call(operation, |reader| work(&reader.conn)).await,
+        match &self.readers {
+            Some(readers) => {
+                let look_ups = &readers.look_ups;
+                look_ups.call(operation, |reader| work(&reader.conn)).await
+            }
             None => self.writer.call(operation, |db| work(&db.conn)).await,
         }
-    }
-
-    /// Cancels a suite batch by batch; claims and reports of others run in between.
-    async fn cancel_suite(&self, suite: Uuid, wish: CancelWish) -> Result<Cancelled, StoreError> {
-        let mut changes = Changes::default();
-        let mut next = Some(0);
-        while let Some(after) = next {
-            let batch = self.write("cancel", move |db| db.cancel_some(suite, after, wish));
-            let (rest, some) = batch.await?;
-            changes.extend(some);
-            next = rest;
-        }
-        let counts = self
-            .write("cancel", move |db| db.counts_of_suite(suite))
-            .await?;
-        Ok(Cancelled { counts, changes })
     }
 }
 
@@ -238,12 +263,12 @@ impl StoreReader for SqliteStore {
     }
 
     async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskSummary>, StoreError> {
-        self.read("list_tasks", move |conn| query::tasks(conn, &query))
+        self.list("list_tasks", move |conn| query::tasks(conn, &query))
             .await
     }
 
     async fn suites(&self, after: i64, limit: u32) -> Result<Vec<(i64, SuiteSummary)>, StoreError> {
-        self.read("list_suites", move |conn| query::suites(conn, after, limit))
+        self.list("list_suites", move |conn| query::suites(conn, after, limit))
             .await
     }
 
@@ -344,13 +369,30 @@ impl Store for SqliteStore {
         target: CancelTarget,
         wish: CancelWish,
     ) -> Result<Cancelled, StoreError> {
-        match target {
-            CancelTarget::Task(uuid) => {
-                self.write("cancel", move |db| db.cancel_task(uuid, wish))
-                    .await
+        self.write("cancel", move |db| db.cancel(&target, wish))
+            .await
+    }
+
+    async fn cancel_rest(&self, mut rest: CancelRest) -> Result<u64, StoreError> {
+        let mut marked = 0;
+        let outcome = loop {
+            let some = rest.clone();
+            match self.write("cancel", move |db| db.mark(&some)).await {
+                Ok((count, next)) => {
+                    marked += count;
+                    match next {
+                        Some(after) => rest.query.after = after,
+                        None => break Ok(marked),
+                    }
+                }
+                Err(error) => break Err(error),
             }
-            CancelTarget::Suite(uuid) => self.cancel_suite(uuid, wish).await,
-        }
+        };
+        let release = self.write("cancel", move |db| {
+            db.release(&rest);
+            Ok(())
+        });
+        release.await.and(outcome)
     }
 
     async fn cancel_orders(&self, holder: HolderId) -> Result<Vec<CancelOrder>, StoreError> {
@@ -391,7 +433,7 @@ impl Store for SqliteStore {
         heard_within: Duration,
     ) -> Result<Vec<HolderRecord>, StoreError> {
         let since_us = self.clock.wall_us().saturating_sub(whole_us(heard_within));
-        self.read("list_holders", move |conn| {
+        self.list("list_holders", move |conn| {
             query::holders(conn, kind, since_us)
         })
         .await
@@ -423,12 +465,13 @@ impl Store for SqliteStore {
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        self.read("audit", query::audit).await
+        self.list("audit", query::audit).await
     }
 
     async fn close(&self) {
-        if let Some(reader) = &self.reader {
-            reader.close().await;
+        if let Some(readers) = &self.readers {
+            readers.lists.close().await;
+            readers.look_ups.close().await;
         }
         self.writer.close().await;
     }

@@ -106,7 +106,7 @@ pub(in super::super) async fn a_cancelled_suite_keeps_what_had_ended(backend: &d
     let manager = bench.manager(1).await;
     let tasks = bench.claim(manager, 2).await;
     bench.report(manager, &tasks[0], exited(0)).await;
-    let target = CancelTarget::Suite(suite);
+    let target = CancelTarget::suite(suite);
     let answer = bench
         .store
         .cancel(target, CancelWish::Graceful)
@@ -117,8 +117,54 @@ pub(in super::super) async fn a_cancelled_suite_keeps_what_had_ended(backend: &d
         (TaskState::Completed, 1),
         (TaskState::Cancelled, 1),
     ];
-    assert_eq!(answer.counts, expected.into());
+    assert!(answer.rest.is_none());
+    let counts = bench.store.counts(Some(suite)).await.unwrap();
+    assert_eq!(counts, expected.into());
     assert_eq!(bench.state(other.uuid).await, TaskState::Ready);
+}
+
+pub(in super::super) async fn a_cancel_of_many_that_wait_holds_at_once_and_ends_them_afterwards(
+    backend: &dyn Backend,
+) {
+    const MANY: usize = 5_000;
+    let bench = Bench::new(backend).await;
+    let many = bench
+        .submit_to(None, vec![TaskSpec::argv(["true"]); MANY])
+        .await
+        .response
+        .suite;
+    let other = bench.submit_one(TaskSpec::argv(["true"])).await;
+    let manager = bench.manager(1).await;
+    let running = bench.claim(manager, 2).await;
+    let cancel = bench
+        .store
+        .cancel(CancelTarget::suite(many), CancelWish::Graceful);
+    let answer = cancel.await.unwrap();
+    // What somebody has hears of it first.
+    assert_eq!(answer.changes.cancels, [manager.holder]);
+    let orders = bench.store.cancel_orders(manager.holder).await.unwrap();
+    assert_eq!(orders.len(), running.len());
+    // Nothing of it is granted, marked or not; what it does not name is.
+    let granted = |tasks: Vec<crate::protocol::WorkerTaskResp>| -> Vec<Uuid> {
+        tasks.iter().map(|task| task.uuid).collect()
+    };
+    assert_eq!(granted(bench.claim(manager, 10).await), [other.uuid]);
+    let rest = answer.rest.expect("too many for one transaction");
+    let marked = bench.store.cancel_rest(rest).await.unwrap();
+    assert_eq!(marked, (MANY - running.len()) as u64);
+    assert_eq!(granted(bench.claim(manager, 10).await), [Uuid::nil(); 0]);
+    let mut rounds = 0;
+    while bench.store.advance().await.unwrap().next_due == Some(Duration::ZERO) {
+        rounds += 1;
+        assert!(rounds < MANY, "they never end");
+    }
+    let counts = bench.store.counts(Some(many)).await.unwrap();
+    let expected = [
+        (TaskState::Assigned, 2),
+        (TaskState::Cancelled, MANY as u64 - 2),
+    ];
+    assert_eq!(counts, expected.into());
+    assert_eq!(bench.store.audit().await.unwrap().gap(), 0);
 }
 
 pub(in super::super) async fn a_failure_is_tried_again_after_its_back_off(backend: &dyn Backend) {

@@ -50,7 +50,7 @@ impl SqliteArchive {
             });
         }
         let conn = schema::open_reader(&path)?;
-        let thread = StoreThread::spawn("store-archive", Reader { conn });
+        let thread = StoreThread::spawn("store-archive", Reader::new(conn));
         let thread = thread.map_err(|error| no_thread(dir, error))?;
         Ok(Self { thread })
     }

@@ -3,41 +3,66 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::query::number;
-use crate::coordinator::store::{QueuePlace, StoreError};
+use super::db::json;
+use crate::coordinator::store::{MOST_AHEAD, QueuePlace, StoreError};
 use crate::protocol::Capacity;
 
-/// The first task that has not ended and wants more of something than there is.
+/// The first task that has not ended and wants more of something than there is. Tasks are looked at only where some demand
+/// ever named so much.
 pub(super) fn beyond(
     conn: &Connection,
     there: Capacity,
 ) -> Result<Option<(i64, Capacity)>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, milli_cpus, mem_bytes, gpus FROM tasks
-         WHERE state < 4 AND (milli_cpus > ?1 OR mem_bytes > ?2 OR gpus > ?3) ORDER BY id LIMIT 1",
-    )?;
     let amount = |amount: Option<u64>| {
         amount.map_or(i64::MAX, |amount| i64::try_from(amount).unwrap_or(i64::MAX))
     };
     let limits = [there.milli_cpus, there.mem_bytes, there.gpus].map(amount);
-    let found = statement.query_row(limits, |row| Ok((row.get(0)?, capacity(row, 1)?)));
+    let mut demands = conn.prepare_cached(
+        "SELECT id FROM demands WHERE milli_cpus > ?1 OR mem_bytes > ?2 OR gpus > ?3",
+    )?;
+    let demands = demands.query_map(limits, |row| row.get(0))?;
+    let demands: Vec<i64> = demands.collect::<rusqlite::Result<_>>()?;
+    if demands.is_empty() {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare_cached(
+        "SELECT id, milli_cpus, mem_bytes, gpus FROM tasks
+         WHERE state < 4 AND demand IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT 1",
+    )?;
+    let found = statement.query_row([json(&demands)], |row| Ok((row.get(0)?, capacity(row, 1)?)));
     Ok(found.optional()?)
 }
 
-/// Where a task stands in the queue.
+/// Rows of the queue above a priority.
+pub(super) const AHEAD_BY_PRIORITY: &str = "
+    SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_queue
+    WHERE state = 1 AND cancel = 0 AND priority > ?1 LIMIT ?2)";
+/// Rows of the queue of a priority, before a row id.
+pub(super) const AHEAD_BY_AGE: &str = "
+    SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_queue
+    WHERE state = 1 AND cancel = 0 AND priority = ?1 AND id < ?3 LIMIT ?2)";
+
+/// Where a task stands in the queue; counted up to [`MOST_AHEAD`].
 pub(super) fn place(conn: &Connection, uuid: Uuid) -> Result<Option<QueuePlace>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT t.queued_us, (SELECT count(*) FROM tasks o WHERE o.state = 1
-             AND (o.priority > t.priority OR (o.priority = t.priority AND o.id < t.id)))
-         FROM tasks t WHERE t.uuid = ?1",
-    )?;
-    let place = statement.query_row([uuid.into_bytes()], |row| {
-        Ok(QueuePlace {
-            queued_us: row.get(0)?,
-            ahead: number(row, 1)?,
-        })
+    let mut statement =
+        conn.prepare_cached("SELECT id, priority, queued_us FROM tasks WHERE uuid = ?1")?;
+    let task = statement.query_row([uuid.into_bytes()], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?))
     });
-    Ok(place.optional()?)
+    let Some((id, priority, queued_us)) = task.optional()? else {
+        return Ok(None);
+    };
+    let mut above = conn.prepare_cached(AHEAD_BY_PRIORITY)?;
+    let most = i64::try_from(MOST_AHEAD).unwrap_or(i64::MAX);
+    let mut ahead: i64 = above.query_row((priority, most), |row| row.get(0))?;
+    if ahead < most {
+        let mut older = conn.prepare_cached(AHEAD_BY_AGE)?;
+        ahead += older.query_row((priority, most - ahead, id), |row| row.get::<_, i64>(0))?;
+    }
+    Ok(Some(QueuePlace {
+        queued_us,
+        ahead: ahead.unsigned_abs(),
+    }))
 }
 
 /// A capacity from three columns.

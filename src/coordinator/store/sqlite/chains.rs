@@ -5,7 +5,6 @@
 //! one set of writes, however long it is.
 
 use rusqlite::Row;
-use serde::Serialize;
 
 use super::db::{CHUNK, Db, json};
 use super::rows::{outcome, state, uuid};
@@ -39,12 +38,11 @@ pub(super) const BEYOND: &str = "
     CROSS JOIN tasks t ON t.id = e.task AND t.state = 0 AND t.waits > 0
     CROSS JOIN tasks u ON u.id = e.upstream";
 
-const INSERT_EDGES: &str = "
-    INSERT INTO upstreams (task, upstream, wanted, name)
-    SELECT value->>'$.task', value->>'$.upstream', value->>'$.wanted', value->>'$.name' FROM jsonb_each(?1)";
+const INSERT_EDGE: &str =
+    "INSERT INTO upstreams (task, upstream, wanted, name) VALUES (?1, ?2, ?3, ?4)";
 
 /// An edge on its way into the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EdgeRow {
     pub(super) task: i64,
     pub(super) upstream: i64,
@@ -89,7 +87,9 @@ impl Db {
             return Ok(Changes::default());
         };
         self.tally.has_chains = true;
-        self.for_set(INSERT_EDGES, edges)?;
+        self.for_each(INSERT_EDGE, edges, |statement, edge| {
+            statement.execute((edge.task, edge.upstream, edge.wanted, &edge.name))
+        })?;
         let mut upstream: Vec<i64> = edges.iter().map(|edge| edge.upstream).collect();
         upstream.sort_unstable();
         upstream.dedup();

@@ -1,20 +1,15 @@
-//! Changes to tasks that somebody or nobody holds: reports, cancels, and what time makes due.
+//! Changes to tasks that somebody or nobody holds: reports, and what time makes due.
 
 use std::collections::HashMap;
-
-use uuid::Uuid;
 
 use super::db::Db;
 use super::rows::{Tracked, until};
 use crate::coordinator::store::ledger::Effects;
 use crate::coordinator::store::{
-    CancelWish, Cancelled, Changes, Committed, Counts, HolderId, NewTask, ReclaimCause, Reported,
-    StoreError,
+    Changes, Committed, HolderId, NewTask, ReclaimCause, Reported, StoreError,
 };
 use crate::protocol::Verdict;
 
-/// Tasks of a suite that are cancelled in one transaction.
-pub(super) const CANCEL_BATCH: usize = 4096;
 /// Tasks whose back-off ends in one transaction.
 const DUE_BATCH: i64 = 4096;
 
@@ -94,56 +89,11 @@ impl Db {
         Ok(())
     }
 
-    /// Cancels one task.
-    pub(super) fn cancel_task(
-        &mut self,
-        uuid: Uuid,
-        wish: CancelWish,
-    ) -> Result<Cancelled, StoreError> {
-        let id = super::query::task_id(&self.conn, uuid)?
-            .ok_or(StoreError::NotFound { what: "task", uuid })?;
-        let (tasks, changes) = self.cancel_ids(&[id], wish)?;
-        let counts = tasks.iter().map(|task| (task.record.state, 1)).collect();
-        Ok(Cancelled { counts, changes })
-    }
-
-    /// Cancels the next tasks of a suite after a row id. Returns where to go on, until nothing is left.
-    pub(super) fn cancel_some(
-        &mut self,
-        suite: Uuid,
-        after: i64,
-        wish: CancelWish,
-    ) -> Result<(Option<i64>, Changes), StoreError> {
-        let suite = self.suite_id(suite)?;
-        let mut statement = self.conn.prepare_cached(
-            "SELECT id FROM tasks WHERE suite = ?1 AND id > ?2 AND state < 4 ORDER BY id LIMIT ?3",
-        )?;
-        let batch = i64::try_from(CANCEL_BATCH).unwrap_or(i64::MAX);
-        let rows = statement.query_map((suite, after, batch), |row| row.get(0))?;
-        let ids = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
-        drop(statement);
-        let (_, changes) = self.cancel_ids(&ids, wish)?;
-        let more = ids.len() == CANCEL_BATCH;
-        Ok((ids.last().copied().filter(|_| more), changes))
-    }
-
-    fn cancel_ids(
-        &mut self,
-        ids: &[i64],
-        wish: CancelWish,
-    ) -> Result<(Vec<Tracked>, Changes), StoreError> {
-        let now_us = self.clock.wall_us();
-        let mut fx = Effects::default();
-        let mut tasks = self.load(ids)?;
-        for task in &mut tasks {
-            task.record.ask_cancel(wish, now_us, &mut fx);
-        }
-        let changes = self.apply(&tasks, fx)?;
-        Ok((tasks, changes))
-    }
-
     pub(super) fn advance(&mut self) -> Result<Changes, StoreError> {
         let mut changes = self.end_backoffs()?;
+        let unwanted = self.end_unwanted()?;
+        let follows = unwanted.next_due;
+        changes.extend(unwanted);
         for holder in self.expired_holders()? {
             changes.extend(self.take_back_all(holder, ReclaimCause::Expired, "lease expired")?);
             self.conn
@@ -151,7 +101,7 @@ impl Db {
                 .execute([holder.0])?;
             changes.gone.push(holder);
         }
-        changes.next_due = self.next_due()?;
+        changes.next_due = follows.or(self.next_due()?);
         Ok(changes)
     }
 
@@ -197,10 +147,5 @@ impl Db {
             self.serving_us(),
         )?;
         Ok(backoff.into_iter().chain(term).min())
-    }
-
-    /// The counts of one suite, as the writing side sees them.
-    pub(super) fn counts_of_suite(&self, suite: Uuid) -> Result<Counts, StoreError> {
-        super::query::counts(&self.conn, Some(suite))
     }
 }

@@ -1,9 +1,10 @@
-//! Granting tasks: the first rows of each demand the holder can meet, merged, then leased as a set.
+//! Granting tasks: the first rows of the queue that the holder can have, leased as a set.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::capacity::capacity;
 use super::db::{Db, json};
@@ -18,10 +19,19 @@ use crate::protocol::{Capacity, Mode, TaskSpec, TaskState, WorkerTaskResp};
 /// Most bytes of specs in one answer, so that a frame stays small; one task is always allowed.
 const MAX_CLAIM_BYTES: i64 = 8 << 20;
 
-/// Reads the first waiting tasks of one demand, straight from the partial index.
-pub(super) const CANDIDATES: &str = "
-    SELECT id, priority, spec_bytes FROM tasks
-    WHERE state = 1 AND demand = ?1 ORDER BY priority DESC, id LIMIT ?2";
+/// Most rows at the front of the queue that a claim passes over because they are for others. Beyond that it asks each demand
+/// that its holder meets.
+const MOST_SKIPPED: usize = 8192;
+
+/// Reads what waits in its order.
+pub(super) const QUEUE: &str = "
+    SELECT id, priority, spec_bytes, demand FROM tasks INDEXED BY tasks_queue
+    WHERE state = 1 AND cancel = 0 ORDER BY priority DESC, id";
+
+/// Reads the first waiting tasks of one demand.
+pub(super) const OF_DEMAND: &str = "
+    SELECT id, priority, spec_bytes FROM tasks INDEXED BY tasks_ready
+    WHERE state = 1 AND cancel = 0 AND demand = ?1 ORDER BY priority DESC, id LIMIT ?2";
 
 /// What a claim needs to know of its holder.
 struct Claimant {
@@ -34,6 +44,66 @@ struct Candidate {
     id: i64,
     priority: i32,
     spec_bytes: i64,
+}
+
+impl Candidate {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            priority: row.get(1)?,
+            spec_bytes: row.get(2)?,
+        })
+    }
+}
+
+impl Claimant {
+    /// Whether it carries the tags and has the amounts at all.
+    fn meets(&self, wanted: &Wanted) -> bool {
+        self.capacity.lack_of(&wanted.amounts).is_none()
+            && wanted.tags.iter().all(|tag| self.tags.contains(tag))
+    }
+}
+
+/// What the tasks of a demand want.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    tags: Vec<String>,
+    amounts: Capacity,
+}
+
+/// Demands as they were read: they never change.
+#[derive(Debug, Default)]
+pub(super) struct WantsRead(HashMap<i64, Wanted>);
+
+impl WantsRead {
+    /// Most demands that are remembered; beyond that they are read anew.
+    const MOST: usize = 65_536;
+
+    fn of(&mut self, conn: &Connection, demand: i64) -> Result<&Wanted, StoreError> {
+        if self.0.len() >= Self::MOST && !self.0.contains_key(&demand) {
+            self.0.clear();
+        }
+        match self.0.entry(demand) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let mut statement = conn.prepare_cached(
+                    "SELECT tags, milli_cpus, mem_bytes, gpus FROM demands WHERE id = ?1",
+                )?;
+                let wanted = statement.query_row([demand], |row| {
+                    Ok(Wanted {
+                        tags: from_json(row, 0)?.unwrap_or_default(),
+                        amounts: capacity(row, 1)?,
+                    })
+                })?;
+                Ok(place.insert(wanted))
+            }
+        }
+    }
+
+    /// Forgets everything: a demand may have been made by what was undone.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl Db {
@@ -113,24 +183,14 @@ impl Db {
     }
 
     /// Row ids of the tasks to grant, in order.
-    fn candidates(&self, claimant: &Claimant, limit: u32) -> Result<Vec<i64>, StoreError> {
-        let mut candidates = Vec::new();
+    fn candidates(&mut self, claimant: &Claimant, limit: u32) -> Result<Vec<i64>, StoreError> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        for demand in self.demands_met_by(claimant)? {
-            let mut statement = self.conn.prepare_cached(CANDIDATES)?;
-            let rows = statement.query_map((demand, limit), |row| {
-                Ok(Candidate {
-                    id: row.get(0)?,
-                    priority: row.get(1)?,
-                    spec_bytes: row.get(2)?,
-                })
-            })?;
-            for row in rows {
-                candidates.push(row?);
-            }
-        }
+        let mut candidates = match self.from_the_front(claimant, limit)? {
+            Some(candidates) => candidates,
+            None => self.from_each_demand(claimant, limit)?,
+        };
         candidates.sort_unstable_by_key(|candidate| (-i64::from(candidate.priority), candidate.id));
         candidates.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let mut bytes = 0;
@@ -142,23 +202,76 @@ impl Db {
         Ok(fits.map(|candidate| candidate.id).collect())
     }
 
-    /// Demands with waiting tasks whose tags the holder carries and whose amounts it has at all.
-    fn demands_met_by(&self, claimant: &Claimant) -> Result<Vec<i64>, StoreError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT id, tags, milli_cpus, mem_bytes, gpus FROM demands WHERE ready > 0",
-        )?;
-        let mut met = Vec::new();
+    /// The first rows of the queue that the holder can have; `None` when too many are for others.
+    fn from_the_front(
+        &mut self,
+        claimant: &Claimant,
+        limit: u32,
+    ) -> Result<Option<Vec<Candidate>>, StoreError> {
+        let Self {
+            conn,
+            wants,
+            withheld,
+            ..
+        } = self;
+        let mut statement = conn.prepare_cached(QUEUE)?;
         let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let tags: Vec<String> = from_json(row, 1)?.unwrap_or_default();
-            let wanted = capacity(row, 2)?;
-            if claimant.capacity.lack_of(&wanted).is_none()
-                && tags.iter().all(|tag| claimant.tags.contains(tag))
-            {
-                met.push(row.get(0)?);
+        let mut met = HashMap::new();
+        let (mut found, mut skipped) = (Vec::new(), 0);
+        while found.len() < limit as usize
+            && let Some(row) = rows.next()?
+        {
+            let candidate = Candidate::read(row)?;
+            let demand: i64 = row.get(3)?;
+            let is_met = match met.get(&demand) {
+                Some(is_met) => *is_met,
+                None => {
+                    let is_met = claimant.meets(wants.of(conn, demand)?);
+                    met.insert(demand, is_met);
+                    is_met
+                }
+            };
+            if is_met && !withheld.has(conn, candidate.id)? {
+                found.push(candidate);
+                continue;
+            }
+            skipped += 1;
+            if skipped > MOST_SKIPPED {
+                return Ok(None);
             }
         }
-        Ok(met)
+        Ok(Some(found))
+    }
+
+    /// The first rows of every demand with waiting tasks that the holder meets.
+    fn from_each_demand(
+        &mut self,
+        claimant: &Claimant,
+        limit: u32,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let Self {
+            conn,
+            wants,
+            withheld,
+            ..
+        } = self;
+        let mut waiting = conn.prepare_cached("SELECT id FROM demands WHERE ready > 0")?;
+        let waiting = waiting.query_map([], |row| row.get(0))?;
+        let waiting: Vec<i64> = waiting.collect::<rusqlite::Result<_>>()?;
+        let mut found = Vec::new();
+        let mut statement = conn.prepare_cached(OF_DEMAND)?;
+        for demand in waiting {
+            if !claimant.meets(wants.of(conn, demand)?) {
+                continue;
+            }
+            for candidate in statement.query_map((demand, limit), Candidate::read)? {
+                let candidate = candidate?;
+                if !withheld.has(conn, candidate.id)? {
+                    found.push(candidate);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Leases tasks to a holder; both lists are in the order of `ids`.

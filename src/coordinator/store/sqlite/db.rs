@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
+use super::cancel::Withheld;
+use super::claim::WantsRead;
 use super::lock::DirLock;
 use super::thread::Context;
 use crate::coordinator::store::StoreError;
@@ -47,6 +49,8 @@ pub(super) struct Db {
     pub(super) epoch: u32,
     pub(super) tally: Tally,
     pub(super) demands: HashMap<Demand, i64>,
+    pub(super) wants: WantsRead,
+    pub(super) withheld: Withheld,
     at_begin: Tally,
     at_mark: Tally,
     /// Released after the connection is closed: fields are dropped in this order.
@@ -66,8 +70,13 @@ impl fmt::Debug for Db {
 impl From<rusqlite::Error> for StoreError {
     fn from(source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{
-            DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure,
+            DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted, OutOfMemory,
+            SystemIoFailure,
         };
+        // Only lists are ever interrupted.
+        if source.sqlite_error_code() == Some(OperationInterrupted) {
+            return Self::TookTooLong { limit: LIST_LIMIT };
+        }
         let retryable = matches!(
             source.sqlite_error_code(),
             Some(DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | SystemIoFailure)
@@ -102,6 +111,8 @@ impl Db {
             epoch: 0,
             tally,
             demands: HashMap::new(),
+            wants: WantsRead::default(),
+            withheld: Withheld::default(),
             at_begin: tally,
             at_mark: tally,
             _lock: lock,
@@ -143,10 +154,21 @@ impl Db {
         Ok(())
     }
 
-    /// Runs a statement once per [`CHUNK`] of a set, each time with the chunk as one JSON array.
-    pub(super) fn for_set<T: Serialize>(&self, sql: &str, set: &[T]) -> Result<(), StoreError> {
-        for chunk in set.chunks(CHUNK) {
-            self.conn.prepare_cached(sql)?.execute([json(chunk)])?;
+    /// Runs a statement once for each of a set. It is prepared once, and a row that is bound to it costs two thirds of one
+    /// that travels as JSON (ARCHITECTURE.md, Decisions).
+    pub(super) fn for_each<T>(
+        &self,
+        sql: &str,
+        set: impl IntoIterator<Item = T>,
+        execute: impl Fn(&mut rusqlite::Statement<'_>, T) -> rusqlite::Result<usize>,
+    ) -> Result<(), StoreError> {
+        let mut set = set.into_iter().peekable();
+        if set.peek().is_none() {
+            return Ok(());
+        }
+        let mut statement = self.conn.prepare_cached(sql)?;
+        for row in set {
+            execute(&mut statement, row)?;
         }
         Ok(())
     }
@@ -160,6 +182,7 @@ impl Db {
         self.tally = tally;
         // Demands may have been made by what was undone.
         self.demands.clear();
+        self.wants.clear();
     }
 }
 
@@ -203,13 +226,49 @@ impl Context for Db {
     }
 }
 
-/// The reading connection.
+/// How long a user's list may take.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
+/// Steps of SQLite's machine between two looks at the clock: some tenths of a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 20_000;
+
+/// A reading connection.
 pub(super) struct Reader {
     pub(super) conn: Connection,
+    /// When the query that runs is given up; for lists alone.
+    deadline: Option<Arc<Mutex<Instant>>>,
+}
+
+impl Reader {
+    /// For what is always short.
+    pub(super) fn new(conn: Connection) -> Self {
+        Self {
+            conn,
+            deadline: None,
+        }
+    }
+
+    /// For what a user may make long: each is given up after [`LIST_LIMIT`].
+    pub(super) fn of_lists(mut conn: Connection) -> rusqlite::Result<Self> {
+        let deadline = Arc::new(Mutex::new(Instant::now()));
+        let looked_at = Arc::clone(&deadline);
+        let is_over = move || {
+            let deadline = looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+            Instant::now() >= *deadline
+        };
+        conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_over))?;
+        Ok(Self {
+            conn,
+            deadline: Some(deadline),
+        })
+    }
 }
 
 impl Context for Reader {
     fn begin(&mut self) -> Result<(), StoreError> {
+        if let Some(deadline) = &self.deadline {
+            let mut deadline = deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            *deadline = Instant::now() + LIST_LIMIT;
+        }
         self.conn.prepare_cached("BEGIN")?.execute([])?;
         Ok(())
     }

@@ -10,8 +10,8 @@ use super::chains::wanted;
 use super::db::{CHUNK, json};
 use super::holders::{kind, kind_number};
 use super::results;
-use super::rows::{from_json, outcome, reason, state, state_number, uuid};
-use super::select::Selected;
+use super::rows::{from_json, outcome, reason, state, uuid};
+use super::select;
 use crate::coordinator::store::{
     ArtifactRecord, Audit, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
     HolderSession, LiveHolder, StoreError, TaskQuery, Whereabouts,
@@ -34,10 +34,10 @@ macro_rules! summary_columns {
     };
 }
 
-/// The tables behind [`summary_columns`].
+/// The tables behind [`summary_columns`], beside the tasks `t`.
 macro_rules! summary_tables {
     () => {
-        " FROM tasks t JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id \
+        " JOIN suites s ON s.id = t.suite JOIN specs p ON p.task = t.id \
          LEFT JOIN tasks o ON o.id = t.retry_of LEFT JOIN tasks f ON f.id = t.follow_up_of "
     };
 }
@@ -90,7 +90,7 @@ pub(super) fn task(conn: &Connection, wanted: Uuid) -> Result<Option<TaskDetail>
         "SELECT ",
         summary_columns!(),
         ", k.key, t.lease, h.kind, h.uuid, t.cancel > 0, r.result, r.tails, t.holder IS NOT NULL, \
-         t.claimed_us",
+         t.claimed_us FROM tasks t",
         summary_tables!(),
         "LEFT JOIN task_keys k ON k.task = t.id LEFT JOIN holders h ON h.id = t.last_holder \
          LEFT JOIN results r ON r.task = t.id WHERE t.uuid = ?1"
@@ -202,29 +202,16 @@ fn history(conn: &Connection, task: i64) -> Result<Vec<AttemptRecord>, StoreErro
 }
 
 pub(super) fn tasks(conn: &Connection, query: &TaskQuery) -> Result<Vec<TaskSummary>, StoreError> {
-    let numbers: Vec<i64> = query.states.iter().copied().map(state_number).collect();
-    let states = (!numbers.is_empty()).then(|| json(&numbers));
-    let suite = match query.suite {
-        Some(suite) => Some(suite_id(conn, suite)?),
-        None => None,
-    };
-    let selected = query.select.as_ref().map(Selected::of);
-    let selected = selected.unwrap_or_default();
-    let sql = format!(
-        concat!(
-            "SELECT ",
-            summary_columns!(),
-            summary_tables!(),
-            "WHERE t.id > ?1 AND (?2 IS NULL OR t.state IN (SELECT value FROM json_each(?2))) AND {suite} AND {selected}
-             ORDER BY t.id LIMIT ?3"
-        ),
-        suite = if suite.is_some() { "t.suite = ?4" } else { "?4 IS NULL" },
-        selected = selected.condition,
+    let ids = select::ids(conn, query)?;
+    let sql = concat!(
+        "SELECT ",
+        summary_columns!(),
+        " FROM json_each(?1) AS wanted CROSS JOIN tasks t ON t.id = wanted.value",
+        summary_tables!(),
+        "ORDER BY wanted.key"
     );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let [one, two] = selected.values;
-    let parameters = (query.after, states, query.limit, suite, one, two);
-    let rows = statement.query_map(parameters, |row| summary(row).map(|(summary, _)| summary))?;
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map([json(&ids)], |row| summary(row).map(|(summary, _)| summary))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

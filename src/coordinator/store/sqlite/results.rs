@@ -4,20 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::coordinator::store::StoreError;
 use crate::protocol::TaskResult;
-use crate::protocol::signed_url::hex;
 
-/// Inserts a set of [`ResultRow`]s.
-pub(super) const INSERT: &str = "
-    INSERT INTO results (task, result, tails)
-    SELECT value->>'$.task', value->>'$.result', unhex(value->>'$.tails') FROM jsonb_each(?1)";
-
-/// One result on its way into the table.
-#[derive(Serialize)]
-pub(super) struct ResultRow {
-    task: i64,
-    result: String,
-    tails: Option<String>,
-}
+/// Inserts one; its columns are those of [`columns`].
+pub(super) const INSERT: &str = "INSERT INTO results (task, result, tails) VALUES (?1, ?2, ?3)";
 
 #[derive(Serialize, Deserialize)]
 struct Tails {
@@ -27,24 +16,19 @@ struct Tails {
     stderr: Vec<u8>,
 }
 
-impl ResultRow {
-    pub(super) fn of(task: i64, result: &TaskResult) -> Self {
-        let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-        let tails = if is_text(&result.stdout.tail) && is_text(&result.stderr.tail) {
-            None
-        } else {
-            let tails = Tails {
-                stdout: result.stdout.tail.clone(),
-                stderr: result.stderr.tail.clone(),
-            };
-            Some(hex(&rmp_serde::to_vec(&tails).expect("bytes encode")))
+/// A result as its columns: the JSON, and the tails where that cannot say them.
+pub(super) fn columns(result: &TaskResult) -> (String, Option<Vec<u8>>) {
+    let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    let is_plain = is_text(&result.stdout.tail) && is_text(&result.stderr.tail);
+    let tails = (!is_plain).then(|| {
+        let tails = Tails {
+            stdout: result.stdout.tail.clone(),
+            stderr: result.stderr.tail.clone(),
         };
-        Self {
-            task,
-            result: serde_json::to_string(result).expect("a result is plain data"),
-            tails,
-        }
-    }
+        rmp_serde::to_vec(&tails).expect("bytes encode")
+    });
+    let json = serde_json::to_string(result).expect("a result is plain data");
+    (json, tails)
 }
 
 /// A result from its columns.
@@ -69,20 +53,16 @@ mod tests {
         let mut result = TaskResult::not_started(Reason::Exit, "", 1);
         result.stdout.tail = vec![b'a', 0xff, 0x00];
         result.stderr.tail = "ä\n".into();
-        let row = ResultRow::of(1, &result);
-        let tails = row.tails.map(|text| {
-            let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
-            (0..text.len()).step_by(2).map(digits).collect::<Vec<_>>()
-        });
-        assert_eq!(read(&row.result, tails.as_deref()).unwrap(), result);
+        let (json, tails) = columns(&result);
+        assert_eq!(read(&json, tails.as_deref()).unwrap(), result);
     }
 
     #[test]
     fn text_needs_no_second_copy() {
         let mut result = TaskResult::not_started(Reason::Exit, "", 1);
         result.stdout.tail = "plain\n".into();
-        let row = ResultRow::of(1, &result);
-        assert_eq!(row.tails, None);
-        assert_eq!(read(&row.result, None).unwrap(), result);
+        let (json, tails) = columns(&result);
+        assert_eq!(tails, None);
+        assert_eq!(read(&json, None).unwrap(), result);
     }
 }

@@ -17,13 +17,13 @@ use crate::coordinator::store::{Changes, RetryTarget, StoreError};
 use crate::protocol::api::SubmittedTask;
 use crate::protocol::{TaskSpec, TaskState};
 
-const OF_SUITE: &str = "
-    SELECT t.id FROM tasks t WHERE t.suite = ?1 AND t.state IN (5, 6)
+pub(super) const OF_SUITE: &str = "
+    SELECT t.id FROM tasks t INDEXED BY tasks_suite_state WHERE t.suite = ?1 AND t.state IN (5, 6)
         AND NOT EXISTS (SELECT 1 FROM tasks r WHERE r.retry_of = t.id)
     ORDER BY t.id";
 /// By suite, so that only suites with failures are read.
-const FAILED: &str = "
-    SELECT t.id FROM counts c CROSS JOIN tasks t ON t.suite = c.suite AND t.state = 5
+pub(super) const FAILED: &str = "
+    SELECT t.id FROM counts c CROSS JOIN tasks t INDEXED BY tasks_suite_state ON t.suite = c.suite AND t.state = 5
     WHERE c.state = 5 AND c.n > 0 AND c.suite > 0
         AND NOT EXISTS (SELECT 1 FROM tasks r WHERE r.retry_of = t.id)
     ORDER BY t.id";

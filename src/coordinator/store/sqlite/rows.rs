@@ -1,19 +1,18 @@
-//! Records of the ledger as rows, and back, always as sets.
+//! Records of the ledger as rows, and back.
 //!
-//! [`Db::load`] reads the hot columns of many tasks in one statement, [`Db::apply`] writes records and effects back
-//! and keeps every counter: tasks by suite and state, ready tasks by demand, the sequence of ends.
+//! [`Db::load`] reads the hot columns of many tasks in one statement, [`Db::apply`] writes records and effects back, each
+//! row bound to a prepared statement, and keeps every counter: tasks by suite and state, ready tasks by demand, the
+//! sequence of ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
-use serde::Serialize;
+use rusqlite::{Row, params};
 use uuid::Uuid;
 
 use super::chains::FROM_THE_FIRST;
 use super::db::{Db, json};
-use super::results::ResultRow;
 use crate::coordinator::store::clock::whole_us;
 use crate::coordinator::store::ledger::{AttemptWrite, Effects, Finish, Record, Settled};
 use crate::coordinator::store::{CancelWish, Changes, EndCursor, Ended, HolderId, StoreError};
@@ -154,7 +153,7 @@ fn wish(number: i64) -> Option<CancelWish> {
     }
 }
 
-fn wish_number(wish: Option<CancelWish>) -> i64 {
+pub(super) fn wish_number(wish: Option<CancelWish>) -> i64 {
     match wish {
         None => 0,
         Some(CancelWish::Graceful) => 1,
@@ -178,95 +177,23 @@ impl Tracked {
     }
 }
 
-/// What a record changes in its row.
-#[derive(Serialize)]
-struct TaskRow<'a> {
-    id: i64,
-    state: i64,
-    lease: i64,
-    settled: i64,
-    holder: Option<i64>,
-    last_holder: Option<i64>,
-    cancel: i64,
-    attempts: u32,
-    failures: u32,
-    waits: u32,
-    open_attempt: u32,
-    queued: i64,
-    claimed: Option<i64>,
-    started: Option<i64>,
-    finished: Option<i64>,
-    reason: Option<&'static str>,
-    exit_code: Option<i32>,
-    cause: Option<&'a str>,
-    end_seq: Option<i64>,
-}
-
-impl<'a> TaskRow<'a> {
-    fn of(record: &'a Record, end_seq: Option<i64>) -> Self {
-        Self {
-            id: record.task.id,
-            state: state_number(record.state),
-            lease: record.lease.0.cast_signed(),
-            settled: settled_number(record.settled),
-            holder: record.holder.map(|holder| holder.0),
-            last_holder: record.last_holder.map(|holder| holder.0),
-            cancel: wish_number(record.cancel),
-            attempts: record.attempts,
-            failures: record.failures,
-            waits: record.waits,
-            open_attempt: record.open_attempt,
-            queued: record.queued_us,
-            claimed: record.claimed_us,
-            started: record.started_us,
-            finished: record.finished_us,
-            reason: record.reason.map(Reason::as_str),
-            exit_code: record.exit_code,
-            cause: record.requeue_cause.as_deref(),
-            end_seq,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct AttemptRow<'a> {
-    task: i64,
-    attempt: u32,
-    lease: i64,
-    try_no: u32,
-    holder: Option<i64>,
-    started: i64,
-    ended: Option<i64>,
-    end: Option<&'a str>,
-    cause: Option<&'a str>,
-}
-
-pub(super) const UPDATE_TASKS: &str = "
+pub(super) const UPDATE_TASK: &str = "
     UPDATE tasks SET
-        state = v.value->>'$.state', lease = v.value->>'$.lease', settled = v.value->>'$.settled',
-        holder = v.value->>'$.holder', last_holder = v.value->>'$.last_holder', cancel = v.value->>'$.cancel',
-        attempts = v.value->>'$.attempts', failures = v.value->>'$.failures', waits = v.value->>'$.waits',
-        open_attempt = v.value->>'$.open_attempt', queued_us = v.value->>'$.queued',
-        claimed_us = v.value->>'$.claimed', started_us = v.value->>'$.started', finished_us = v.value->>'$.finished',
-        reason = v.value->>'$.reason', exit_code = v.value->>'$.exit_code', requeue_cause = v.value->>'$.cause',
-        end_seq = coalesce(end_seq, v.value->>'$.end_seq')
-    FROM jsonb_each(?1) AS v
-    WHERE tasks.id = v.value->>'$.id'";
+        state = ?2, lease = ?3, settled = ?4, holder = ?5, last_holder = ?6, cancel = ?7, attempts = ?8, failures = ?9,
+        waits = ?10, open_attempt = ?11, queued_us = ?12, claimed_us = ?13, started_us = ?14, finished_us = ?15,
+        reason = ?16, exit_code = ?17, requeue_cause = ?18, end_seq = coalesce(end_seq, ?19)
+    WHERE id = ?1";
 
-const UPSERT_ATTEMPTS: &str = "
+const UPSERT_ATTEMPT: &str = "
     INSERT INTO attempts (task, attempt, lease, try_no, holder, started_us, ended_us, end, cause)
-    SELECT value->>'$.task', value->>'$.attempt', value->>'$.lease', value->>'$.try_no', value->>'$.holder',
-           value->>'$.started', value->>'$.ended', value->>'$.end', value->>'$.cause'
-    FROM jsonb_each(?1) WHERE true ORDER BY key
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
     ON CONFLICT (task, attempt) DO UPDATE SET ended_us = excluded.ended_us, end = excluded.end";
 
-const ADD_COUNTS: &str = "
-    INSERT INTO counts (suite, state, n)
-    SELECT value->>0, value->>1, value->>2 FROM jsonb_each(?1) WHERE true
+const ADD_COUNT: &str = "
+    INSERT INTO counts (suite, state, n) VALUES (?1, ?2, ?3)
     ON CONFLICT (suite, state) DO UPDATE SET n = n + excluded.n";
 
-const ADD_READY: &str = "
-    UPDATE demands SET ready = ready + (v.value->>1) FROM jsonb_each(?1) AS v WHERE demands.id = v.value->>0";
+const ADD_READY: &str = "UPDATE demands SET ready = ready + ?2 WHERE id = ?1";
 
 /// The suite number of the whole store in the counts.
 pub(super) const WHOLE_STORE: i64 = 0;
@@ -334,11 +261,30 @@ impl Db {
     pub(super) fn write(&mut self, tasks: &[Tracked], fx: Effects) -> Result<Changes, StoreError> {
         let now_us = self.clock.wall_us();
         let ends = self.number_ends(&fx.finished);
-        let rows: Vec<_> = tasks
-            .iter()
-            .map(|task| TaskRow::of(&task.record, ends.get(&task.record.task.id).copied()))
-            .collect();
-        self.for_set(UPDATE_TASKS, &rows)?;
+        self.for_each(UPDATE_TASK, tasks, |statement, task| {
+            let record = &task.record;
+            statement.execute(params![
+                record.task.id,
+                state_number(record.state),
+                record.lease.0.cast_signed(),
+                settled_number(record.settled),
+                record.holder.map(|holder| holder.0),
+                record.last_holder.map(|holder| holder.0),
+                wish_number(record.cancel),
+                record.attempts,
+                record.failures,
+                record.waits,
+                record.open_attempt,
+                record.queued_us,
+                record.claimed_us,
+                record.started_us,
+                record.finished_us,
+                record.reason.map(Reason::as_str),
+                record.exit_code,
+                record.requeue_cause,
+                ends.get(&record.task.id),
+            ])
+        })?;
         self.write_attempts(&fx.attempts)?;
         self.write_results(&fx.finished)?;
         let ready = self.count_moves(tasks)?;
@@ -370,29 +316,26 @@ impl Db {
     }
 
     fn write_attempts(&self, attempts: &[AttemptWrite]) -> Result<(), StoreError> {
-        let rows: Vec<_> = attempts
-            .iter()
-            .map(|attempt| AttemptRow {
-                task: attempt.task_id,
-                attempt: attempt.attempt,
-                lease: attempt.lease.0.cast_signed(),
-                try_no: attempt.try_no.0,
-                holder: attempt.holder.map(|holder| holder.0),
-                started: attempt.started_us,
-                ended: attempt.ended_us,
-                end: attempt.end.as_deref(),
-                cause: attempt.cause.as_deref(),
-            })
-            .collect();
-        self.for_set(UPSERT_ATTEMPTS, &rows)
+        self.for_each(UPSERT_ATTEMPT, attempts, |statement, attempt| {
+            statement.execute(params![
+                attempt.task_id,
+                attempt.attempt,
+                attempt.lease.0.cast_signed(),
+                attempt.try_no.0,
+                attempt.holder.map(|holder| holder.0),
+                attempt.started_us,
+                attempt.ended_us,
+                attempt.end,
+                attempt.cause,
+            ])
+        })
     }
 
     fn write_results(&self, finished: &[Finish]) -> Result<(), StoreError> {
-        let rows: Vec<_> = finished
-            .iter()
-            .map(|finish| ResultRow::of(finish.task.id, &finish.result))
-            .collect();
-        self.for_set(super::results::INSERT, &rows)
+        self.for_each(super::results::INSERT, finished, |statement, finish| {
+            let (result, tails) = super::results::columns(&finish.result);
+            statement.execute((finish.task.id, result, tails))
+        })
     }
 
     /// Keeps the counters; returns how many tasks became ready.
@@ -413,15 +356,18 @@ impl Db {
 
     /// Adds moves to the counters.
     pub(super) fn write_moves(&self, moves: &Moves) -> Result<(), StoreError> {
-        let counts: Vec<_> = moves
-            .counts
-            .iter()
-            .filter(|(_, n)| **n != 0)
-            .map(|((suite, state), n)| (suite, state, n))
-            .collect();
-        let ready: Vec<_> = moves.ready.iter().filter(|(_, n)| **n != 0).collect();
-        self.for_set(ADD_COUNTS, &counts)?;
-        self.for_set(ADD_READY, &ready)
+        self.for_each(
+            ADD_COUNT,
+            &moves.counts,
+            |statement, ((suite, state), n)| match *n {
+                0 => Ok(0),
+                n => statement.execute((suite, state, n)),
+            },
+        )?;
+        self.for_each(ADD_READY, &moves.ready, |statement, (demand, n)| match *n {
+            0 => Ok(0),
+            n => statement.execute((demand, n)),
+        })
     }
 }
 

@@ -5,7 +5,10 @@
 //!
 //! | index | for | why its cost stays small |
 //! |---|---|---|
-//! | `tasks_ready` | claims | partial; a claim reads its first rows per demand |
+//! | `tasks_queue` | claims, places in the queue | partial; a claim reads its first rows |
+//! | `tasks_ready` | claims where the first rows are for others | partial; its first rows per demand |
+//! | `tasks_unwanted` | ends of what was cancelled while it waited | partial; empty but for moments |
+//! | `tasks_state`, `tasks_suite`, `tasks_suite_state`, `labels` | lists | read in order of row ids, up to the limit |
 //! | `tasks_due` | end of back-off | partial; read from the earliest |
 //! | `upstreams_upstream` | who waits for what has ended | read for the tasks of a commit |
 //! | `tasks_held` | inventory, expiry, listing of holders | partial; only what somebody holds |
@@ -21,14 +24,15 @@ use crate::coordinator::config::Durability;
 use crate::coordinator::store::OpenError;
 
 /// The schema version this program writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// One script per version, applied in order; a released script is never changed.
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// How long a statement waits for another process's lock (a reader that checkpoints, a backup).

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rusqlite::{Statement, params};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -13,52 +14,18 @@ use crate::protocol::api::{SubmitResponse, SubmittedTask, SuiteRef};
 use crate::protocol::chain::Target;
 use crate::protocol::{TaskSpec, TaskState};
 
-/// Bytes of specs in one JSON document; larger sets are cut.
-const CHUNK_BYTES: usize = 8 << 20;
 /// The key scope of tasks that were submitted without naming a suite.
 pub(super) const STORE_SCOPE: i64 = 0;
 /// Name of a suite that was made because none was named.
 const UNNAMED: &str = "unnamed";
 
-/// One row on its way into the tables.
-#[derive(Serialize)]
-struct InsertRow<'a> {
-    id: i64,
-    uuid: String,
-    suite: i64,
-    demand: i64,
-    state: i64,
-    priority: i32,
-    max_attempts: u32,
-    backoff: Option<String>,
-    retry_on: Option<String>,
-    waits: usize,
-    now: i64,
-    milli_cpus: i64,
-    mem: i64,
-    gpus: u32,
-    named: Option<String>,
-    retry_of: Option<i64>,
-    follow_up_of: Option<i64>,
-    spec_bytes: usize,
-    spec: &'a str,
-    scope: i64,
-    key: Option<&'a str>,
-}
-
-const INSERT_TASKS: &str = "
+const INSERT_TASK: &str = "
     INSERT INTO tasks (id, uuid, suite, demand, state, priority, max_attempts, backoff, accepted_us, queued_us,
                        milli_cpus, mem_bytes, gpus, named, retry_of, spec_bytes, follow_up_of, retry_on, waits)
-    SELECT value->>'$.id', unhex(value->>'$.uuid'), value->>'$.suite', value->>'$.demand', value->>'$.state',
-           value->>'$.priority', value->>'$.max_attempts', value->>'$.backoff', value->>'$.now', value->>'$.now',
-           value->>'$.milli_cpus', value->>'$.mem', value->>'$.gpus', value->>'$.named', value->>'$.retry_of',
-           value->>'$.spec_bytes', value->>'$.follow_up_of', value->>'$.retry_on', value->>'$.waits'
-    FROM jsonb_each(?1)";
-const INSERT_SPECS: &str =
-    "INSERT INTO specs (task, spec) SELECT value->>'$.id', value->>'$.spec' FROM jsonb_each(?1)";
-const INSERT_KEYS: &str = "
-    INSERT INTO task_keys (scope, key, task)
-    SELECT value->>'$.scope', value->>'$.key', value->>'$.id' FROM jsonb_each(?1) WHERE value->>'$.key' IS NOT NULL";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+const INSERT_SPEC: &str = "INSERT INTO specs (task, spec) VALUES (?1, ?2)";
+const INSERT_LABEL: &str = "INSERT INTO labels (key, value, task) VALUES (?1, ?2, ?3)";
+const INSERT_KEY: &str = "INSERT INTO task_keys (scope, key, task) VALUES (?1, ?2, ?3)";
 
 /// A task about to be inserted.
 pub(super) struct Planned<'a> {
@@ -264,20 +231,31 @@ impl Db {
     ) -> Result<Changes, StoreError> {
         let now = self.clock.wall_us();
         let mut moves = Moves::default();
-        let mut rows = Vec::with_capacity(planned.len().min(CHUNK));
-        let mut bytes = 0;
+        let mut demands = Vec::with_capacity(planned.len());
         for task in planned {
-            let row = self.row(scope, task, now)?;
-            moves.add(task.suite, row.demand, first_state(task), 1);
-            bytes += row.spec_bytes;
-            rows.push(row);
-            if rows.len() == CHUNK || bytes >= CHUNK_BYTES {
-                self.insert_rows(&rows)?;
-                rows.clear();
-                bytes = 0;
-            }
+            let demand = self.demand_id(demand_of(task.spec))?;
+            moves.add(task.suite, demand, first_state(task), 1);
+            demands.push(demand);
         }
-        self.insert_rows(&rows)?;
+        self.for_each(
+            INSERT_TASK,
+            planned.iter().zip(demands),
+            |statement, (task, demand)| insert_task(statement, task, demand, now),
+        )?;
+        self.for_each(INSERT_SPEC, planned, |statement, task| {
+            statement.execute((task.id, task.encoded))
+        })?;
+        let labels = planned.iter().flat_map(|task| {
+            let labels = task.spec.labels.iter();
+            labels.map(|(key, value)| (key, value, task.id))
+        });
+        self.for_each(INSERT_LABEL, labels, |statement, label| {
+            statement.execute(label)
+        })?;
+        let keys = planned.iter().filter_map(|task| Some((task.key?, task.id)));
+        self.for_each(INSERT_KEY, keys, |statement, (key, id)| {
+            statement.execute((scope, key, id))
+        })?;
         self.write_moves(&moves)?;
         if planned.is_empty() {
             return Ok(Changes::default());
@@ -295,52 +273,6 @@ impl Db {
         Ok(changes)
     }
 
-    fn insert_rows(&self, rows: &[InsertRow<'_>]) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let document = json(rows);
-        for sql in [INSERT_TASKS, INSERT_SPECS, INSERT_KEYS] {
-            self.conn.prepare_cached(sql)?.execute([&document])?;
-        }
-        Ok(())
-    }
-
-    fn row<'a>(
-        &mut self,
-        scope: i64,
-        task: &Planned<'a>,
-        now: i64,
-    ) -> Result<InsertRow<'a>, StoreError> {
-        let spec = task.spec;
-        let demand = demand_of(spec);
-        let amounts = demand.amounts;
-        let named = &spec.resources.named;
-        Ok(InsertRow {
-            id: task.id,
-            uuid: task.uuid.simple().to_string(),
-            suite: task.suite,
-            demand: self.demand_id(demand)?,
-            state: state_number(first_state(task)),
-            priority: spec.priority,
-            max_attempts: spec.max_attempts(),
-            backoff: spec.backoff.as_ref().map(text),
-            retry_on: (!spec.retry_on.is_empty()).then(|| text(&spec.retry_on)),
-            waits: task.edges.len(),
-            now,
-            milli_cpus: amounts[0],
-            mem: amounts[1],
-            gpus: spec.resources.gpus,
-            named: (!named.is_empty()).then(|| text(named)),
-            retry_of: task.retry_of,
-            follow_up_of: task.follow_up_of,
-            spec_bytes: task.encoded.len(),
-            spec: task.encoded,
-            scope,
-            key: task.key,
-        })
-    }
-
     fn demand_id(&mut self, demand: Demand) -> Result<i64, StoreError> {
         if let Some(id) = self.demands.get(&demand) {
             return Ok(*id);
@@ -355,6 +287,37 @@ impl Db {
         self.demands.insert(demand, id);
         Ok(id)
     }
+}
+
+fn insert_task(
+    statement: &mut Statement<'_>,
+    task: &Planned<'_>,
+    demand: i64,
+    now: i64,
+) -> rusqlite::Result<usize> {
+    let spec = task.spec;
+    let [cpus, mem, gpus] = amounts_of(spec);
+    let named = &spec.resources.named;
+    statement.execute(params![
+        task.id,
+        task.uuid.into_bytes(),
+        task.suite,
+        demand,
+        state_number(first_state(task)),
+        spec.priority,
+        spec.max_attempts(),
+        spec.backoff.as_ref().map(text),
+        now,
+        cpus,
+        mem,
+        gpus,
+        (!named.is_empty()).then(|| text(named)),
+        task.retry_of,
+        count(task.encoded.len()),
+        task.follow_up_of,
+        (!spec.retry_on.is_empty()).then(|| text(&spec.retry_on)),
+        count(task.edges.len()),
+    ])
 }
 
 pub(super) fn submitted(task: &Planned<'_>) -> SubmittedTask {
@@ -411,11 +374,20 @@ fn demand_of(spec: &TaskSpec) -> Demand {
     let mut tags: Vec<&str> = spec.tags.iter().map(String::as_str).collect();
     tags.sort_unstable();
     tags.dedup();
+    Demand {
+        tags: json(&tags),
+        amounts: amounts_of(spec),
+    }
+}
+
+/// CPUs in thousandths, bytes of memory, GPUs.
+fn amounts_of(spec: &TaskSpec) -> [i64; 3] {
     let wanted = &spec.resources;
     let amount = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     let mem = wanted.mem_bytes.unwrap_or(0);
-    Demand {
-        tags: json(&tags),
-        amounts: [wanted.milli_cpus(), mem, u64::from(wanted.gpus)].map(amount),
-    }
+    [wanted.milli_cpus(), mem, u64::from(wanted.gpus)].map(amount)
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }

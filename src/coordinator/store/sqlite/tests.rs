@@ -93,6 +93,7 @@ conformance_tests! {
         a_cancel_beyond_a_cut_path_ends_with_the_lease,
         a_cancelled_task_that_is_handed_back_is_cancelled,
         a_cancelled_suite_keeps_what_had_ended,
+        a_cancel_of_many_that_wait_holds_at_once_and_ends_them_afterwards,
         a_failure_is_tried_again_after_its_back_off,
         a_lost_holder_costs_no_allowed_failure,
         some_failures_are_final,
@@ -313,13 +314,34 @@ async fn a_claim_reads_the_index_and_not_the_queue() {
             .collect::<Vec<_>>()
             .join("; ")
     };
-    let candidates = plan(super::claim::CANDIDATES);
-    assert!(
-        candidates.contains("USING INDEX tasks_ready"),
-        "{candidates}"
-    );
-    let sorted = candidates.contains("TEMP B-TREE") || candidates.contains("SCAN tasks");
-    assert!(!sorted, "{candidates}");
+    for (sql, index) in [
+        (super::claim::QUEUE, "tasks_queue"),
+        (super::claim::OF_DEMAND, "tasks_ready"),
+        (super::cancel::UNWANTED, "tasks_unwanted"),
+        (
+            super::capacity::AHEAD_BY_PRIORITY,
+            "tasks_queue (priority>?)",
+        ),
+        (
+            super::capacity::AHEAD_BY_AGE,
+            "tasks_queue (priority=? AND id<?)",
+        ),
+        (
+            super::retry::OF_SUITE,
+            "tasks_suite_state (suite=? AND state=?)",
+        ),
+        (
+            super::retry::FAILED,
+            "tasks_suite_state (suite=? AND state=?)",
+        ),
+    ] {
+        let plan = plan(sql);
+        assert!(plan.contains(index), "{sql}\n{plan}");
+    }
+    for sql in [super::claim::QUEUE, super::claim::OF_DEMAND] {
+        let plan = plan(sql);
+        assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+    }
     let due = plan("SELECT min(queued_us) FROM tasks WHERE state = 0 AND waits = 0");
     assert!(due.contains("tasks_due"), "{due}");
     let held = plan("SELECT id FROM tasks t WHERE t.holder = ?1 AND cancel > 0");
@@ -337,7 +359,7 @@ async fn a_claim_reads_the_index_and_not_the_queue() {
             "{edges}"
         );
     }
-    let update = plan(super::rows::UPDATE_TASKS);
+    let update = plan(super::rows::UPDATE_TASK);
     assert!(
         update.contains("SEARCH tasks USING INTEGER PRIMARY KEY"),
         "{update}"

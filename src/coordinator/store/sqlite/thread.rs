@@ -21,6 +21,8 @@ use crate::telemetry::{labels, names};
 
 /// Jobs that may wait. A job takes some 50 us, so a full queue is a tenth of a second; callers then wait in turn.
 const QUEUE: usize = 1024;
+/// Most lists that wait for others.
+const MOST_LISTS: usize = 64;
 /// Most jobs of one transaction: bounds how long the first of them waits for its answer.
 const GROUP: usize = 64;
 
@@ -108,6 +110,21 @@ impl<C: Context> StoreThread<C> {
             jobs_tx,
             thread: Mutex::new(Some(thread)),
         }))
+    }
+
+    /// As [`Self::call`], unless so many wait already that an answer would come late.
+    ///
+    /// # Errors
+    /// `Busy`, and those of `work`.
+    pub(super) async fn call_if_free<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut C) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.jobs_tx.len() >= MOST_LISTS {
+            return Err(StoreError::Busy);
+        }
+        self.call(operation, work).await
     }
 
     /// Runs `work` on the thread, inside a transaction, and waits until that is committed. `operation` names it in
