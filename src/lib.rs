@@ -18,3 +18,8 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod worker;
+
+/// Of the static programs; elsewhere the C library's is as good.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,8 +1,9 @@
 //! Cancelling a task at different moments of its life: it ends as cancelled, unless it had ended before.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::support::{Sandbox, Service};
+use crate::support::{Sandbox, Service, wait};
 
 /// Grace of the tasks below, in seconds.
 const GRACE: u64 = 1;
@@ -185,5 +186,43 @@ fn cancels_at_any_moment_of_short_tasks_end_each_in_one_state() {
         assert_eq!(task.reason(), wanted, "{:#}", task.0);
         assert!(task.attempts() <= 1, "{:#}", task.0);
     }
+    service.stop().code(0);
+}
+
+/// Tasks by state, of the one suite there is.
+fn counts(service: &Service<'_>) -> BTreeMap<String, u64> {
+    let suite = service.client(&["suites", "--json"]).code(0).json();
+    serde_json::from_value(suite["suites"][0]["counts"].clone()).expect("counts by state")
+}
+
+#[test]
+fn an_order_for_everything_holds_at_once_however_much_waits() {
+    const MANY: usize = 20_000;
+    /// What lies in the manager and its workers, and what their way takes.
+    const UNDER_WAY: usize = 100;
+    let sandbox = Sandbox::new();
+    let mut service = Service::up(&sandbox, 2);
+    let log = sandbox.path("log");
+    let line = format!("echo x >> {}\n", log.display());
+    let list = sandbox.file("list.txt", line.repeat(MANY));
+    service.submit_file(&list);
+    service.program.until("some tasks to end", || {
+        let ended = sandbox.lines("log").len();
+        (ended > 10).then_some(()).ok_or_else(|| format!("{ended}"))
+    });
+    let cancel = ["cancel", "ready", "running", "assigned"];
+    service.client(&cancel).code(0);
+    let begun = sandbox.lines("log").len();
+    assert!(begun < MANY, "all had begun before the order");
+    let counts = wait::until("everything to end", wait::LONG, || {
+        let counts = counts(&service);
+        let open = ["ready", "running", "assigned"];
+        let ended = open.iter().all(|state| !counts.contains_key(*state));
+        ended.then_some(counts.clone()).ok_or_else(|| format!("{counts:?}"))
+    });
+    let later = sandbox.lines("log").len() - begun;
+    assert!(later <= UNDER_WAY, "{later} began after the order");
+    let completed = counts.get("completed").copied().unwrap_or_default();
+    assert_eq!(counts["cancelled"] + completed, MANY as u64, "{counts:?}");
     service.stop().code(0);
 }
