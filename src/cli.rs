@@ -10,6 +10,7 @@ mod bench;
 mod capacity;
 mod explain;
 pub mod failure;
+mod foreign;
 mod format;
 pub mod global;
 mod input;
@@ -105,9 +106,12 @@ enum Command {
 #[must_use]
 pub fn main() -> Exit {
     let words = words::with_command_marked(std::env::args_os().collect(), Cli::command);
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            if let Some(sentence) = foreign::explained(&words, &mut error) {
+                return Failure::usage(anyhow::anyhow!(sentence)).report();
+            }
             // Help and version are data and end well; a closed stdout is the reader's choice.
             let _ = error.print();
             return if error.use_stderr() {

@@ -22,6 +22,7 @@ mod error;
 pub mod groups;
 pub mod limited;
 mod marked;
+pub mod passed;
 mod posix;
 mod register;
 mod resolve;
@@ -46,5 +47,6 @@ pub(crate) use spawn::survive_file_size_limit;
 pub use spawn::watch_readable;
 pub use spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec, Stdio};
 pub use tree::{
-    Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted, set_child_subreaper,
+    Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted,
+    set_child_subreaper, signal_adopted,
 };

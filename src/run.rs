@@ -28,6 +28,7 @@ pub mod given;
 pub mod halt;
 pub mod input;
 pub mod joblog;
+pub mod jobserver;
 pub mod jsonl;
 pub mod junit;
 pub mod key;

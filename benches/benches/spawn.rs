@@ -38,6 +38,7 @@ fn main() {
         groups: mitosis::protocol::limits::TaskGroups::default(),
         begun: Some(dir.path().join("begun")),
         live_dir: None,
+        passed: Default::default(),
     };
     let mut executor = Executor::new(&config).expect("an executor");
     let mut blocking = Executor::new(&ExecConfig {

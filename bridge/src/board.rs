@@ -18,7 +18,7 @@ use crate::map::{SharedLayout, SharedMap};
 
 const WORD_BITS: usize = 64;
 const WORDS: usize = MAX_WORKERS as usize / WORD_BITS;
-const BOARD_VERSION: u32 = 2;
+const BOARD_VERSION: u32 = 3;
 
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -29,12 +29,15 @@ struct BoardLayout {
     bits: [AtomicU64; WORDS],
     /// Causes for which nothing may be begun, see [`crate::gate`].
     gate: AtomicU32,
-    reserved: AtomicU32,
+    /// Milliseconds that workers and tasks were stopped on purpose, all together.
+    stood_still_ms: AtomicU32,
     /// Ends that count for the gate: failed, completed.
     ends: [AtomicU32; 2],
+    /// Nanoseconds of the monotonic clock before which nothing more is begun, where beginnings are kept apart.
+    next_start: AtomicU64,
 }
 
-// SAFETY: `repr(C)`, only atomics, no padding (4 + 4 + 32 + 16 bytes), no drop, any bit pattern is a value.
+// SAFETY: `repr(C)`, only atomics, no padding (4 + 4 + 32 + 16 + 8 bytes), no drop, any bit pattern is a value.
 unsafe impl SharedLayout for BoardLayout {
     const NAME: &'static str = "mitosis-board";
 }
@@ -72,6 +75,14 @@ impl Board {
 
     pub(crate) fn gate(&self) -> &AtomicU32 {
         &self.map.gate
+    }
+
+    pub(crate) fn next_start(&self) -> &AtomicU64 {
+        &self.map.next_start
+    }
+
+    pub(crate) fn stood_still_ms(&self) -> &AtomicU32 {
+        &self.map.stood_still_ms
     }
 
     pub(crate) fn ends(&self) -> &[AtomicU32; 2] {

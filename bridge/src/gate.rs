@@ -11,6 +11,7 @@
 //! one that reaches a limit shuts the gate before its own worker begins its next task.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::board::Board;
 
@@ -85,6 +86,40 @@ impl SharedGate {
         self.board.gate().fetch_and(!cause.bit(), Ordering::SeqCst);
     }
 
+    /// Begins something now if nothing was begun for as long as beginnings are to be apart, and says so with `None`; else how
+    /// long to wait before asking again.
+    #[must_use]
+    pub fn begin_apart(&self, apart: Duration) -> Option<Duration> {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = nanos(Duration::try_from(now).unwrap_or_default());
+        let next = self.board.next_start();
+        let mut due = next.load(Ordering::SeqCst);
+        if due <= now {
+            let later = now.saturating_add(nanos(apart));
+            match next.compare_exchange(due, later, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return None,
+                // Somebody else has begun.
+                Err(changed) => due = changed,
+            }
+        }
+        Some(Duration::from_nanos(due.saturating_sub(now)))
+    }
+
+    /// Notes that workers and tasks were stopped for so long; to be called before they go on.
+    pub fn note_standstill(&self, took: Duration) {
+        let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        let stood_still = self.board.stood_still_ms();
+        stood_still.fetch_add(took, Ordering::SeqCst);
+    }
+
+    /// How long workers and tasks were stopped so far, all together.
+    #[must_use]
+    pub fn stood_still(&self) -> Duration {
+        let took = self.board.stood_still_ms().load(Ordering::SeqCst);
+        Duration::from_millis(took.into())
+    }
+
     /// Counts an end; shuts the gate when it is the one that reaches a limit.
     pub fn count(&self, ending: Ending, after: HaltAfter) {
         let [failed, completed] = self.board.ends();
@@ -128,6 +163,32 @@ mod tests {
         assert!(ours.is_shut_for(Shut::Halted) && !ours.is_shut_for(Shut::Paused));
         ours.open(Shut::Halted);
         assert!(theirs.is_open());
+    }
+
+    #[test]
+    fn beginnings_of_both_sides_are_apart() {
+        let (ours, theirs) = gates();
+        let apart = Duration::from_secs(3600);
+        assert_eq!(ours.begin_apart(apart), None);
+        for gate in [&ours, &theirs] {
+            let wait = gate.begin_apart(apart).unwrap();
+            assert!(
+                wait > Duration::from_secs(3000) && wait <= apart,
+                "{wait:?}"
+            );
+        }
+        let (ours, theirs) = gates();
+        assert_eq!(ours.begin_apart(Duration::ZERO), None);
+        assert_eq!(theirs.begin_apart(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn standstills_add_up_for_the_other_side() {
+        let (ours, theirs) = gates();
+        assert_eq!(theirs.stood_still(), Duration::ZERO);
+        ours.note_standstill(Duration::from_millis(1500));
+        ours.note_standstill(Duration::from_secs(1));
+        assert_eq!(theirs.stood_still(), Duration::from_millis(2500));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `mitosis run`: arguments, the input, the summary.
 
+mod caller;
 mod output;
 mod stop;
 
@@ -19,6 +20,8 @@ use super::poll::PollArgs;
 use super::retry::RetryArgs;
 use crate::coordinator::Durability;
 use crate::exit_code::Exit;
+use crate::process::passed::Passed;
+use crate::process::resolve_program;
 use crate::protocol::task::UNLIMITED_CAPTURE_BYTES;
 use crate::run::closing::Page;
 use crate::run::error::RunError;
@@ -32,6 +35,7 @@ use crate::run::screen::{Screen, Style};
 use crate::run::session::{self, Again, Outcome};
 use crate::run::summary::{Figures, Summary};
 use crate::telemetry::logging::Role;
+use caller::CallerArgs;
 use output::OutputArgs;
 use stop::StopArgs;
 
@@ -89,9 +93,20 @@ pub(super) struct RunArgs {
     /// Repeat tasks that failed or were cancelled in an earlier run on this state directory.
     #[arg(long, requires = "state_dir")]
     retry_failed: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+    /// Begin tasks in random order.
+    #[arg(long)]
+    shuf: bool,
     /// When to show progress on stderr.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     progress: ProgressMode,
+    /// Show progress also where stderr is no terminal; the same as --progress always.
+    #[arg(long, visible_alias = "eta", conflicts_with = "progress")]
+    bar: bool,
+    /// Accepted because hands type them: what they ask for is so anyway.
+    #[arg(long, hide = true, aliases = ["no-notice", "gnu", "group"])]
+    will_cite: bool,
     /// Write the summary as one JSON object to stdout, which then has nothing else.
     #[arg(long)]
     json: bool,
@@ -111,7 +126,9 @@ impl RunArgs {
     pub(super) fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         global.init_logging(Role::Run);
         let quiet = global.quiet > 0;
-        let defaults = self.defaults();
+        // Before anything is opened whose number could be taken for one of the caller's.
+        let passed = self.caller.passed()?;
+        let defaults = self.defaults()?;
         if let Some(shown) = self.input.dry_run(&defaults, self.json)? {
             return Ok(shown);
         }
@@ -120,7 +137,7 @@ impl RunArgs {
         let reads_stdin = input.as_ref().is_some_and(|input| input.reads_stdin);
         let json = self.json;
         let screen = Screen::of_stderr();
-        let options = self.options(poll, quiet);
+        let options = self.options(poll, quiet, defaults, passed)?;
         let reading = match input {
             Some(input) => {
                 let source = input.source.clone();
@@ -148,11 +165,21 @@ impl RunArgs {
     }
 
     /// What tasks get that do not say otherwise. Their output is passed on like a pipe's: all of it.
-    fn defaults(&self) -> SpecDefaults {
-        SpecDefaults {
-            capture_bytes: Some(UNLIMITED_CAPTURE_BYTES),
-            ..self.retry.added(self.spec.defaults())
+    fn defaults(&self) -> Result<SpecDefaults, Failure> {
+        let shell_program = self.input.shell_program();
+        if let Some(shell) = &shell_program {
+            let name = shell.split_ascii_whitespace().next().unwrap_or_default();
+            let path = std::env::var_os("PATH");
+            let here = std::env::current_dir().or_system()?;
+            resolve_program(name.as_ref(), path.as_deref(), &here)
+                .map_err(|error| Failure::usage(anyhow::anyhow!("--shell={shell}: {error}")))?;
         }
+        Ok(SpecDefaults {
+            capture_bytes: Some(UNLIMITED_CAPTURE_BYTES),
+            shell_program,
+            env: self.caller.variables(),
+            ..self.retry.added(self.spec.defaults())
+        })
     }
 
     /// The tasks that the arguments name; `None` to resume.
@@ -176,10 +203,15 @@ impl RunArgs {
         }
     }
 
-    fn options(self, poll: PollConfig, quiet: bool) -> RunOptions {
+    fn options(
+        self,
+        poll: PollConfig,
+        quiet: bool,
+        defaults: SpecDefaults,
+        passed: Passed,
+    ) -> Result<RunOptions, Failure> {
         let again = self.words_to_repeat(poll);
-        let defaults = self.defaults();
-        RunOptions {
+        Ok(RunOptions {
             workers: self.stop.workers(self.input.max_parallel()),
             totals: self.capacity.totals(),
             state_dir: self.state_dir,
@@ -188,21 +220,30 @@ impl RunArgs {
             defaults,
             halt: self.stop.halt(),
             retry_failed: self.retry_failed,
-            progress: self.progress,
+            progress: match self.bar {
+                true => ProgressMode::Always,
+                false => self.progress,
+            },
             screen: Screen::of_stderr(),
             json: self.json,
             poll,
             durability: self.durability,
             ends: self.allocation.stop(),
             quiet,
+            cwd: self.caller.cwd()?,
+            delay: self.stop.delay(),
+            nice: self.caller.nice()?,
+            shuffle: self.shuf,
+            passed,
             again,
-        }
+        })
     }
 
     /// What a resuming command line repeats: all that is not stored with the tasks.
     fn words_to_repeat(&self, poll: PollConfig) -> Vec<String> {
         let mut words = self.stop.words(self.input.max_parallel());
         words.extend(self.output.words());
+        words.extend(self.caller.words());
         let mut option = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 words.extend([name.to_owned(), value]);

@@ -18,6 +18,7 @@ use crate::exit_code::Exit;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, WaitResponse};
 use crate::protocol::{HumanDuration, Selector, TaskState};
 use crate::run::input::Source;
+use crate::run::options::SpecDefaults;
 use crate::run::summary::plural;
 
 /// Longest single call while waiting; the service answers earlier when the tasks have ended.
@@ -64,11 +65,15 @@ pub(super) struct SubmitArgs {
 }
 
 impl SubmitArgs {
+    fn defaults(&self) -> SpecDefaults {
+        SpecDefaults {
+            shell_program: self.input.shell_program(),
+            ..self.retry.added(self.spec.defaults())
+        }
+    }
+
     pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
-        if let Some(shown) = self
-            .input
-            .dry_run(&self.retry.added(self.spec.defaults()), self.json)?
-        {
+        if let Some(shown) = self.input.dry_run(&self.defaults(), self.json)? {
             return Ok(shown);
         }
         if let Some(most) = self.input.max_parallel() {
@@ -82,7 +87,7 @@ impl SubmitArgs {
         if tasks.is_empty() {
             return nothing_to_submit(&source, global);
         }
-        let defaults = self.retry.added(self.spec.defaults());
+        let defaults = self.defaults();
         let task = |task: crate::run::input::InputTask| SubmitTask {
             key: None,
             spec: defaults.applied(task.spec),

@@ -14,7 +14,18 @@ use crate::run::sources::is_separator;
 use crate::run::template::{Template, asks_for_arguments};
 
 /// Options that make no sense without a command.
-const OF_A_COMMAND: [&str; 5] = ["arg_files", "array", "colsep", "null", "shell"];
+const OF_A_COMMAND: [&str; 10] = [
+    "arg_files",
+    "array",
+    "colsep",
+    "delimiter",
+    "header",
+    "no_run_if_empty",
+    "null",
+    "per_task",
+    "replace",
+    "shell",
+];
 /// The argument that takes a command.
 const TAKES_COMMAND: &str = "command";
 /// The sub-commands that have it.
@@ -60,7 +71,10 @@ fn beginning(words: &[OsString], root: &Command) -> Option<usize> {
         }
         let option = option(command, word);
         if let Some((option, takes_next)) = option {
-            let of_command = |option: &Arg| OF_A_COMMAND.contains(&option.get_id().as_str());
+            // A shell that is named reads the lines of a list as well.
+            let names_a_shell = word.as_bytes().starts_with(b"--shell=");
+            let of_command =
+                |option: &Arg| !names_a_shell && OF_A_COMMAND.contains(&option.get_id().as_str());
             // After the first word they would be the command's own.
             has_arguments |= first.is_none() && option.is_some_and(of_command);
             at += 1 + usize::from(takes_next);
@@ -97,7 +111,10 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Option<(Option<&'a Arg>, bo
         let (name, value) = long
             .split_once('=')
             .map_or((long, None), |(name, value)| (name, Some(value)));
-        let known = |argument: &&Arg| argument.get_long() == Some(name);
+        let known = |argument: &&Arg| {
+            let aliases = argument.get_all_aliases().unwrap_or_default();
+            argument.get_long() == Some(name) || aliases.contains(&name)
+        };
         let option = command.get_arguments().find(known);
         return Some((option, value.is_none() && option.is_some_and(takes_value)));
     }
@@ -107,7 +124,10 @@ fn option<'a>(command: &'a Command, word: &OsStr) -> Option<(Option<&'a Arg>, bo
     let mut found = None;
     let mut rest = letters.chars();
     while let Some(letter) = rest.next() {
-        let known = |argument: &&Arg| argument.get_short() == Some(letter);
+        let known = |argument: &&Arg| {
+            let aliases = argument.get_all_short_aliases().unwrap_or_default();
+            argument.get_short() == Some(letter) || aliases.contains(&letter)
+        };
         found = command.get_arguments().find(known);
         if found.is_some_and(takes_value) {
             return Some((found, rest.as_str().is_empty()));
@@ -173,7 +193,18 @@ mod tests {
             "mitosis run -a list -- cp {} d",
         );
         check("mitosis run --shell echo", "mitosis run --shell -- echo");
+        check(
+            "mitosis run --shell=bash list",
+            "mitosis run --shell=bash list",
+        );
         check("mitosis run -q0 x", "mitosis run -q0 -- x");
+        check("mitosis run -n2 -j 4 x", "mitosis run -n2 -j 4 -- x");
+        check(
+            "mitosis run -N 2 --jobs 4 x",
+            "mitosis run -N 2 --jobs 4 -- x",
+        );
+        check("mitosis run -I% cp % d", "mitosis run -I% -- cp % d");
+        check("mitosis run -d , -r x", "mitosis run -d , -r -- x");
         check(
             "mitosis run --array 1-3 ./x -y",
             "mitosis run --array 1-3 -- ./x -y",

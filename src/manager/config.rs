@@ -9,8 +9,9 @@ use std::time::Duration;
 use mitosis_bridge::config::PollConfig;
 use mitosis_bridge::ids::MAX_WORKERS;
 
-use crate::protocol::Capacity;
+use crate::process::passed::Passed;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, HaltLimits, KeptOutput};
+use crate::protocol::{Capacity, HumanDuration};
 
 use super::error::ManagerError;
 
@@ -69,6 +70,9 @@ impl ManagerConfig {
                 kept_output: KeptOutput::Stays,
                 live_dir: None,
                 halt_after: HaltLimits::default(),
+                apart: None,
+                nice: 0,
+                passed: Passed::default(),
             },
             worker_program: WorkerProgram::Current,
             durability: Durability::Process,
@@ -207,6 +211,12 @@ pub struct ExecDefaults {
     pub live_dir: Option<PathBuf>,
     /// Ends after which no worker begins anything more.
     pub halt_after: HaltLimits,
+    /// Time between the beginnings of two of them, at least.
+    pub apart: Option<HumanDuration>,
+    /// Their nice value; 0 is the manager's.
+    pub nice: u8,
+    /// Descriptors of the caller that they get.
+    pub passed: Passed,
 }
 
 /// Which program the workers run.

@@ -313,7 +313,7 @@ impl Run {
                 let _ = done.send(());
             }
             Some(Command::Thaw(done)) => {
-                self.supervisor.thaw();
+                self.supervisor.thaw(&self.handle.gate());
                 let _ = done.send(());
             }
             // Whoever asked may have lost interest.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use mitosis_bridge::SharedGate;
 use mitosis_bridge::status::{Revocation, StatusView};
 use rustix::process::pidfd_send_signal;
 use tokio::sync::mpsc;
@@ -71,6 +72,8 @@ pub(super) struct Supervisor {
     notes_rx: mpsc::Receiver<WorkerNote>,
     workers: Workers,
     closing: bool,
+    /// Since when everything is stopped.
+    frozen_at: Option<Instant>,
     starts: u64,
     exits: [u64; REASONS.len()],
 }
@@ -92,6 +95,7 @@ impl Supervisor {
             notes_rx,
             workers: board,
             closing: false,
+            frozen_at: None,
             starts: 0,
             exits: [0; REASONS.len()],
         }
@@ -297,13 +301,18 @@ impl Supervisor {
     }
 
     /// Stops every worker, so that nothing new is begun, and then what the tasks are.
-    pub(super) fn freeze(&self) {
+    pub(super) fn freeze(&mut self) {
         self.signal_all(Signal::STOP);
         self.signal_tasks(Signal::STOP);
+        self.frozen_at.get_or_insert_with(Instant::now);
     }
 
     /// Lets them go on, tasks first: a worker that looks finds its task as it was.
-    pub(super) fn thaw(&self) {
+    pub(super) fn thaw(&mut self, gate: &SharedGate) {
+        if let Some(frozen_at) = self.frozen_at.take() {
+            // Before anybody looks at the time: limits of tasks stood still as well.
+            gate.note_standstill(frozen_at.elapsed());
+        }
         self.signal_tasks(Signal::CONT);
         self.signal_all(Signal::CONT);
     }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::comm::{begun, ended};
 use crate::process::groups::GroupHome;
+use crate::process::passed::WORKERS_FIRST_PASSED;
 use crate::process::{
     self, Child, ExitInfo, MARK, Pid, ProcessGroup, Signal, SpawnSpec, kill_adopted, kill_tree,
 };
@@ -211,6 +212,9 @@ impl Launcher {
             groups: shared.groups.places().clone(),
             live_dir: shared.exec.live_dir.clone(),
             halt_after: shared.exec.halt_after,
+            apart: shared.exec.apart,
+            nice: shared.exec.nice,
+            passed: shared.exec.passed.numbers(),
             control,
         };
         Bytes::from(encode(&setup))
@@ -287,6 +291,9 @@ impl Shared {
         let output = log.open()?;
         let errors = output.try_clone()?;
         let null = File::open("/dev/null")?;
+        let own = [(fds.doorbell, 3), (fds.status, 4), (fds.board, 5)];
+        let own = own.map(|(fd, number)| (fd.into(), number));
+        let passed = self.exec.passed.for_worker(WORKERS_FIRST_PASSED);
         let spec = SpawnSpec {
             program: self.program.path(),
             argv: self.program.argv(self.manager, local_id),
@@ -295,7 +302,7 @@ impl Shared {
             stdin: OwnedFd::from(null).into(),
             stdout: OwnedFd::from(output).into(),
             stderr: OwnedFd::from(errors).into(),
-            inherit: vec![(fds.doorbell, 3), (fds.status, 4), (fds.board, 5)],
+            inherit: own.into_iter().chain(passed).collect(),
             process_group: ProcessGroup::New,
         };
         process::spawn(&spec).map_err(io::Error::other)

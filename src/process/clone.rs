@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use super::caller;
-use super::spawn::{Born, Failure, Program};
+use super::spawn::{Born, CLOSED, Failure, Program};
 use super::spec::ProcessGroup;
 
 /// Whether the kernel has refused the call.
@@ -196,10 +196,13 @@ unsafe fn become_program(order: &Order<'_>) -> usize {
         }
         let mut first_closed: c_uint = 0;
         for (target, source) in (0..).zip(program.numbers) {
-            if libc::dup2(*source, target) == -1 {
+            first_closed += 1;
+            if *source == CLOSED {
+                // It need not be open.
+                libc::close(target);
+            } else if libc::dup2(*source, target) == -1 {
                 return 3;
             }
-            first_closed += 1;
         }
         if libc::syscall(libc::SYS_close_range, first_closed, c_uint::MAX, 0) == -1 {
             return 4;

@@ -84,12 +84,12 @@ pub enum SpawnError {
         /// What holds it.
         what: &'static str,
     },
-    /// The numbers in [`SpawnSpec::inherit`] are not 3, 4, 5 and so on.
+    /// The numbers in [`SpawnSpec::inherit`] are not in order.
     #[error(
-        "inherited descriptors must be numbered from 3 without a gap; found {found} where {expected} is due"
+        "inherited descriptors must be numbered from 3 in ascending order; found {found} where {expected} or more is due"
     )]
     Numbering {
-        /// The number that is due.
+        /// The least number that is due.
         expected: i32,
         /// The number given.
         found: i32,

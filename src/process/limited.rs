@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   worker --spawn--> wrapper: enter groups, set limits --execve--> program
-//!      ^                 | descriptor 3, closed by the execve
+//!      ^                 | descriptor 3 or the next that is free, closed by the execve
 //!      +- Entry::entered +- 8 bytes: nothing is left but the program, or which step failed, and why
 //! ```
 //!
@@ -19,7 +19,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +32,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
 use super::error::SpawnError;
+use super::passed::FIRST;
 use super::spawn::{exec, inherited, watch_readable};
 use super::spec::SpawnSpec;
 
@@ -96,7 +97,11 @@ pub fn wrap<'fd>(
     let env = std::mem::take(&mut spec.env);
     let (hidden, shown) = env.into_iter().partition(is_for_the_program_alone);
     spec.env = shown;
-    let argv = wrapper_argv(&spec, &limited, hidden)?;
+    let is_taken = |number: &RawFd| spec.inherit.iter().any(|(_, taken)| taken == number);
+    let channel = (FIRST..).find(|number| !is_taken(number)).unwrap_or(FIRST);
+    let argv = wrapper_argv(&spec, (&limited, channel), hidden)?;
+    spec.inherit.push((write.into(), channel));
+    spec.inherit.sort_by_key(|(_, number)| *number);
     let target = Target {
         bytes,
         program: spec.program,
@@ -106,7 +111,6 @@ pub fn wrap<'fd>(
     let wrapper = SpawnSpec {
         program: OWN_PROGRAM.into(),
         argv,
-        inherit: vec![(write, 3)],
         ..spec
     };
     Ok((wrapper, Entry { read, target }))
@@ -129,7 +133,7 @@ fn is_for_the_program_alone(variable: &CString) -> bool {
 
 fn wrapper_argv(
     spec: &SpawnSpec<'_>,
-    limited: &Limited,
+    (limited, channel): (&Limited, RawFd),
     hidden: Vec<CString>,
 ) -> Result<Vec<CString>, SpawnError> {
     let number = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
@@ -141,6 +145,7 @@ fn wrapper_argv(
     let head = [
         "mitosis".to_owned(),
         WORD.to_owned(),
+        channel.to_string(),
         number(limited.file_size_bytes),
         number(limited.open_files),
         limited.groups.len().to_string(),
@@ -294,7 +299,10 @@ pub fn become_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<
     if arguments.next()? != WORD {
         return None;
     }
-    let mut channel = inherited().map(std::fs::File::from);
+    let number = arguments
+        .next()
+        .and_then(|number| number.to_str()?.parse().ok());
+    let mut channel = number.and_then(inherited).map(std::fs::File::from);
     let mut tell = |step, errno| {
         let channel = channel.as_mut();
         channel.is_some_and(|channel| channel.write_all(&encode(step, errno)).is_ok())
@@ -450,11 +458,11 @@ mod tests {
             open_files: Some(7),
             groups: vec!["/a b".into(), "/c".into()],
         };
-        let argv = wrapper_argv(&spec, &limited, vec![c"LD_PRELOAD=x".into()]).unwrap();
+        let argv = wrapper_argv(&spec, (&limited, 3), vec![c"LD_PRELOAD=x".into()]).unwrap();
         let words = argv
             .into_iter()
             .map(|word| OsString::from_vec(word.into_bytes()));
-        let order = read_order(words.skip(2)).unwrap();
+        let order = read_order(words.skip(3)).unwrap();
         assert_eq!(order.limited, limited);
         assert_eq!(order.hidden, ["LD_PRELOAD=x"]);
         assert_eq!(order.program, "/bin/some program");

@@ -17,7 +17,7 @@ use std::ptr;
 use rustix::process::{Pid, Resource, prlimit};
 
 use super::caller;
-use super::spawn::{Failure, Program};
+use super::spawn::{CLOSED, Failure, Program};
 use super::spec::ProcessGroup;
 
 /// Starts a program.
@@ -26,7 +26,10 @@ pub(super) fn start(program: &Program<'_>) -> Result<libc::pid_t, Failure> {
     let mut actions = FileActions::new(&mut actions_memory)?;
     let mut end = 0;
     for source in program.numbers {
-        actions.dup2(*source, end)?;
+        match *source {
+            CLOSED => actions.close(end)?,
+            source => actions.dup2(source, end)?,
+        }
         end += 1;
     }
     actions.close_from(end)?;
@@ -83,6 +86,12 @@ impl<'mem> FileActions<'mem> {
         let code =
             unsafe { libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), source, target) };
         checked("dup2", code)
+    }
+
+    fn close(&mut self, number: RawFd) -> Result<(), Failure> {
+        // SAFETY: `new` initialized the value; the number is only recorded. The child may not have it open.
+        let code = unsafe { libc::posix_spawn_file_actions_addclose(self.0.as_mut_ptr(), number) };
+        checked("close", code)
     }
 
     fn chdir(&mut self, path: &CStr) -> Result<(), Failure> {

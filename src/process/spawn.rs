@@ -26,6 +26,8 @@ use super::spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec};
 use super::{clone, limited, posix, register};
 
 const FIRST_INHERITED: RawFd = 3;
+/// In place of a descriptor that the child does not have.
+pub(super) const CLOSED: RawFd = -1;
 
 /// Starts a program with an empty signal mask, default dispositions, and no descriptor but the named ones.
 ///
@@ -72,7 +74,7 @@ pub(super) struct Program<'a> {
     /// Ends with null, as the next.
     pub(super) argv: Vec<*const c_char>,
     pub(super) env: Vec<*const c_char>,
-    /// The descriptors that become 0, 1, 2 and so on.
+    /// The descriptors that become 0, 1, 2 and so on; [`CLOSED`] for one that the child does not have.
     pub(super) numbers: &'a [RawFd],
     pub(super) group: ProcessGroup,
 }
@@ -107,7 +109,7 @@ fn c_path(path: &Path, what: &'static str) -> Result<CString, SpawnError> {
 /// A source whose own number is one of the child's numbers would be overwritten by an earlier duplication (or be left
 /// with its close-on-exec flag when both are equal), so it is moved out of the way first.
 struct Sources<'spec> {
-    fds: Vec<BorrowedFd<'spec>>,
+    fds: Vec<Option<BorrowedFd<'spec>>>,
     moved: Vec<OwnedFd>,
     /// What each number is copied from.
     numbers: Vec<RawFd>,
@@ -116,19 +118,29 @@ struct Sources<'spec> {
 impl<'spec> Sources<'spec> {
     fn collect(spec: &'spec SpawnSpec<'_>) -> Result<Self, SpawnError> {
         let mut sources = Self {
-            fds: vec![spec.stdin.as_fd(), spec.stdout.as_fd(), spec.stderr.as_fd()],
+            fds: [&spec.stdin, &spec.stdout, &spec.stderr]
+                .map(|fd| Some(fd.as_fd()))
+                .to_vec(),
             moved: Vec::new(),
             numbers: Vec::new(),
         };
-        for ((fd, found), expected) in spec.inherit.iter().zip(FIRST_INHERITED..) {
-            if *found != expected {
-                let found = *found;
+        for (fd, number) in &spec.inherit {
+            let place = usize::try_from(*number)
+                .ok()
+                .filter(|place| *place >= sources.fds.len());
+            let Some(place) = place else {
+                let (expected, found) = (sources.end(), *number);
                 return Err(SpawnError::Numbering { expected, found });
-            }
-            sources.fds.push(fd.as_fd());
+            };
+            sources.fds.resize(place, None);
+            sources.fds.push(Some(fd.as_fd()));
         }
         let end = sources.end();
         for fd in &sources.fds {
+            let Some(fd) = fd else {
+                sources.numbers.push(CLOSED);
+                continue;
+            };
             if fd.as_raw_fd() >= end {
                 sources.numbers.push(fd.as_raw_fd());
                 continue;
@@ -208,15 +220,19 @@ pub(super) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> io::Err
     }
 }
 
-/// The descriptor that [`limited::wrap`] gave this process, if it was started by it; closed on exec from here on.
-pub(super) fn inherited() -> Option<OwnedFd> {
+/// The descriptor that [`limited::wrap`] gave this process under this number, if it was started by it; closed on exec from
+/// here on.
+pub(super) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    if number < FIRST_INHERITED {
+        return None;
+    }
     // SAFETY: the number is open, as the first call says, and nobody else owns it: this is called once, first thing in a
-    // process whose parent closed every number above it.
+    // process whose parent left nothing else of its own open.
     let channel = unsafe {
-        if libc::fcntl(FIRST_INHERITED, libc::F_GETFD) == -1 {
+        if libc::fcntl(number, libc::F_GETFD) == -1 {
             return None;
         }
-        OwnedFd::from_raw_fd(FIRST_INHERITED)
+        OwnedFd::from_raw_fd(number)
     };
     limited::keep_from_program(&channel).ok()?;
     Some(channel)

@@ -22,8 +22,8 @@ pub struct SpawnSpec<'fd> {
     pub stdout: Stdio<'fd>,
     /// Descriptor 2.
     pub stderr: Stdio<'fd>,
-    /// Further descriptors and their numbers in the child: 3, 4, 5 and so on without a gap. Nothing else is inherited.
-    pub inherit: Vec<(OwnedFd, RawFd)>,
+    /// Further descriptors and their numbers in the child, from 3 on and in ascending order. Nothing else is inherited.
+    pub inherit: Vec<(Stdio<'fd>, RawFd)>,
     /// Whether the child leads a group of its own.
     pub process_group: ProcessGroup,
 }

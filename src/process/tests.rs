@@ -109,9 +109,20 @@ async fn inherited_descriptors_arrive_at_their_numbers_wherever_they_come_from()
         .collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     let mut cat = spec("/bin/cat", &paths);
-    cat.inherit = files.into_iter().rev().zip(3..).collect();
+    let files = files.into_iter().rev().map(Stdio::from);
+    cat.inherit = files.zip(3..).collect();
     let expected: String = (0..count).rev().map(|n| format!("{n} ")).collect();
     assert_eq!(output_of(cat).await, expected);
+}
+
+#[tokio::test]
+async fn numbers_between_inherited_descriptors_are_closed() {
+    let _turn = shared().await;
+    let look =
+        "for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && printf $n; done; cat <&7";
+    let mut list = spec("/bin/sh", &["-c", look]);
+    list.inherit = vec![(OwnedFd::from(memfd("x")).into(), 7)];
+    assert_eq!(output_of(list).await, "0127x");
 }
 
 #[tokio::test]
@@ -154,9 +165,9 @@ async fn what_cannot_be_started_is_refused_in_words() {
     let mut nowhere = spec("/bin/true", &[]);
     nowhere.cwd = Some("/no/such/directory".into());
     refused(&nowhere, "`/no/such/directory` cannot be entered");
-    let mut gap = spec("/bin/true", &[]);
-    gap.inherit = vec![(null(), 4)];
-    refused(&gap, "found 4 where 3 is due");
+    let mut disorder = spec("/bin/true", &[]);
+    disorder.inherit = vec![(null().into(), 4), (null().into(), 4)];
+    refused(&disorder, "found 4 where 5 or more is due");
 }
 
 #[tokio::test]

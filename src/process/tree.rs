@@ -72,6 +72,15 @@ pub fn adopted_children() -> Vec<Pid> {
     adopted()
 }
 
+/// Signals every child of this process that it did not start.
+pub fn signal_adopted(signal: Signal) {
+    let _gate = register::listing();
+    for pid in adopted() {
+        // One that may not be signaled is dealt with when it is killed.
+        let _ = kill_process(pid, signal);
+    }
+}
+
 /// Reaps adopted children that have ended, kills none, and says how many it reaped. Costs one system call when there is
 /// nothing.
 pub fn reap_adopted() -> usize {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::ControlState;
 use super::limits::TaskGroups;
+use super::span::HumanDuration;
 use super::task::WorkerTaskResp;
 
 /// One of the tasks in the answer to a fetch.
@@ -53,6 +54,15 @@ pub struct WorkerSetup {
     /// Ends after which no worker of this manager begins anything more.
     #[serde(default)]
     pub halt_after: HaltLimits,
+    /// Time between the beginnings of two tasks of the manager, at least.
+    #[serde(default)]
+    pub apart: Option<HumanDuration>,
+    /// The nice value of tasks; 0 is the worker's own.
+    #[serde(default)]
+    pub nice: u8,
+    /// Numbers by which tasks know the descriptors that this worker has from 6 on, in their order.
+    #[serde(default)]
+    pub passed: Vec<i32>,
     /// The control state at the time of the invitation.
     pub control: ControlState,
 }
@@ -207,6 +217,9 @@ mod tests {
             groups: TaskGroups::default(),
             live_dir: None,
             halt_after: HaltLimits::default(),
+            apart: None,
+            nice: 0,
+            passed: Vec::new(),
             control: ControlState::default(),
         };
         vec![

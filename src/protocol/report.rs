@@ -163,11 +163,13 @@ pub enum Reason {
     WorkerLost,
     /// It took too many workers down with it.
     Strikes,
+    /// It left processes behind, which was to be a failure.
+    Leftovers,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exit,
         Self::Signal,
         Self::Timeout,
@@ -180,6 +182,7 @@ impl Reason {
         Self::FailFast,
         Self::WorkerLost,
         Self::Strikes,
+        Self::Leftovers,
     ];
 
     /// True for failures that a further attempt may not have. The others say that there is nothing to try (cancelled,
@@ -193,7 +196,8 @@ impl Reason {
             | Self::Oom
             | Self::Preempted
             | Self::SpawnFailed
-            | Self::InputMissing => true,
+            | Self::InputMissing
+            | Self::Leftovers => true,
             Self::Cancelled
             | Self::UpstreamFailed
             | Self::FailFast
@@ -218,6 +222,7 @@ impl Reason {
             Self::FailFast => "fail_fast",
             Self::WorkerLost => "worker_lost",
             Self::Strikes => "strikes",
+            Self::Leftovers => "leftovers",
         }
     }
 }

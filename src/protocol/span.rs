@@ -13,15 +13,26 @@ use utoipa::ToSchema;
 /// Longest duration that is accepted: ten years. Anything above is a typing error, not a plan.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Shortest duration above zero that is accepted: on the binary wire anything less would be none at all.
+pub const SHORTEST: Duration = Duration::from_millis(1);
+
 /// A duration with a readable text form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, ToSchema)]
 #[schema(value_type = String, example = "1h 30m")]
 pub struct HumanDuration(pub Duration);
 
-/// The text is no duration between zero and [`LONGEST`].
+/// The text is no duration that is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a duration; write for example 500ms, 30s, 1h30m, or a number of seconds")]
-pub struct ParseDurationError(String);
+pub enum ParseDurationError {
+    /// No duration between zero and [`LONGEST`].
+    #[error("`{0}` is not a duration; write for example 500ms, 30s, 1h30m, or a number of seconds")]
+    NotOne(String),
+    /// Above zero and below [`SHORTEST`].
+    #[error(
+        "`{0}` is shorter than a millisecond, the shortest duration there is; write 1ms or more"
+    )]
+    TooShort(String),
+}
 
 impl FromStr for HumanDuration {
     type Err = ParseDurationError;
@@ -33,8 +44,11 @@ impl FromStr for HumanDuration {
             Err(_) => humantime::parse_duration(text).ok(),
         };
         match parsed {
+            Some(duration) if !duration.is_zero() && duration < SHORTEST => {
+                Err(ParseDurationError::TooShort(text.to_owned()))
+            }
             Some(duration) if duration <= LONGEST => Ok(Self(duration)),
-            _ => Err(ParseDurationError(text.to_owned())),
+            _ => Err(ParseDurationError::NotOne(text.to_owned())),
         }
     }
 }
@@ -100,9 +114,19 @@ mod tests {
         check("500ms", Some(Duration::from_millis(500)));
         check("2.5", Some(Duration::from_millis(2500)));
         check("-1", None);
+        check("1ms", Some(SHORTEST));
+        check("0s", Some(Duration::ZERO));
         check("soon", None);
         check("11years", None);
         check("", None);
+    }
+
+    #[test]
+    fn what_is_too_short_to_travel_is_refused_in_words() {
+        for text in ["1ns", "999us", "0.0001"] {
+            let refused = text.parse::<HumanDuration>().unwrap_err().to_string();
+            assert!(refused.contains("shorter than a millisecond"), "{refused}");
+        }
     }
 
     #[test]

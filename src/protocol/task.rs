@@ -20,6 +20,8 @@ use super::upstream::{Upstream, UpstreamForm, uuid_in};
 
 /// Time between TERM and KILL when a spec names none.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// What reads shell lines where nothing else is named.
+pub const DEFAULT_SHELL: &str = "/bin/sh";
 /// Captured bytes per stream when a spec names no limit.
 pub const DEFAULT_CAPTURE_BYTES: u64 = 16 << 20;
 /// A capture limit that is none: every byte is kept, as far as the disk goes. What `run` asks for.
@@ -43,6 +45,9 @@ pub struct TaskSpec {
     /// When set, `args[0]` is a line for `/bin/sh -c` and the rest are its positional parameters.
     #[serde(skip_serializing_if = "is_default")]
     pub shell: bool,
+    /// What reads the line instead of `/bin/sh`: a program and its options, such as `bash -e`, given `-c` and the line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell_program: Option<String>,
     /// Whether a line that needs no shell is executed without one.
     #[serde(skip_serializing_if = "is_default")]
     pub direct: Direct,
@@ -91,6 +96,9 @@ pub struct TaskSpec {
     /// Which failures are tried again: reasons such as `timeout`; every kind that may be when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_on: Vec<Reason>,
+    /// What becomes of processes that are still there when it ends; they are killed when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<OnLeftovers>,
     /// What is kept of the output.
     #[serde(skip_serializing_if = "is_default")]
     pub capture: Capture,
@@ -122,6 +130,18 @@ pub enum Direct {
     Auto,
     /// Never.
     Never,
+}
+
+/// What becomes of processes that a task leaves behind when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLeftovers {
+    /// They are killed, which is told.
+    Kill,
+    /// They belong to the task, which ends with the last of them.
+    Wait,
+    /// They are killed, and the task has failed.
+    Fail,
 }
 
 /// Standard input of a task.
@@ -274,6 +294,12 @@ pub enum SpecError {
     /// An empty program name.
     #[error("`args[0]` is empty; name the program")]
     EmptyProgram,
+    /// A shell without a name.
+    #[error("`shell_program` is empty; name a program such as `bash`, or leave it out for /bin/sh")]
+    EmptyShell,
+    /// A shell for something that no shell reads.
+    #[error("`shell_program` is set and `shell` is not; set both for a line, or neither")]
+    ShellWithoutLine,
     /// A NUL byte cannot reach `execve`.
     #[error("{field} contains a NUL byte, which no program can be given")]
     Nul {
@@ -425,6 +451,19 @@ impl TaskSpec {
             return Err(SpecError::Nul {
                 field: format!("`args[{index}]`"),
             });
+        }
+        if let Some(shell) = &self.shell_program {
+            if shell.trim().is_empty() {
+                return Err(SpecError::EmptyShell);
+            }
+            if !self.shell {
+                return Err(SpecError::ShellWithoutLine);
+            }
+            if shell.contains('\0') {
+                return Err(SpecError::Nul {
+                    field: "`shell_program`".to_owned(),
+                });
+            }
         }
         for (name, value) in &self.env {
             if name.is_empty() || name.contains('=') {

@@ -5,7 +5,7 @@
 //! 1. Sources that are named (`-a FILE`, then `:::`, `:::+`, `::::`, `::::+`) are the arguments.
 //! 2. With `--array` the indexes are, if the command has a placeholder; without one the index travels in
 //!    `MITO_ARRAY_INDEX` alone.
-//! 3. With `-0`, `--colsep` or a placeholder in the command, standard input is, if it is a pipe or a file.
+//! 3. With `-0`, `-d`, `-n`, `-r`, `--colsep` or a placeholder in the command, standard input is, if it is a pipe or a file.
 //! 4. Else the command is run once, as it stands.
 //!
 //! A command without placeholder gets its arguments at the end (rules 1 and 3).
@@ -19,8 +19,8 @@ use super::combine::{Combinations, TooMany};
 use super::feed::{ArgumentGrammar, Grammar};
 use super::input::{InputError, InputTask, Source};
 use super::opened::{List, Opened};
-use super::sources::{self, ArgumentSource, Origin, Reading, SourceError};
-use super::template::{Template, TemplateError, asks_for_arguments};
+use super::sources::{self, ArgumentEnd, ArgumentSource, Origin, Reading, SourceError};
+use super::template::{Template, TemplateError, asks_for_arguments, is_known_shell, is_one_line};
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
 use crate::protocol::task_lines::MAX_LINE_BYTES;
@@ -36,6 +36,12 @@ pub struct CommandLine<'a> {
     pub reading: Reading,
     /// The words are a line for a shell.
     pub shell: bool,
+    /// What reads lines instead of `/bin/sh`.
+    pub shell_program: Option<String>,
+    /// What stands for the argument instead of `{}`.
+    pub replace: Option<&'a str>,
+    /// An option was given that only commands with arguments have.
+    pub wants_arguments: bool,
     /// Indexes of `--array`.
     pub array: Option<&'a Array>,
     /// Standard input is a pipe or a file.
@@ -73,6 +79,20 @@ pub enum ArgumentError {
          example `::: $(seq 1 100)`"
     )]
     ArrayAndSources,
+    /// Arguments are counted off, and there are several sources of them.
+    #[error(
+        "-n takes the arguments of a task from one source, and there are {0}; link them with `:::+` instead, or leave -n out"
+    )]
+    PerTaskOfMany(usize),
+    /// What is to be replaced is nowhere.
+    #[error("-I names `{0}`, and the command does not have it; put it where the argument goes")]
+    NothingToReplace(String),
+    /// A shell whose quoting is not known.
+    #[error(
+        "arguments can be quoted for sh, bash, dash, ash, ksh, mksh and zsh, and not for `{0}`; give it the argument by itself, for \
+         example `{0} -c '…' {{}}` as several words"
+    )]
+    ForeignShell(String),
     /// A placeholder or an option asks for arguments, and there are none.
     #[error(
         "{0}, and there are no arguments: pipe some in, name some after `:::`, or name a file with -a; to hand `{{}}` \
@@ -86,6 +106,14 @@ pub enum ArgumentError {
         number: u64,
         /// The rule that it breaks, in words for its author; part of the message because it is the message.
         problem: SpecError,
+    },
+    /// An argument that cannot stand where it is to.
+    #[error("task {number} is refused: {problem}")]
+    Place {
+        /// Its number.
+        number: u64,
+        /// The rule that it breaks; part of the message because it is the message.
+        problem: TemplateError,
     },
     /// A word that outgrew the kernel's limit when the arguments came in.
     #[error(
@@ -113,7 +141,18 @@ impl CommandLine<'_> {
         };
         sources.splice(..0, self.files.iter().map(file));
         sources::check(&sources)?;
-        let template = Template::parse(&command, self.shell);
+        if let Some(replace) = self.replace
+            && !command.iter().any(|word| word.contains(replace))
+        {
+            return Err(ArgumentError::NothingToReplace(replace.to_owned()));
+        }
+        let template = Template::parse_with(&command, self.shell, self.replace);
+        if let (Ok(line), Some(shell)) = (&template, &self.shell_program)
+            && line.is_quoted_for_a_shell(self.reading.header)
+            && !is_known_shell(shell)
+        {
+            return Err(ArgumentError::ForeignShell(shell.clone()));
+        }
         if !sources.is_empty() {
             if self.array.is_some() {
                 return Err(ArgumentError::ArrayAndSources);
@@ -124,11 +163,15 @@ impl CommandLine<'_> {
         if let Some(array) = self.array.filter(|_| has_placeholder) {
             return Ok(with(template?, Values::Indexes(array.clone())));
         }
-        let wanted = match (has_placeholder, self.reading.null, &self.reading.colsep) {
-            (true, ..) => Some("the command has a placeholder"),
-            (_, true, _) => Some("-0 was given"),
-            (.., Some(_)) => Some("--colsep was given"),
-            _ => None,
+        let reading = &self.reading;
+        let wanted = match reading.end {
+            _ if has_placeholder => Some("the command has a placeholder"),
+            ArgumentEnd::Byte(0) => Some("-0 was given"),
+            ArgumentEnd::Byte(_) => Some("-d was given"),
+            ArgumentEnd::Line if reading.colsep.is_some() => Some("--colsep was given"),
+            ArgumentEnd::Line if reading.per_task > 0 => Some("-n was given"),
+            ArgumentEnd::Line if reading.header => Some("--header was given"),
+            ArgumentEnd::Line => self.wants_arguments.then_some("-r was given"),
         };
         if let Some(wanted) = wanted.filter(|_| self.array.is_none()) {
             if !self.stdin_is_given {
@@ -140,7 +183,7 @@ impl CommandLine<'_> {
             };
             return Ok(with(template?, Values::Sources(vec![stdin], self.reading)));
         }
-        let spec = if self.shell {
+        let spec = if self.shell || is_one_line(&command) {
             TaskSpec::shell_line(command.join(" "))
         } else {
             TaskSpec::argv(command)
@@ -168,8 +211,11 @@ impl Arguments {
                     let name = only.origin.to_string();
                     let grammar = Grammar::Arguments(Box::new(ArgumentGrammar {
                         template: self.template.clone(),
-                        null: reading.null,
+                        end: reading.end,
                         colsep: reading.colsep.clone(),
+                        header: reading.header,
+                        per_task: reading.per_task,
+                        gathered: Vec::new(),
                         name: name.clone(),
                         bound: None,
                     }));
@@ -210,14 +256,30 @@ impl Arguments {
         reading: &Reading,
     ) -> Result<Opened, InputError> {
         let tables = sources.iter().map(|source| source.read(reading));
-        let tables = tables.collect::<Result<_, _>>();
-        let combinations = Combinations::of(tables.map_err(ArgumentError::from)?);
+        let tables: Result<Vec<_>, _> = tables.collect();
+        let mut tables = tables.map_err(ArgumentError::from)?;
+        let names: Vec<String> = match reading.header {
+            true => tables
+                .iter_mut()
+                .flat_map(|table| table.take_header())
+                .collect(),
+            false => Vec::new(),
+        };
+        if reading.per_task > 1 {
+            if tables.len() > 1 {
+                return Err(ArgumentError::PerTaskOfMany(tables.len()).into());
+            }
+            tables
+                .iter_mut()
+                .for_each(|table| table.gather(reading.per_task));
+        }
+        let combinations = Combinations::of(tables);
         let combinations = combinations.map_err(ArgumentError::from)?;
-        let template = self.template.clone();
+        let template = self.template.named(&names).map_err(ArgumentError::from)?;
         // Without any there are no columns to hold the command against.
         let template = match combinations.count() {
             0 => Ok(template),
-            _ => template.for_arguments(combinations.width()),
+            _ => template.for_arguments(combinations.width().max(reading.per_task)),
         };
         let template = template.map_err(ArgumentError::from)?;
         Ok(Opened::Combined(template, Arc::new(combinations)))
@@ -238,6 +300,7 @@ pub(super) fn task(
     number: u64,
 ) -> Result<InputTask, ArgumentError> {
     let spec = template.fill(&arguments, number);
+    let spec = spec.map_err(|problem| ArgumentError::Place { number, problem })?;
     let longest = spec.args.iter().map(String::len).max().unwrap_or(0);
     if longest > MAX_LINE_BYTES {
         return Err(ArgumentError::TooLong {
@@ -286,6 +349,9 @@ mod tests {
             files: &[],
             reading: Reading::default(),
             shell: false,
+            shell_program: None,
+            replace: None,
+            wants_arguments: false,
             array: array.as_ref(),
             stdin_is_given,
         };
@@ -338,17 +404,24 @@ mod tests {
         for (reading, named) in [
             (
                 Reading {
-                    null: true,
-                    colsep: None,
+                    end: ArgumentEnd::Byte(0),
+                    ..Reading::default()
                 },
                 "-0",
             ),
             (
                 Reading {
-                    null: false,
                     colsep: regex_lite::Regex::new(",").ok(),
+                    ..Reading::default()
                 },
                 "--colsep",
+            ),
+            (
+                Reading {
+                    per_task: 1,
+                    ..Reading::default()
+                },
+                "-n",
             ),
         ] {
             let line = |stdin_is_given| CommandLine {
@@ -356,6 +429,9 @@ mod tests {
                 files: &[],
                 reading: reading.clone(),
                 shell: false,
+                shell_program: None,
+                replace: None,
+                wants_arguments: false,
                 array: None,
                 stdin_is_given,
             };

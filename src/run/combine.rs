@@ -15,6 +15,23 @@ pub struct Table {
     pub linked: bool,
 }
 
+impl Table {
+    /// Takes the first row away, whose columns are names.
+    pub(super) fn take_header(&mut self) -> Vec<String> {
+        match self.rows.is_empty() {
+            true => Vec::new(),
+            false => self.rows.remove(0),
+        }
+    }
+
+    /// Makes one row of so many values each time; the last one may have fewer.
+    pub(super) fn gather(&mut self, per_row: usize) {
+        let values = std::mem::take(&mut self.rows);
+        let rows = values.chunks(per_row.max(1)).map(<[Vec<String>]>::concat);
+        self.rows = rows.collect();
+    }
+}
+
 /// More combinations than anybody wants by intention.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

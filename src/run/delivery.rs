@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::error::RunError;
 use super::follow::Shown;
 use super::given::Given;
-use super::ledger::Place;
+use super::ledger::{Ledger, Place};
 use super::live::{self, Live};
 use super::options::RunOptions;
 use super::output;
@@ -20,7 +20,6 @@ use super::plan::{Earlier, Taken, outcome_of};
 use super::printer::{Destination, Printer, TaskOutput};
 use super::row::Row;
 use super::stem::Named;
-use super::tag::tag;
 use super::turn::Turns;
 use crate::coordinator::Coordinator;
 use crate::protocol::api::{TaskDetail, TaskEnd};
@@ -75,7 +74,7 @@ impl<'a> Delivery<'a> {
         let wanted = &options.output;
         let live = || {
             let dir = live::directory(state_dir);
-            Live::new(coordinator, printer, dir, wanted.tag)
+            Live::new(coordinator, printer, dir, wanted.tag.as_ref())
         };
         Self {
             options,
@@ -154,9 +153,9 @@ impl<'a> Delivery<'a> {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn running(&mut self) -> Result<(), RunError> {
+    pub async fn running(&mut self, ledger: &Ledger) -> Result<(), RunError> {
         match &mut self.live {
-            Some(live) => live.show().await,
+            Some(live) => live.show(ledger).await,
             None => Ok(()),
         }
     }
@@ -271,11 +270,14 @@ impl<'a> Delivery<'a> {
         result: TaskResult,
         note: Option<String>,
     ) -> TaskOutput {
-        let wants_tag = self.options.output.tag;
+        let tag = self.options.output.tag.as_ref();
+        let tag = tag
+            .zip(detail)
+            .map(|(tag, detail)| tag.of(&detail.spec, place.line));
         TaskOutput {
             task,
             stem: self.stem(place, detail),
-            tag: detail.filter(|_| wants_tag).map(|detail| tag(&detail.spec)),
+            tag,
             seen: [0; 2],
             note: with_gaps(place, &result, note),
             stdout: result.stdout,

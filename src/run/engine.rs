@@ -148,7 +148,11 @@ impl Engine {
 
 fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfig, RunError> {
     // The caller's directory and environment, as with any other command that runs commands.
-    let cwd = std::env::current_dir().map_err(RunError::io("find the working directory"))?;
+    let here = std::env::current_dir().map_err(RunError::io("find the working directory"))?;
+    let cwd = match &options.cwd {
+        Some(cwd) => here.join(cwd),
+        None => here,
+    };
     let mut config = ManagerConfig::new(state_dir.join(MANAGER_DIR), options.workers);
     config.poll = options.poll;
     config.totals = options.totals.clone();
@@ -160,6 +164,9 @@ fn manager_config(options: &RunOptions, state_dir: &Path) -> Result<ManagerConfi
         halt_after: options
             .halt
             .map_or_else(HaltLimits::default, |rule| rule.limits()),
+        apart: options.delay,
+        nice: options.nice,
+        passed: options.passed.clone(),
     };
     config.durability = match options.durability {
         Durability::Process => SpoolDurability::Process,

@@ -12,7 +12,7 @@ use super::arguments;
 use super::combine::Combinations;
 use super::input::{InputError, InputTask, Problems};
 use super::pieces::{Bytes, Pieces};
-use super::sources::{self, Place, SourceError};
+use super::sources::{self, ArgumentEnd, Place, SourceError};
 use super::steady::ReadError;
 use super::template::Template;
 use super::{jsonl, lines};
@@ -40,10 +40,16 @@ pub enum Grammar {
 pub struct ArgumentGrammar {
     /// The command, for any number of columns.
     pub(super) template: Template,
-    /// Pieces end with NUL.
-    pub(super) null: bool,
+    /// What ends a piece.
+    pub(super) end: ArgumentEnd,
     /// What separates columns.
     pub(super) colsep: Option<Regex>,
+    /// The first piece names the columns.
+    pub(super) header: bool,
+    /// Pieces that make the arguments of a task.
+    pub(super) per_task: usize,
+    /// Those of the next task, as far as they are there.
+    pub(super) gathered: Vec<String>,
     /// The source, for people.
     pub(super) name: String,
     /// The command for the columns of the first argument, and how many those are.
@@ -79,6 +85,8 @@ struct Reader {
     number: u64,
     /// True where nobody has looked at the list before.
     unseen: bool,
+    /// What reads the lines, if the first one says so.
+    shell: Option<String>,
     /// A task that begins a batch of its own.
     held_back: Option<InputTask>,
     over: bool,
@@ -106,10 +114,7 @@ impl Feed {
 
     /// A list; `unseen` says that each part of it is checked before anything of the part is handed on.
     pub(super) fn read(bytes: Bytes, grammar: Grammar, name: String, unseen: bool) -> Self {
-        let end = match &grammar {
-            Grammar::Arguments(arguments) if arguments.null => 0,
-            _ => b'\n',
-        };
+        let end = grammar.end().byte();
         Self {
             kind: Kind::Read(Box::new(Reader {
                 pieces: Pieces::new(bytes, end),
@@ -119,6 +124,7 @@ impl Feed {
                 at: 0,
                 number: 0,
                 unseen,
+                shell: None,
                 held_back: None,
                 over: false,
             })),
@@ -207,6 +213,7 @@ impl Reader {
                     break;
                 }
                 if !self.next_chunk()? {
+                    batch.extend(self.last_task()?);
                     break;
                 }
                 continue;
@@ -270,7 +277,7 @@ impl Reader {
         };
         self.chunk = chunk;
         self.at = 0;
-        let is_text = !matches!(&self.grammar, Grammar::Arguments(arguments) if arguments.null);
+        let is_text = self.grammar.end() == ArgumentEnd::Line;
         if is_first && is_text && self.chunk.starts_with(b"\xef\xbb\xbf") {
             self.at = 3;
         }
@@ -280,9 +287,18 @@ impl Reader {
         Ok(true)
     }
 
+    /// What the end of the list leaves: a task with fewer arguments than the others.
+    fn last_task(&mut self) -> Result<Option<InputTask>, InputError> {
+        match &mut self.grammar {
+            Grammar::Arguments(arguments) => arguments.last(self.number),
+            Grammar::Lines | Grammar::Jsonl => Ok(None),
+        }
+    }
+
     /// Refuses the whole chunk if anything in it is refused, so that nothing of it is run.
     fn look_ahead(&mut self) -> Result<(), InputError> {
         let (at, number) = (self.at, self.number);
+        let gathered = self.grammar.gathered().to_vec();
         let mut problems = Problems::default();
         while self.at < self.chunk.len() {
             match self.next_task() {
@@ -296,6 +312,7 @@ impl Reader {
         }
         if problems.is_empty() {
             (self.at, self.number) = (at, number);
+            self.grammar.gather(gathered);
             return Ok(());
         }
         self.over = true;
@@ -304,23 +321,31 @@ impl Reader {
 
     /// The task of the next piece of the chunk, if it is one.
     fn next_task(&mut self) -> Result<Option<InputTask>, InputError> {
-        let end = match &self.grammar {
-            Grammar::Arguments(arguments) if arguments.null => 0,
-            _ => b'\n',
-        };
+        let end = self.grammar.end();
         let rest = &self.chunk[self.at..];
-        let length = rest.iter().position(|byte| *byte == end);
+        let length = rest.iter().position(|byte| *byte == end.byte());
         let mut piece = &rest[..length.unwrap_or(rest.len())];
         self.at += length.map_or(rest.len(), |length| length + 1);
         self.number += 1;
         let line = self.number;
-        if end == b'\n' {
+        if end == ArgumentEnd::Line {
             piece = piece.strip_suffix(b"\r").unwrap_or(piece);
         }
         let spec = match &mut self.grammar {
-            Grammar::Lines => lines::task(piece),
+            Grammar::Lines => {
+                if line == 1 {
+                    self.shell = lines::shell_of(piece);
+                }
+                let task = lines::task(piece);
+                task.map(|spec| {
+                    spec.map(|spec| TaskSpec {
+                        shell_program: self.shell.clone(),
+                        ..spec
+                    })
+                })
+            }
             Grammar::Jsonl => task_lines::spec(piece),
-            Grammar::Arguments(arguments) => return arguments.task(piece, line).map(Some),
+            Grammar::Arguments(arguments) => return arguments.task(piece, line),
         };
         let spec = spec.map_err(|problem| InputError::Lines(Problems::one(line, problem)))?;
         Ok(spec.map(|spec| InputTask {
@@ -331,11 +356,47 @@ impl Reader {
     }
 }
 
+impl Grammar {
+    fn end(&self) -> ArgumentEnd {
+        match self {
+            Self::Arguments(arguments) => arguments.end,
+            Self::Lines | Self::Jsonl => ArgumentEnd::Line,
+        }
+    }
+
+    fn gathered(&self) -> &[String] {
+        match self {
+            Self::Arguments(arguments) => &arguments.gathered,
+            Self::Lines | Self::Jsonl => &[],
+        }
+    }
+
+    fn gather(&mut self, gathered: Vec<String>) {
+        if let Self::Arguments(arguments) = self {
+            arguments.gathered = gathered;
+        }
+    }
+}
+
 impl ArgumentGrammar {
-    fn task(&mut self, piece: &[u8], number: u64) -> Result<InputTask, InputError> {
+    /// Takes a piece; the task that it completes, if it completes one.
+    fn task(&mut self, piece: &[u8], number: u64) -> Result<Option<InputTask>, InputError> {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
         let text =
             sources::text(piece, place, &self.name).map_err(arguments::ArgumentError::from)?;
+        if self.header && number == 1 {
+            let names = sources::columns_of(text, self.colsep.as_ref());
+            let named = self.template.named(&names);
+            self.template = named.map_err(arguments::ArgumentError::from)?;
+            return Ok(None);
+        }
+        if self.per_task > 1 {
+            self.gathered.push(text);
+            return match self.gathered.len() < self.per_task {
+                true => Ok(None),
+                false => self.last(number),
+            };
+        }
         let row = sources::columns_of(text, self.colsep.as_ref());
         let (template, columns) = match &mut self.bound {
             Some(bound) => bound,
@@ -353,7 +414,20 @@ impl ArgumentGrammar {
             let ragged = SourceError::ragged(place, row.len(), *columns);
             return Err(arguments::ArgumentError::from(ragged).into());
         }
-        Ok(arguments::task(template, row, number)?)
+        let number = number - u64::from(self.header);
+        Ok(Some(arguments::task(template, row, number)?))
+    }
+
+    /// The task of what was gathered up to a piece.
+    fn last(&mut self, number: u64) -> Result<Option<InputTask>, InputError> {
+        if self.gathered.is_empty() {
+            return Ok(None);
+        }
+        let number = (number - u64::from(self.header)).div_ceil(self.per_task.max(1) as u64);
+        let row = std::mem::take(&mut self.gathered);
+        let template = self.template.clone().for_arguments(self.per_task);
+        let template = template.map_err(arguments::ArgumentError::from)?;
+        Ok(Some(arguments::task(&template, row, number)?))
     }
 }
 

@@ -5,12 +5,15 @@
 //! - Blank lines and lines whose first non-blank character is `#` are skipped.
 //! - Everything else is a command for `/bin/sh -c`, unchanged: a `#` further on and a backslash at the end are the
 //!   shell's business, and a backslash does **not** join two lines.
+//! - A first line such as `#!/bin/bash` or `#!/usr/bin/env bash` says what reads the lines instead of `/bin/sh`, with its
+//!   options; one that names this program, so that a list can be executed, says nothing.
 //! - A line has at most [`MAX_LINE_BYTES`] bytes and no NUL: the kernel takes no longer argument.
 //!
 //! Lines are numbered from 1 as an editor shows them, skipped ones included. Pure: bytes in, tasks out.
 
 use super::input::{InputError, InputTask, Problem};
 use crate::protocol::TaskSpec;
+use crate::protocol::task::DEFAULT_SHELL;
 pub use crate::protocol::task_lines::MAX_LINE_BYTES;
 use crate::protocol::task_lines::checked;
 
@@ -25,6 +28,16 @@ pub fn parse(text: &[u8]) -> Result<Vec<InputTask>, InputError> {
 /// The task of one line; `None` for a blank one or a comment.
 pub(super) fn task(line: &[u8]) -> Result<Option<TaskSpec>, Problem> {
     Ok(command(line)?.map(TaskSpec::shell_line))
+}
+
+/// The shell that a first line names, if it names one.
+pub(super) fn shell_of(line: &[u8]) -> Option<String> {
+    let named = std::str::from_utf8(line.strip_prefix(b"#!")?).ok()?;
+    let names = named.split_ascii_whitespace();
+    let mut names = names.map(|word| word.rsplit('/').next().unwrap_or(word));
+    let is_ours = names.any(|name| name == "mitosis");
+    let named = named.trim();
+    (!is_ours && !named.is_empty() && named != DEFAULT_SHELL).then(|| named.to_owned())
 }
 
 fn command(line: &[u8]) -> Result<Option<&str>, Problem> {
@@ -77,6 +90,37 @@ mod tests {
     fn blank_lines_and_comments_are_skipped_but_counted() {
         check(b"\n  \t\n# no\n   # no\na # yes\n", &[(5, "a # yes")]);
         check(b"\r\n#x\r\nb", &[(3, "b")]);
+    }
+
+    #[test]
+    fn a_first_line_names_the_shell_of_all() {
+        let shells = |text: &str| {
+            let tasks = parse(text.as_bytes()).expect("a good file").into_iter();
+            let shells = tasks.map(|task| (task.line, task.spec.shell_program));
+            shells.collect::<Vec<_>>()
+        };
+        let bash = |line: u64, shell: &str| (line, Some(shell.to_owned()));
+        assert_eq!(
+            shells("#!/bin/bash -e\na\nb"),
+            [bash(2, "/bin/bash -e"), bash(3, "/bin/bash -e")]
+        );
+        assert_eq!(
+            shells("#! /usr/bin/env bash\r\na"),
+            [bash(2, "/usr/bin/env bash")]
+        );
+        for none in [
+            "#!/bin/sh\na",
+            "#!\na",
+            "# !/bin/bash\na",
+            "\n#!/bin/bash\na",
+            "#!/usr/bin/env -S mitosis run -w 4\na",
+            "#!/usr/local/bin/mitosis run\na",
+        ] {
+            assert!(
+                shells(none).iter().all(|(_, shell)| shell.is_none()),
+                "{none}"
+            );
+        }
     }
 
     #[test]

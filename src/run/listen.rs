@@ -124,7 +124,7 @@ impl Listener<'_> {
                         running,
                     });
                     self.cancel_when_idle(running).await?;
-                    self.delivery.running().await?;
+                    self.delivery.running(&self.ledger).await?;
                 }
             }
         }

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::error::RunError;
 use super::follow::{Follower, Shown};
+use super::ledger::Ledger;
 use super::printer::{Lines, Printer};
-use super::tag::tag;
+use super::tag::Tag;
 use crate::coordinator::Coordinator;
 use crate::protocol::output::dropped_words;
 use crate::protocol::task::DEFAULT_CAPTURE_BYTES;
@@ -31,7 +32,7 @@ pub struct Live<'a> {
     follower: Option<Follower>,
     /// By task, while it is followed; empty where no tags are wanted.
     tags: HashMap<Uuid, String>,
-    wants_tags: bool,
+    tag: Option<&'a Tag>,
 }
 
 impl<'a> Live<'a> {
@@ -41,14 +42,14 @@ impl<'a> Live<'a> {
         coordinator: &'a Coordinator,
         printer: &'a Printer,
         dir: PathBuf,
-        wants_tags: bool,
+        tag: Option<&'a Tag>,
     ) -> Self {
         Self {
             coordinator,
             printer,
             follower: Some(Follower::new(dir)),
             tags: HashMap::new(),
-            wants_tags,
+            tag,
         }
     }
 
@@ -56,14 +57,16 @@ impl<'a> Live<'a> {
     ///
     /// # Errors
     /// When the directory or the store cannot be read.
-    pub async fn show(&mut self) -> Result<(), RunError> {
+    pub async fn show(&mut self, ledger: &Ledger) -> Result<(), RunError> {
         let unknown = self.with_follower(Follower::look).await?;
         let unknown = unknown.map_err(RunError::io("look at the output of running tasks"))?;
         for task in unknown {
-            let spec = self.coordinator.task(task).await?.spec;
+            let detail = self.coordinator.task(task).await?;
+            let spec = &detail.spec;
             let limit = spec.capture.limit_bytes.unwrap_or(DEFAULT_CAPTURE_BYTES);
-            if self.wants_tags {
-                self.tags.insert(task, tag(&spec));
+            if let Some(tag) = self.tag {
+                let line = ledger.line_of(detail.summary.id).unwrap_or_default();
+                self.tags.insert(task, tag.of(spec, line));
             }
             if let Some(follower) = &mut self.follower {
                 follower.know(task, limit);

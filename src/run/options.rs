@@ -1,5 +1,6 @@
 //! What a run is told. Validated values; the command line fills them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Once;
@@ -16,11 +17,13 @@ use super::progress::ProgressMode;
 use super::records::RecordPaths;
 use super::screen::Screen;
 use super::stem::StemPattern;
+use super::tag::Tag;
 use crate::allocation::{Allocation, Stop};
 use crate::coordinator::Durability;
 use crate::manager::Totals;
+use crate::process::passed::Passed;
 use crate::protocol::limits::Limits;
-use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Direct, Resources};
+use crate::protocol::task::{Backoff, Capture, DEFAULT_GRACE, Direct, OnLeftovers, Resources};
 use crate::protocol::{Capacity, HumanDuration, TaskSpec};
 
 /// Everything about a run but its input.
@@ -56,6 +59,16 @@ pub struct RunOptions {
     pub ends: Option<Stop>,
     /// Say nothing on stderr but errors and failures.
     pub quiet: bool,
+    /// Where tasks run; the caller's directory when absent.
+    pub cwd: Option<PathBuf>,
+    /// Time between the beginnings of two tasks, at least.
+    pub delay: Option<HumanDuration>,
+    /// The nice value of tasks; 0 is the caller's.
+    pub nice: u8,
+    /// Begin tasks in random order.
+    pub shuffle: bool,
+    /// Descriptors of the caller that tasks get.
+    pub passed: Passed,
     /// Words of the command line that a resuming one repeats.
     pub again: Vec<String>,
 }
@@ -94,7 +107,7 @@ pub struct OutputOptions {
     /// Line by line while tasks run, instead of whole at their end.
     pub line_buffer: bool,
     /// Each line with what tells its task from the others.
-    pub tag: bool,
+    pub tag: Option<Tag>,
     /// Files about the run.
     pub records: RecordPaths,
 }
@@ -104,7 +117,7 @@ impl OutputOptions {
     #[must_use]
     pub fn needs_details(&self) -> bool {
         let needs_task = self.files.as_ref().is_some_and(StemPattern::needs_task);
-        needs_task || self.tag || self.line_buffer || !self.records.is_empty()
+        needs_task || self.tag.is_some() || self.line_buffer || !self.records.is_empty()
     }
 }
 
@@ -127,6 +140,12 @@ pub struct SpecDefaults {
     pub capture_bytes: Option<u64>,
     /// Whether lines that need no shell are executed without one.
     pub direct: Direct,
+    /// What reads lines instead of `/bin/sh`.
+    pub shell_program: Option<String>,
+    /// What becomes of processes that outlive their task.
+    pub leftovers: Option<OnLeftovers>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
 }
 
 impl SpecDefaults {
@@ -144,12 +163,26 @@ impl SpecDefaults {
                 Direct::Auto if spec.shell => self.direct,
                 own => own,
             },
+            shell_program: match spec.shell {
+                true => spec.shell_program.or_else(|| self.shell_program.clone()),
+                false => spec.shell_program,
+            },
+            leftovers: spec.leftovers.or(self.leftovers),
+            env: self.env_of(spec.env),
             capture: Capture {
                 limit_bytes: spec.capture.limit_bytes.or(self.capture_bytes),
                 ..spec.capture
             },
             ..spec
         }
+    }
+
+    /// The variables of a task, with these where it does not have them.
+    fn env_of(&self, mut own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        for (name, value) in &self.env {
+            own.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        own
     }
 
     /// What a task occupies, with these defaults where it says nothing.
@@ -235,9 +268,7 @@ mod tests {
                 gpus: 1,
                 ..Resources::default()
             },
-            backoff: None,
-            capture_bytes: None,
-            direct: Direct::default(),
+            ..SpecDefaults::default()
         };
         let spec = TaskSpec {
             timeout: Some(minute),

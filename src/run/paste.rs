@@ -44,13 +44,22 @@ fn command(spec: &TaskSpec, alone: bool) -> String {
     if !spec.shell {
         return words(&spec.args);
     }
+    let shell = spec.shell_program.as_deref().unwrap_or("sh");
     match spec.args.as_slice() {
-        [line] if alone && spec.cwd.is_none() && spec.stdin.is_none() && !has_control(line) => {
+        [line]
+            if spec.shell_program.is_none()
+                && alone
+                && spec.cwd.is_none()
+                && spec.stdin.is_none()
+                && !has_control(line) =>
+        {
             line.clone()
         }
-        [line] => format!("sh -c {}", word(line)),
+        [line] => format!("{shell} -c {}", word(line)),
         // Positional parameters come after the name of the shell.
-        [line, parameters @ ..] => format!("sh -c {} sh {}", word(line), words(parameters)),
+        [line, parameters @ ..] => {
+            format!("{shell} -c {} {shell} {}", word(line), words(parameters))
+        }
         [] => String::new(),
     }
 }

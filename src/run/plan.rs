@@ -45,6 +45,8 @@ pub struct Settings<'a> {
     pub defaults: &'a SpecDefaults,
     /// Repeat what failed or was cancelled.
     pub retry_failed: bool,
+    /// Have tasks begin in random order.
+    pub shuffle: bool,
 }
 
 /// Accepts the tasks of a run.
@@ -227,6 +229,10 @@ impl<'a> Intake<'a> {
         let lines: Vec<u64> = tasks.iter().map(|task| task.line).collect();
         let task = |(task, key): (InputTask, String)| {
             let mut spec = self.settings.defaults.applied(task.spec);
+            if self.settings.shuffle {
+                // Only now: the order is not part of what a task is.
+                spec.priority = random_priority();
+            }
             if !task.arguments.is_empty() {
                 spec.arguments = task.arguments;
             }
@@ -492,6 +498,12 @@ impl<'a> Intake<'a> {
             ..TaskFilter::default()
         }
     }
+}
+
+/// A place in a random order.
+fn random_priority() -> i32 {
+    let drawn = Uuid::new_v4().as_u64_pair().1;
+    i32::from_le_bytes(std::array::from_fn(|place| drawn.to_le_bytes()[place + 4]))
 }
 
 fn is_bad_end(state: TaskState) -> bool {

@@ -62,7 +62,7 @@ impl std::str::FromStr for ResultsFile {
         let form = match ending {
             Some("csv") => Form::Csv,
             Some("jsonl") => Form::Jsonl,
-            _ => return Err("the name decides the form; let it end in .csv or .jsonl".to_owned()),
+            _ => return Err("the name decides the form; let it end in .csv or .jsonl (a directory of outputs is --output-dir DIR)".to_owned()),
         };
         Ok(Self { path, form })
     }

@@ -217,6 +217,7 @@ impl Work<'_> {
             state_dir,
             defaults: &options.defaults,
             retry_failed: options.retry_failed,
+            shuffle: options.shuffle,
         };
         let intake = match &input {
             Some(input) => {
@@ -277,7 +278,10 @@ async fn execute(
     let is_stream = listener.reading.as_ref().is_some_and(Reading::is_stream);
     if listener.reading.is_none() {
         listener.take_noted().await?;
-    } else if !listener.intake.is_fresh() && !is_stream && !listener.read_all(signals).await? {
+    } else if (!listener.intake.is_fresh() || listener.options.shuffle)
+        && !is_stream
+        && !listener.read_all(signals).await?
+    {
         return Ok(Figures::default());
     }
     if listener.ledger.is_done() {

@@ -1,9 +1,12 @@
 //! Arguments put into a shell line so that the shell reads back exactly these bytes, wherever they stand.
 //!
 //! What quotes an argument depends on where its placeholder stands: `echo {}`, `echo 'to {}'` and `echo "to {}"` need
-//! three different texts. [`Context`] follows the quotes of a POSIX shell along the line and says which. Where no
-//! quoting is safe for every shell (in backquotes, in a here-document, in arithmetic …) it refuses, because a guess
-//! would let an argument become program text. Pure.
+//! three different texts. [`Context`] follows the quotes, the arithmetic and the here-documents of a POSIX shell along the
+//! line and says which. In arithmetic only what is a number or a name may stand, because shells disagree about what else
+//! there is. Where no quoting is safe for every shell (in backquotes, in `${` …) it refuses, because a guess would let an
+//! argument become program text. Pure.
+
+use std::collections::VecDeque;
 
 use super::quote::shell_word;
 
@@ -18,6 +21,12 @@ pub enum Quoting {
     Single,
     /// Inside double quotes.
     Double,
+    /// In arithmetic, as it is; see [`Quoting::takes`].
+    Number,
+    /// In a here-document in which the shell replaces variables.
+    Document,
+    /// In a here-document that the shell leaves alone, as it is.
+    Literal,
 }
 
 /// Why no quoting is safe at a place.
@@ -36,6 +45,13 @@ const RESERVED: [&str; 14] = [
 ];
 
 impl Quoting {
+    /// Whether there is a text that a shell reads back as `argument` in this place.
+    #[must_use]
+    pub fn takes(self, argument: &str) -> bool {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
+        self != Self::Number || (!argument.is_empty() && argument.chars().all(is_plain))
+    }
+
     /// The text that a shell reads back as `argument` in this place.
     #[must_use]
     pub fn of(self, argument: &str) -> String {
@@ -46,18 +62,30 @@ impl Quoting {
             Self::Bare => shell_word(argument).into_owned(),
             Self::Always => format!("'{}'", Self::Single.of(argument)),
             Self::Single => argument.replace('\'', r"'\''"),
-            Self::Double => {
-                let mut text = String::with_capacity(argument.len());
-                for c in argument.chars() {
-                    if matches!(c, '\\' | '"' | '$' | '`') {
-                        text.push('\\');
-                    }
-                    text.push(c);
-                }
-                text
-            }
+            Self::Double => escaped(argument, "\\\"$`"),
+            Self::Document => escaped(argument, "\\$`"),
+            Self::Number | Self::Literal => argument.to_owned(),
         }
     }
+}
+
+fn escaped(argument: &str, special: &str) -> String {
+    let mut text = String::with_capacity(argument.len());
+    for c in argument.chars() {
+        if special.contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// What a substitution stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    Bare,
+    Double,
+    Document,
 }
 
 /// Where in the grammar of a shell a place of the line is.
@@ -67,14 +95,42 @@ enum State {
     Single,
     Double,
     Comment,
-    /// In backquotes; true inside double quotes.
-    Backquotes(bool),
-    /// In `$(` or `${` inside double quotes, so many of them open.
-    Nested(char, u32),
+    /// Behind `<<`, in what names the end of a here-document.
+    Naming,
+    /// In the first of the here-documents that are due.
+    Document,
+    Backquotes(Ground),
+    /// In `$(` or `${` inside double quotes or a here-document, so many of them open.
+    Nested(char, u32, Ground),
     /// In `((`, so many parentheses open.
-    Arithmetic(u32),
+    Arithmetic(u32, Ground),
     /// Nothing can be said from here on.
     Lost(&'static str),
+}
+
+impl From<Ground> for State {
+    fn from(ground: Ground) -> Self {
+        match ground {
+            Ground::Bare => Self::Bare,
+            Ground::Double => Self::Double,
+            Ground::Document => Self::Document,
+        }
+    }
+}
+
+/// A here-document whose text is still to come, or is coming.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Due {
+    /// The line that ends it.
+    end: String,
+    /// Whether the shell leaves it alone.
+    is_literal: bool,
+    /// Whether tabs at the beginning of its lines do not count.
+    drops_tabs: bool,
+    /// The quotes in which its end is being named.
+    quote: Option<char>,
+    /// Whether a character of its end has come.
+    has_begun: bool,
 }
 
 /// Follows a shell line from its beginning.
@@ -85,6 +141,14 @@ pub struct Context {
     previous: char,
     /// A backslash takes the next character's meaning away.
     escaped: bool,
+    /// Here-documents, in their order.
+    due: VecDeque<Due>,
+    /// The line of a here-document so far.
+    line: String,
+    /// Whether an argument is part of that line.
+    line_has_argument: bool,
+    /// Whether the text of an argument has ended a here-document.
+    ended_early: bool,
 }
 
 impl Default for Context {
@@ -93,6 +157,10 @@ impl Default for Context {
             state: State::Bare,
             previous: ' ',
             escaped: false,
+            due: VecDeque::new(),
+            line: String::new(),
+            line_has_argument: false,
+            ended_early: false,
         }
     }
 }
@@ -108,11 +176,20 @@ impl Context {
             State::Bare => Ok(Quoting::Bare),
             State::Single => Ok(Quoting::Single),
             State::Double => Ok(Quoting::Double),
+            State::Arithmetic(..) => Ok(Quoting::Number),
+            State::Document if self.is_literal() => Ok(Quoting::Literal),
+            State::Document => Ok(Quoting::Document),
             State::Comment => Err(Unclear::Comment),
+            State::Naming => Err(Unclear::Construct("the word behind `<<`")),
             State::Backquotes(_) => Err(Unclear::Construct("backquotes")),
-            State::Nested('(', _) => Err(Unclear::Construct("`$(` inside double quotes")),
+            State::Nested('(', _, Ground::Document) => {
+                Err(Unclear::Construct("`$(` inside a here-document"))
+            }
+            State::Nested('(', ..) => Err(Unclear::Construct("`$(` inside double quotes")),
+            State::Nested(_, _, Ground::Document) => {
+                Err(Unclear::Construct("`${` inside a here-document"))
+            }
             State::Nested(..) => Err(Unclear::Construct("`${` inside double quotes")),
-            State::Arithmetic(_) => Err(Unclear::Construct("`((`")),
             State::Lost(construct) => Err(Unclear::Construct(construct)),
         }
     }
@@ -123,15 +200,56 @@ impl Context {
         self.escaped
     }
 
-    /// Goes past an argument that was put in.
+    /// Goes past an argument whose text is not known yet.
     pub fn pass_argument(&mut self) {
         (self.previous, self.escaped) = ('x', false);
+        self.line_has_argument = true;
+    }
+
+    /// Goes past the text of an argument, as it stands in the line.
+    pub fn pass_text(&mut self, text: &str) {
+        self.pass_argument();
+        if self.state == State::Document {
+            for c in text.chars() {
+                match c {
+                    '\n' => self.end_document_line(),
+                    c => self.line.push(c),
+                }
+                self.line_has_argument = true;
+            }
+        }
+    }
+
+    /// True when a here-document ends where only the text of an argument makes it end.
+    #[must_use]
+    pub fn ends_early(&self) -> bool {
+        self.ended_early
+            || (self.state == State::Document && self.line_has_argument && self.is_at_end())
     }
 
     /// Goes past a character of the line.
     pub fn pass(&mut self, c: char) {
         let previous = std::mem::replace(&mut self.previous, c);
-        if std::mem::take(&mut self.escaped) {
+        let is_escaped = std::mem::take(&mut self.escaped);
+        let ground = match self.state {
+            State::Nested(_, _, ground)
+            | State::Arithmetic(_, ground)
+            | State::Backquotes(ground) => ground,
+            State::Document => Ground::Document,
+            _ => Ground::Bare,
+        };
+        if c == '\n'
+            && (is_escaped || self.state != State::Document)
+            && self.breaks_documents(ground)
+        {
+            self.state =
+                State::Lost("or behind a here-document that goes on behind the end of a line");
+            return;
+        }
+        if ground == Ground::Document && c != '\n' {
+            self.line.push(c);
+        }
+        if is_escaped && self.state != State::Naming {
             // Neither a `$` nor the beginning of a word for what follows.
             self.previous = 'x';
             return;
@@ -140,12 +258,23 @@ impl Context {
             State::Bare => self.bare(previous, c),
             State::Single if c == '\'' => State::Bare,
             State::Double => self.double(previous, c),
-            State::Comment if c == '\n' => State::Bare,
-            State::Backquotes(in_double) => self.backquotes(in_double, c),
-            State::Nested(open, depth) => nested(open, depth, c),
-            State::Arithmetic(depth) => arithmetic(depth, c),
+            State::Comment if c == '\n' => self.bare(previous, c),
+            State::Naming => self.naming(previous, c, is_escaped),
+            State::Document => self.document(previous, c),
+            State::Backquotes(ground) => self.backquotes(ground, c),
+            State::Nested(open, depth, ground) => nested(open, depth, ground, previous, c),
+            State::Arithmetic(depth, ground) => arithmetic(depth, ground, c),
             state => state,
         };
+    }
+
+    /// Whether the end of a line here is one that shells understand differently because of here-documents.
+    fn breaks_documents(&self, ground: Ground) -> bool {
+        let is_plain = matches!(
+            self.state,
+            State::Bare | State::Comment | State::Naming | State::Lost(_)
+        );
+        ground == Ground::Document || (!is_plain && !self.due.is_empty())
     }
 
     fn bare(&mut self, previous: char, c: char) -> State {
@@ -158,12 +287,113 @@ impl Context {
             '\'' if previous == '$' => State::Lost("`$'`"),
             '\'' => State::Single,
             '"' => State::Double,
-            '`' => State::Backquotes(false),
+            '`' => State::Backquotes(Ground::Bare),
             '#' if begins_a_word => State::Comment,
-            '<' if previous == '<' => State::Lost("`<<`"),
-            '(' if previous == '(' => State::Arithmetic(2),
+            '<' if previous == '<' => {
+                self.due.push_back(Due::default());
+                State::Naming
+            }
+            '(' if previous == '(' => State::Arithmetic(2, Ground::Bare),
+            '\n' if !self.due.is_empty() => {
+                self.begin_document_line();
+                State::Document
+            }
             _ => State::Bare,
         }
+    }
+
+    /// Takes a character of the word behind `<<`.
+    fn naming(&mut self, previous: char, c: char, is_escaped: bool) -> State {
+        let Some(due) = self.due.back_mut() else {
+            return State::Lost("`<<`");
+        };
+        if is_escaped {
+            due.end.push(c);
+            return State::Naming;
+        }
+        match (due.quote, c) {
+            (Some(quote), c) if c == quote => due.quote = None,
+            (Some('"'), '\\' | '$' | '`') | (None, '$' | '`') => {
+                return State::Lost("or behind a here-document whose end is not named plainly");
+            }
+            (Some(_), c) => due.end.push(c),
+            (None, '<') if !due.has_begun && previous == '<' => {
+                // `<<<`, whose word is one like others.
+                self.due.pop_back();
+                self.previous = 'x';
+                return State::Bare;
+            }
+            (None, '-') if !due.has_begun && previous == '<' => due.drops_tabs = true,
+            (None, ' ' | '\t') if !due.has_begun => {}
+            (None, ' ' | '\t' | '\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')') => {
+                return self.bare(previous, c);
+            }
+            (None, '\\') => {
+                (due.has_begun, due.is_literal) = (true, true);
+                self.escaped = true;
+            }
+            (None, '\'' | '"') => {
+                (due.has_begun, due.is_literal) = (true, true);
+                due.quote = Some(c);
+            }
+            (None, c) => {
+                due.has_begun = true;
+                due.end.push(c);
+            }
+        }
+        State::Naming
+    }
+
+    /// Takes a character of a here-document.
+    fn document(&mut self, previous: char, c: char) -> State {
+        match c {
+            '\n' => {
+                let count = self.due.len();
+                let is_early = self.line_has_argument;
+                self.end_document_line();
+                self.ended_early |= is_early && self.due.len() < count;
+                match self.due.is_empty() {
+                    true => State::Bare,
+                    false => State::Document,
+                }
+            }
+            _ if self.is_literal() => State::Document,
+            '\\' => {
+                self.escaped = true;
+                State::Document
+            }
+            '`' => State::Backquotes(Ground::Document),
+            '(' | '{' if previous == '$' => State::Nested(c, 1, Ground::Document),
+            _ => State::Document,
+        }
+    }
+
+    fn is_literal(&self) -> bool {
+        self.due.front().is_some_and(|due| due.is_literal)
+    }
+
+    fn begin_document_line(&mut self) {
+        self.line.clear();
+        self.line_has_argument = false;
+    }
+
+    /// Whether the line so far is the one that ends the here-document.
+    fn is_at_end(&self) -> bool {
+        self.due.front().is_some_and(|due| {
+            let line = match due.drops_tabs {
+                true => self.line.trim_start_matches('\t'),
+                false => &self.line,
+            };
+            line == due.end
+        })
+    }
+
+    fn end_document_line(&mut self) {
+        if self.is_at_end() {
+            self.ended_early |= self.line_has_argument;
+            self.due.pop_front();
+        }
+        self.begin_document_line();
     }
 
     fn double(&mut self, previous: char, c: char) -> State {
@@ -173,45 +403,45 @@ impl Context {
                 State::Double
             }
             '"' => State::Bare,
-            '`' => State::Backquotes(true),
-            '(' | '{' if previous == '$' => State::Nested(c, 1),
+            '`' => State::Backquotes(Ground::Double),
+            '(' | '{' if previous == '$' => State::Nested(c, 1, Ground::Double),
             _ => State::Double,
         }
     }
 
-    fn backquotes(&mut self, in_double: bool, c: char) -> State {
+    fn backquotes(&mut self, ground: Ground, c: char) -> State {
         match c {
             '\\' => {
                 self.escaped = true;
-                State::Backquotes(in_double)
+                State::Backquotes(ground)
             }
-            '`' if in_double => State::Double,
-            '`' => State::Bare,
-            _ => State::Backquotes(in_double),
+            '`' => ground.into(),
+            _ => State::Backquotes(ground),
         }
     }
 }
 
-fn nested(open: char, depth: u32, c: char) -> State {
+fn nested(open: char, depth: u32, ground: Ground, previous: char, c: char) -> State {
     let close = if open == '(' { ')' } else { '}' };
     match c {
         // Quotes begin anew in there, differently in different shells; its end cannot be told any more.
         '\'' | '"' | '\\' | '`' => State::Lost("quotes in a substitution inside double quotes"),
-        _ if c == open => State::Nested(open, depth + 1),
-        _ if c == close && depth == 1 => State::Double,
-        _ if c == close => State::Nested(open, depth - 1),
-        _ => State::Nested(open, depth),
+        '(' if open == '(' && depth == 1 && previous == '(' => State::Arithmetic(2, ground),
+        _ if c == open => State::Nested(open, depth + 1, ground),
+        _ if c == close && depth == 1 => ground.into(),
+        _ if c == close => State::Nested(open, depth - 1, ground),
+        _ => State::Nested(open, depth, ground),
     }
 }
 
-fn arithmetic(depth: u32, c: char) -> State {
+fn arithmetic(depth: u32, ground: Ground, c: char) -> State {
     match c {
         // Whether this is arithmetic or a command in parentheses is decided at an end that cannot be told any more.
         '\'' | '"' | '\\' | '`' => State::Lost("`((` with quotes in it, or after it"),
-        '(' => State::Arithmetic(depth + 1),
-        ')' if depth == 1 => State::Bare,
-        ')' => State::Arithmetic(depth - 1),
-        _ => State::Arithmetic(depth),
+        '(' => State::Arithmetic(depth + 1, ground),
+        ')' if depth == 1 => ground.into(),
+        ')' => State::Arithmetic(depth - 1, ground),
+        _ => State::Arithmetic(depth, ground),
     }
 }
 
@@ -295,6 +525,85 @@ mod tests {
     }
 
     #[test]
+    fn in_arithmetic_stands_what_is_a_number() {
+        check("echo $((@ % 3))", "-5", "echo $((-5 % 3))");
+        check(
+            "echo \"$(( (@ + 1) * 2 )) @\"",
+            "x_1",
+            "echo \"$(( (x_1 + 1) * 2 )) x_1\"",
+        );
+        check("echo $((1 << 2)) @", "a b", "echo $((1 << 2)) 'a b'");
+        for argument in ["", "a[$(id)]", "1 2", "1)", "$x", "1;id"] {
+            assert!(!Quoting::Number.takes(argument), "{argument}");
+        }
+        assert!(Quoting::Number.takes("0x1F") && Quoting::Bare.takes("1;id"));
+    }
+
+    #[test]
+    fn here_documents_are_followed_to_their_ends() {
+        check(
+            "cat <<E; echo @\nto @\nE\necho @",
+            "$a b",
+            "cat <<E; echo '$a b'\nto \\$a b\nE\necho '$a b'",
+        );
+        check(
+            "cat <<'E' @\nto @\nE\n@",
+            "$a b",
+            "cat <<'E' '$a b'\nto $a b\nE\n'$a b'",
+        );
+        check(
+            "cat <<-\\E\n\t@\n\tE\n@",
+            "`a`",
+            "cat <<-\\E\n\t`a`\n\tE\n'`a`'",
+        );
+        check(
+            "cat <<A <<\"B\"\n@\nA\n@\nB\n@",
+            "\\",
+            "cat <<A <<\"B\"\n\\\\\nA\n\\\nB\n'\\'",
+        );
+        check("cat <<< @", "a b", "cat <<< 'a b'");
+        check(
+            "cat <<E # no\n$((@ + 1))\nE",
+            "5",
+            "cat <<E # no\n$((5 + 1))\nE",
+        );
+        check(
+            "cat <<E\n${HOME} `id` $(id) @\nE",
+            "$",
+            "cat <<E\n${HOME} `id` $(id) \\$\nE",
+        );
+    }
+
+    #[test]
+    fn an_argument_that_would_end_a_here_document_is_noticed() {
+        let ends_early = |line: &str, argument: &str| {
+            let mut context = Context::default();
+            for c in line.chars() {
+                match c {
+                    '@' => context.pass_text(argument),
+                    c => context.pass(c),
+                }
+            }
+            context.ends_early()
+        };
+        for (line, argument) in [
+            ("cat <<E\n@\nE\n", "E"),
+            ("cat <<'EOF'\nE@\nEOF\n", "OF"),
+            ("cat <<'E'\na @\nE\n", "b\nE\nrm -rf x"),
+            ("cat <<-E\n\t@", "E"),
+        ] {
+            assert!(ends_early(line, argument), "{line}");
+        }
+        for (line, argument) in [
+            ("cat <<E\n@\nE\n", "F"),
+            ("cat <<E\n @\nE\n", "E"),
+            ("echo @ <<E\nE\n", "E"),
+        ] {
+            assert!(!ends_early(line, argument), "{line}");
+        }
+    }
+
+    #[test]
     fn places_without_a_safe_quoting_are_refused() {
         refused("echo `basename @`", "backquotes");
         refused("echo \"$(basename @)\"", "`$(` inside double quotes");
@@ -303,8 +612,16 @@ mod tests {
             "echo \"$(echo 'x') @\"",
             "quotes in a substitution inside double quotes",
         );
-        refused("cat <<E\n@\nE\n", "`<<`");
-        refused("echo $((@ + 1))", "`((`");
+        refused(
+            "cat <<$E\n@",
+            "or behind a here-document whose end is not named plainly",
+        );
+        refused("cat <<@\na\n", "the word behind `<<`");
+        refused("cat <<E\n$(echo @)\nE", "`$(` inside a here-document");
+        refused(
+            "cat <<E\na \\\nb @\nE",
+            "or behind a here-document that goes on behind the end of a line",
+        );
         refused(
             "((echo ')') | cat) @",
             "`((` with quotes in it, or after it",
@@ -320,22 +637,24 @@ mod tests {
         #[test]
         fn a_shell_reads_back_what_was_put_in(
             argument in "[a-c '\"$`\\\\;&|<>(){}#~*?!=\n-]{0,12}",
-            place in 0_usize..6,
+            place in 0_usize..8,
         ) {
-            const LINES: [&str; 6] = [
+            const LINES: [&str; 8] = [
                 "printf %s @",
                 "printf %s 'to @'",
                 "printf %s \"to @\"",
                 "printf %s $(true)@",
                 "printf %s \"$(printf to) \"@",
                 "x=@; printf %s \"to $x\"",
+                "cat <<E\nto @\nE\n",
+                "cat <<'E'\nto @\nE\n",
             ];
             let line = filled(LINES[place], &argument).unwrap();
             let out = Command::new("sh").args(["-c", &line]).output().unwrap();
             let before = if matches!(place, 0 | 3) { "" } else { "to " };
             prop_assert_eq!(
                 String::from_utf8_lossy(&out.stdout),
-                format!("{before}{argument}"),
+                format!("{before}{argument}{}", if place > 5 { "\n" } else { "" }),
                 "{}", line
             );
         }

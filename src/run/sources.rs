@@ -2,7 +2,7 @@
 //!
 //! [`split`] takes a command line apart at `:::`, `:::+`, `::::` and `::::+`; [`ArgumentSource::read`] turns one into rows.
 //! A source that is read has one argument per line (a CR before the LF and a byte order mark are no part of it, an empty
-//! line is an empty argument), or arguments that end with NUL, taken as they are. Every argument is UTF-8 text, because
+//! line is an empty argument), or arguments that end with NUL or another byte, taken as they are. Every argument is UTF-8 text, because
 //! tasks are kept as text. What the arguments are put into is the affair of [`super::template`].
 
 use std::ffi::{OsStr, OsString};
@@ -41,10 +41,35 @@ pub enum Origin {
 /// How a source is to be read.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
-    /// Arguments end with NUL and not with the line.
-    pub null: bool,
+    /// What ends an argument.
+    pub end: ArgumentEnd,
     /// What separates the columns of an argument, if it has several.
     pub colsep: Option<Regex>,
+    /// The first argument of each source names its columns.
+    pub header: bool,
+    /// Arguments of each task; 0 and 1 are one.
+    pub per_task: usize,
+}
+
+/// What ends an argument of a source that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArgumentEnd {
+    /// The line; a CR before the LF and a byte order mark are no part of it.
+    #[default]
+    Line,
+    /// This byte, and everything else is taken as it is.
+    Byte(u8),
+}
+
+impl ArgumentEnd {
+    /// The byte itself.
+    #[must_use]
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Line => b'\n',
+            Self::Byte(byte) => byte,
+        }
+    }
 }
 
 /// Why arguments are refused.
@@ -268,7 +293,7 @@ impl Origin {
             name: name.clone(),
             source,
         })?;
-        pieces(&bytes, reading.null)
+        pieces(&bytes, reading.end)
             .enumerate()
             .map(|(index, piece)| text(piece, index + 1, &name))
             .collect()
@@ -326,9 +351,9 @@ fn read_stdin() -> Result<Vec<u8>, steady::ReadError> {
 }
 
 /// The arguments in the bytes of a source.
-fn pieces(bytes: &[u8], null: bool) -> Box<dyn Iterator<Item = &[u8]> + '_> {
-    if null {
-        return Box::new(terminated(bytes, 0));
+fn pieces(bytes: &[u8], end: ArgumentEnd) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+    if let ArgumentEnd::Byte(end) = end {
+        return Box::new(terminated(bytes, end));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let line = |line: &'_ [u8]| -> usize { line.len() - usize::from(line.ends_with(b"\r")) };
@@ -445,7 +470,14 @@ mod tests {
 
     #[track_caller]
     fn check_read(content: &[u8], null: bool, expected: &[&str]) {
-        let reading = Reading { null, colsep: None };
+        let end = match null {
+            true => ArgumentEnd::Byte(0),
+            false => ArgumentEnd::Line,
+        };
+        let reading = Reading {
+            end,
+            ..Reading::default()
+        };
         let rows = read(content, &reading).unwrap();
         assert_eq!(
             rows.concat(),
@@ -495,8 +527,8 @@ mod tests {
     #[test]
     fn columns_are_split_by_a_pattern_and_trimmed() {
         let by = |pattern: &str| Reading {
-            null: false,
             colsep: Some(Regex::new(pattern).unwrap()),
+            ..Reading::default()
         };
         assert_eq!(
             read(b"a, b c\n1,2\n", &by(",")).unwrap(),
@@ -518,7 +550,7 @@ mod tests {
                 bytes.extend_from_slice(argument.as_bytes());
                 bytes.push(0);
             }
-            let pieces: Vec<_> = pieces(&bytes, true).map(<[u8]>::to_vec).collect();
+            let pieces: Vec<_> = pieces(&bytes, ArgumentEnd::Byte(0)).map(<[u8]>::to_vec).collect();
             let expected: Vec<_> = arguments.into_iter().map(String::into_bytes).collect();
             prop_assert_eq!(pieces, expected);
         }

@@ -1,20 +1,39 @@
 //! What stands before each line of a task's output with `--tag`, and the writer that puts it there.
 //!
 //! As in GNU parallel a tag is what tells a task from the others, and a TAB: its arguments, its entry or its array index
-//! where it has them, else its command, shortened. Pure apart from the writer it is given.
+//! where it has them, else its command, shortened; or a text of the user's with the arguments in the place of its placeholders. Pure apart from the writer it is given.
 
 use std::io::{self, Write};
 
 use super::plan::command_text;
 use super::quote::shortened;
+use super::template::Template;
 use crate::protocol::TaskSpec;
 
 /// Most characters of a command in a tag.
 const COMMAND_WIDTH: usize = 40;
 
-/// The tag of a task, without the TAB.
-#[must_use]
-pub fn tag(spec: &TaskSpec) -> String {
+/// How tasks are told from each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// By what tells them apart.
+    Task,
+    /// By this text.
+    Text(Template),
+}
+
+impl Tag {
+    /// The tag of the task at a place, without the TAB.
+    #[must_use]
+    pub fn of(&self, spec: &TaskSpec, line: u64) -> String {
+        match self {
+            Self::Task => tag(spec),
+            Self::Text(text) => shortened(&text.filled_text(&spec.arguments, line), usize::MAX),
+        }
+    }
+}
+
+fn tag(spec: &TaskSpec) -> String {
     if !spec.arguments.is_empty() {
         return shortened(&spec.arguments.join(" "), usize::MAX);
     }

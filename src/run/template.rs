@@ -16,14 +16,34 @@
 use super::shell_text::{Context, Quoting, Unclear};
 use crate::protocol::TaskSpec;
 
+/// The placeholder for the argument, unless another is named.
+const WHOLE: &str = "{}";
 /// Shells whose `-c` takes a line of the quoting that [`Context`] knows.
-const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"];
 
 /// A command that waits for its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     words: Vec<Vec<Piece>>,
     shell: bool,
+    given: Given,
+}
+
+/// A command as it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Given {
+    words: Vec<String>,
+    shell: bool,
+    replace: Option<String>,
+}
+
+/// What stands for arguments beside numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Names<'a> {
+    /// Instead of `{}`.
+    replace: Option<&'a str>,
+    /// Of columns, from the first.
+    columns: &'a [String],
 }
 
 /// A part of a word.
@@ -97,6 +117,17 @@ pub enum TemplateError {
         /// Where it stands.
         place: &'static str,
     },
+    /// An argument in arithmetic that could be more than a number.
+    #[error(
+        "`{0}` stands in arithmetic, where only a number or a name is put in; for anything else give it to a variable at the \
+         beginning of the line"
+    )]
+    NotANumber(String),
+    /// An argument that a shell would take for the end of the text it stands in.
+    #[error(
+        "one of its arguments would end the here-document it stands in; name the document's end otherwise"
+    )]
+    EndsDocument,
     /// Arguments are commands, but each has several parts.
     #[error(
         "without a command each argument is one, but there are {0} for each task; name a command, for example `echo {{1}} {{2}}`"
@@ -129,27 +160,97 @@ impl Template {
     /// # Errors
     /// When something is meant as a placeholder and is none.
     pub fn parse(words: &[String], shell: bool) -> Result<Self, TemplateError> {
-        if words.is_empty() || words == ["{}"] {
+        Self::parse_with(words, shell, None)
+    }
+
+    /// The same command, in which `{name}` stands for the column of this name, also as `{name.}` and the like.
+    ///
+    /// # Errors
+    /// When such a placeholder stands where none can.
+    pub fn named(&self, columns: &[String]) -> Result<Self, TemplateError> {
+        if columns.is_empty() {
+            return Ok(self.clone());
+        }
+        let names = Names {
+            replace: self.given.replace.as_deref(),
+            columns,
+        };
+        Self::read(&self.given.words, self.given.shell, names)
+    }
+
+    /// Reads a command in which `replace` stands for the argument instead of `{}`.
+    ///
+    /// # Errors
+    /// When something is meant as a placeholder and is none.
+    pub fn parse_with(
+        words: &[String],
+        shell: bool,
+        replace: Option<&str>,
+    ) -> Result<Self, TemplateError> {
+        let names = Names {
+            replace,
+            ..Names::default()
+        };
+        Self::read(words, shell, names)
+    }
+
+    fn read(given: &[String], shell: bool, names: Names<'_>) -> Result<Self, TemplateError> {
+        let words = given;
+        let given = Given {
+            words: given.to_vec(),
+            shell,
+            replace: names.replace.map(str::to_owned),
+        };
+        if words.is_empty() || words == [names.replace.unwrap_or(WHOLE)] {
             return Ok(Self {
                 words: vec![vec![Piece::Line]],
                 shell: true,
+                given,
             });
         }
-        let shell = shell || matches!(words, [word] if is_line(word));
+        let shell = shell || is_one_line(words);
         if shell {
-            let line = pieces(&words.join(" "), true)?;
+            let line = pieces(&words.join(" "), true, names)?;
             return Ok(Self {
                 words: vec![line],
                 shell,
+                given,
             });
         }
         let script = script_of_a_shell(words);
-        let pieces = |(index, word): (usize, &String)| pieces(word, Some(index) == script);
+        let pieces = |(index, word): (usize, &String)| pieces(word, Some(index) == script, names);
         let words = words.iter().enumerate().map(pieces);
         Ok(Self {
             words: words.collect::<Result<_, _>>()?,
             shell,
+            given,
         })
+    }
+
+    /// Reads text that is for people: no shell reads it, whatever it looks like.
+    ///
+    /// # Errors
+    /// When something is meant as a placeholder and is none.
+    pub fn text(text: &str) -> Result<Self, TemplateError> {
+        Ok(Self {
+            words: vec![pieces(text, false, Names::default())?],
+            shell: false,
+            given: Given::default(),
+        })
+    }
+
+    /// Text of [`Self::text`] with these arguments; a placeholder for one that is not there is replaced by nothing.
+    #[must_use]
+    pub fn filled_text(&self, arguments: &[String], number: u64) -> String {
+        let pieces = self.words.iter().flatten();
+        pieces.map(|piece| piece.text(arguments, number)).collect()
+    }
+
+    /// True when arguments become part of a line for a shell.
+    pub(super) fn is_quoted_for_a_shell(&self, has_names: bool) -> bool {
+        let pieces = self.words.iter().flatten();
+        let mut slots = pieces.filter(|piece| matches!(piece, Piece::Slot { .. }));
+        self.shell && (has_names || slots.next().is_some())
     }
 
     fn has_placeholder(&self) -> bool {
@@ -192,18 +293,24 @@ impl Template {
         if self.shell {
             let line: String = texts.map(String::as_str).collect();
             *self = Self {
-                words: vec![pieces(&format!("{line} {{}}"), true)?],
+                words: vec![pieces(&format!("{line} {WHOLE}"), true, Names::default())?],
                 shell: true,
+                given: Given::default(),
             };
         } else {
-            self.words.push(pieces("{}", false)?);
+            self.words.push(pieces(WHOLE, false, Names::default())?);
         }
         Ok(())
     }
 
     /// The command with these arguments in the place of its placeholders.
-    #[must_use]
-    pub fn fill(&self, arguments: &[String], number: u64) -> TaskSpec {
+    ///
+    /// # Errors
+    /// When an argument cannot stand in its place.
+    pub fn fill(&self, arguments: &[String], number: u64) -> Result<TaskSpec, TemplateError> {
+        for piece in self.words.iter().flatten() {
+            piece.check(arguments)?;
+        }
         let mut words = Vec::with_capacity(self.words.len());
         for word in &self.words {
             if let [
@@ -219,15 +326,67 @@ impl Template {
                 let texts = word.iter().map(|piece| piece.text(arguments, number));
                 words.push(texts.collect());
             }
+            if word.iter().any(Piece::is_in_a_document) {
+                check_documents(word, arguments, number)?;
+            }
         }
-        TaskSpec {
+        Ok(TaskSpec {
             shell: self.shell,
             ..TaskSpec::argv(words)
+        })
+    }
+}
+
+/// Holds that no argument ends a here-document.
+fn check_documents(word: &[Piece], arguments: &[String], number: u64) -> Result<(), TemplateError> {
+    let mut context = Context::default();
+    for piece in word {
+        match piece {
+            Piece::Text(text) => text.chars().for_each(|c| context.pass(c)),
+            piece => context.pass_text(&piece.text(arguments, number)),
         }
+    }
+    match context.ends_early() {
+        true => Err(TemplateError::EndsDocument),
+        false => Ok(()),
     }
 }
 
 impl Piece {
+    fn is_in_a_document(&self) -> bool {
+        let quoting = match self {
+            Self::Slot { quoting, .. } => *quoting,
+            Self::Text(_) | Self::Line => None,
+        };
+        matches!(quoting, Some(Quoting::Document | Quoting::Literal))
+    }
+
+    /// Holds that the arguments can stand here.
+    fn check(&self, arguments: &[String]) -> Result<(), TemplateError> {
+        let Self::Slot {
+            which,
+            form,
+            quoting: Some(quoting),
+        } = self
+        else {
+            return Ok(());
+        };
+        let concerned = match which {
+            Which::Number => &[],
+            Which::All => arguments,
+            Which::Position(position) => {
+                let place = position.checked_sub(1);
+                let argument = place.and_then(|place| arguments.get(place));
+                argument.map(std::slice::from_ref).unwrap_or_default()
+            }
+        };
+        let texts = concerned.iter().map(|argument| form.of(argument));
+        match texts.into_iter().find(|text| !quoting.takes(text)) {
+            Some(text) => Err(TemplateError::NotANumber(text)),
+            None => Ok(()),
+        }
+    }
+
     fn text(&self, arguments: &[String], number: u64) -> String {
         let (which, form, quoting) = match self {
             Self::Text(text) => return text.clone(),
@@ -246,7 +405,9 @@ impl Piece {
             Which::Number => number.to_string(),
             Which::All => arguments.iter().map(quoted).collect::<Vec<_>>().join(" "),
             Which::Position(position) => {
-                arguments.get(position - 1).map(quoted).unwrap_or_default()
+                let place = position.checked_sub(1);
+                let argument = place.and_then(|place| arguments.get(place));
+                argument.map(quoted).unwrap_or_default()
             }
         }
     }
@@ -286,6 +447,20 @@ fn directory(path: &str) -> &str {
     }
 }
 
+/// True for a program, perhaps behind `env` and with options, whose lines have the quoting that is known here.
+pub(super) fn is_known_shell(program: &str) -> bool {
+    let words = program.split_ascii_whitespace();
+    let mut names = words.map(|word| word.rsplit('/').next().unwrap_or(word));
+    names
+        .find(|name| *name != "env" && !name.starts_with('-'))
+        .is_some_and(|name| SHELLS.contains(&name))
+}
+
+/// True for a command that is one word and a line for a shell.
+pub(super) fn is_one_line(words: &[String]) -> bool {
+    matches!(words, [word] if is_line(word))
+}
+
 /// True for a command of one word that is a line for a shell rather than the name of a program.
 fn is_line(word: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,@%+={}#".contains(c);
@@ -313,15 +488,18 @@ fn script_of_a_shell(words: &[String]) -> Option<usize> {
 }
 
 /// Splits a word at its placeholders.
-fn pieces(word: &str, shell: bool) -> Result<Vec<Piece>, TemplateError> {
+fn pieces(word: &str, shell: bool, names: Names<'_>) -> Result<Vec<Piece>, TemplateError> {
     let mut context = Context::default();
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut rest = word;
     let mut previous = None;
     while let Some(c) = rest.chars().next() {
-        let literal = c != '{' || previous == Some('$') || (shell && context.escapes_next());
-        if let Some((length, which, form)) = if literal { None } else { slot(rest)? } {
+        let literal = previous == Some('$') || (shell && context.escapes_next());
+        if let Some((length, which, form)) = match literal {
+            true => None,
+            false => slot_of(rest, names)?,
+        } {
             let slot = &rest[..length];
             rest = &rest[length..];
             let quoting = context.quoting(rest.chars().next());
@@ -364,6 +542,34 @@ fn unclear_place(slot: &str, unclear: Unclear) -> TemplateError {
     }
 }
 
+/// The placeholder at the beginning of `text` and its length, where names of the user's may stand for arguments.
+fn slot_of(text: &str, names: Names<'_>) -> Result<Option<(usize, Which, Form)>, TemplateError> {
+    if let Some(slot) = of_column(text, names.columns) {
+        return Ok(Some(slot));
+    }
+    match names.replace {
+        Some(replace) if text.starts_with(replace) => {
+            Ok(Some((replace.len(), Which::All, Form::Whole)))
+        }
+        Some(_) if text.starts_with(WHOLE) => Ok(None),
+        _ if text.starts_with('{') => slot(text),
+        _ => Ok(None),
+    }
+}
+
+/// The placeholder of a column that has a name.
+fn of_column(text: &str, columns: &[String]) -> Option<(usize, Which, Form)> {
+    let inner = text.strip_prefix('{').filter(|_| !columns.is_empty())?;
+    let inner = &inner[..inner.find('}')?];
+    let (place, form) = columns.iter().enumerate().find_map(|(place, name)| {
+        let form = inner
+            .strip_prefix(name.as_str())
+            .filter(|_| !name.is_empty())?;
+        Some((place, form_named(form)?))
+    })?;
+    Some((inner.len() + 2, Which::Position(place + 1), form))
+}
+
 /// The placeholder at the beginning of `text`, which begins with a brace, and its length.
 fn slot(text: &str) -> Result<Option<(usize, Which, Form)>, TemplateError> {
     let inner = &text[1..];
@@ -382,19 +588,23 @@ fn slot(text: &str) -> Result<Option<(usize, Which, Form)>, TemplateError> {
     Ok(named(name).map(|(which, form)| (end + 2, which, form)))
 }
 
-fn named(name: &str) -> Option<(Which, Form)> {
-    if name == "#" {
-        return Some((Which::Number, Form::Whole));
-    }
-    let digits = name.len() - name.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let form = match &name[digits..] {
+fn form_named(name: &str) -> Option<Form> {
+    Some(match name {
         "" => Form::Whole,
         "." => Form::NoExtension,
         "/" => Form::BaseName,
         "//" => Form::Directory,
         "/." => Form::BaseNoExtension,
         _ => return None,
-    };
+    })
+}
+
+fn named(name: &str) -> Option<(Which, Form)> {
+    if name == "#" {
+        return Some((Which::Number, Form::Whole));
+    }
+    let digits = name.len() - name.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let form = form_named(&name[digits..])?;
     let which = match &name[..digits] {
         "" => Which::All,
         // More than any number of sources, and told as such.
@@ -406,7 +616,9 @@ fn named(name: &str) -> Option<(Which, Form)> {
 /// What to write instead of a placeholder that only GNU parallel has.
 fn foreign(name: &str) -> Option<&'static str> {
     match name {
-        "%" => Some("a task finds the worker that runs it in MITO_WORKER_ID"),
+        "%" => Some(
+            "a task finds the number of its place, from 0, in $MITO_WORKER_ID, for example `sh -c 'echo $MITO_WORKER_ID'`",
+        ),
         "##" => Some("write the number of tasks as text"),
         _ if name.starts_with("= ") || (name.starts_with('=') && name.ends_with('=')) => {
             Some("change the arguments before they are given, for example with sed")

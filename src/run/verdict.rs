@@ -52,6 +52,8 @@ fn of_command(result: &TaskResult) -> Exit {
     let code = match (result.reason, result.exit_code, result.signal) {
         (Reason::Timeout, _, _) => Some(TIMED_OUT),
         (Reason::SpawnFailed, _, _) => Some(of_spawn_failure(result)),
+        // Its own code may be that of success.
+        (Reason::Leftovers, _, _) => None,
         (_, Some(code), _) => u8::try_from(code).ok(),
         (_, None, Some(signal)) => u8::try_from(SIGNAL_BASE + signal).ok(),
         (_, None, None) => None,

@@ -17,7 +17,9 @@
 //! | `command`, `direct` | what is executed, and whether a line needs a shell |
 //! | `capture`, `compact` | output: pipes, files and their limit |
 //! | `watch`, `fast_wait`, `interrupt` | waiting for what a task writes and for its end |
+//! | `hints` | what a failed task's author may not know |
 //! | `ending` | a task that has ended: what is cleared away and what is said |
+//! | `standstill` | time in which nothing ran, which is not the task's |
 //! | `stdin` | what descriptor 0 reads |
 //! | `files` | inputs before the start, what was left after the end |
 //! | `limits` | what a task may use at most: control group, wrapper, words |
@@ -38,10 +40,12 @@ mod environment;
 mod fast_wait;
 mod files;
 mod follow_ups;
+mod hints;
 mod interrupt;
 mod limits;
 mod prepare;
 mod running;
+mod standstill;
 mod stdin;
 pub mod stop;
 #[cfg(test)]
@@ -54,12 +58,14 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::comm::begun;
+use crate::process::passed::Passed;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput, WorkerSetup};
 use crate::protocol::limits::TaskGroups;
 
 pub use interrupt::Interrupt;
 pub use prepare::{Executor, Prepared};
 pub use running::{Life, Running, Started};
+pub use standstill::Standstill;
 pub use stop::{StopOrder, StopReason};
 
 /// What an executor needs to know once.
@@ -87,12 +93,14 @@ pub struct ExecConfig {
     pub begun: Option<PathBuf>,
     /// Where the output of the running task lies under its name, for whoever follows it.
     pub live_dir: Option<PathBuf>,
+    /// Descriptors that tasks get.
+    pub passed: Passed,
 }
 
 impl ExecConfig {
     /// The configuration of a managed worker.
     #[must_use]
-    pub fn from_setup(setup: &WorkerSetup, worker_id: impl Into<String>) -> Self {
+    pub fn from_setup(setup: &WorkerSetup, worker_id: impl Into<String>, passed: Passed) -> Self {
         Self {
             slot_dir: setup.slot_dir.clone(),
             output_dir: setup.output_dir.clone(),
@@ -106,6 +114,7 @@ impl ExecConfig {
             groups: setup.groups.clone(),
             begun: Some(setup.slot_dir.join(begun::FILE)),
             live_dir: setup.live_dir.clone(),
+            passed,
         }
     }
 }

@@ -96,49 +96,109 @@ if end == 0:
 os._exit(end)
 "#;
 
+/// What a command writes to a pipe on either stream.
+fn piped(command: &mut Command) -> [Vec<u8>; 2] {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    [output.stdout, output.stderr]
+}
+
+/// What `run` prints of the list one task at a time, and what it leaves on standard error beside that.
+fn printed(sandbox: &Sandbox, mode: &[&str]) -> Vec<u8> {
+    sandbox
+        .run([&["run", "list.txt", "-q"], mode].concat())
+        .code(1)
+        .stdout
+}
+
 #[test]
-fn whatever_a_program_does_to_its_streams_the_bytes_are_those_of_a_pipe() {
-    const PROGRAMS: u32 = 40;
+fn whatever_programs_do_to_their_streams_the_bytes_are_those_of_xargs_and_of_a_pipe() {
+    const PROGRAMS: u64 = 40;
     let sandbox = Sandbox::new();
     let program = sandbox.file("program.py", PROGRAM);
     let program = program.to_str().unwrap();
-    let expected: Vec<[Vec<u8>; 2]> = (1..=PROGRAMS)
-        .map(|seed| {
-            let mut command = Command::new("python3");
-            command
-                .args([program, &seed.to_string()])
-                .stdin(Stdio::null());
-            let output = command.output().unwrap();
-            [output.stdout, output.stderr]
-        })
-        .collect();
-    let lines = (1..=PROGRAMS).map(|seed| format!("exec python3 {program} {seed}\n"));
+    // Other programs each time; the number of the first one repeats them.
+    let drawn = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let first = match std::env::var("MITOSIS_FIRST_PROGRAM") {
+        Ok(first) => first.parse().unwrap(),
+        Err(_) => drawn.unwrap().as_secs() % 1_000_000_000,
+    };
+    println!("MITOSIS_FIRST_PROGRAM={first}");
+    let seeds = first..first + PROGRAMS;
+    let lines = seeds
+        .clone()
+        .map(|seed| format!("exec python3 {program} {seed}\n"));
     sandbox.file("list.txt", lines.collect::<String>());
+    sandbox.file(
+        "seeds.txt",
+        seeds
+            .clone()
+            .map(|seed| format!("{seed}\n"))
+            .collect::<String>(),
+    );
+    let expected: Vec<[Vec<u8>; 2]> = seeds
+        .map(|seed| piped(Command::new("python3").args([program, &seed.to_string()])))
+        .collect();
+    let all: [Vec<u8>; 2] = [0, 1].map(|stream| {
+        let streams = expected.iter().map(|streams| streams[stream].as_slice());
+        streams.collect::<Vec<_>>().concat()
+    });
+    // A program that a signal ends would end xargs.
+    let by_xargs = format!(
+        "xargs -P1 -n1 sh -c 'python3 {program} $0; :' < {}",
+        sandbox.path("seeds.txt").display()
+    );
+    let [by_xargs, _] = piped(Command::new("sh").args(["-c", &by_xargs]));
+    assert!(
+        by_xargs == all[0],
+        "xargs: {} bytes of {}",
+        by_xargs.len(),
+        all[0].len()
+    );
     sandbox
         .run(["run", "-w", "2", "-o", "out", "list.txt"])
         .code(1);
-    for (seed, streams) in (1..).zip(&expected) {
+    for (line, streams) in (1..).zip(&expected) {
         for (ending, wanted) in ["out", "err"].iter().zip(streams) {
-            let found = std::fs::read(sandbox.path(&format!("out/{seed}.{ending}"))).unwrap();
+            let found = std::fs::read(sandbox.path(&format!("out/{line}.{ending}"))).unwrap();
             assert!(
                 &found == wanted,
-                "{seed}.{ending}: {} bytes of {}",
+                "line {line}, {ending}: {} bytes of {}",
                 found.len(),
                 wanted.len()
             );
         }
     }
-    let all: Vec<u8> = expected
-        .into_iter()
-        .flat_map(|[stdout, _]| stdout)
-        .collect();
-    for mode in [&["-k", "-w", "3"][..], &["--line-buffer", "-w", "1"]] {
-        let ran = sandbox.run([&["run", "list.txt"], mode].concat()).code(1);
+    let modes = [
+        &["-w", "1"][..],
+        &["-k", "-w", "3"],
+        &["--line-buffer", "-w", "1"],
+        &["-k", "-w", "2", "--direct", "never"],
+    ];
+    for mode in modes {
+        let found = printed(&sandbox, mode);
         assert!(
-            ran.stdout == all,
+            found == all[0],
             "{mode:?}: {} bytes of {}",
-            ran.stdout.len(),
-            all.len()
+            found.len(),
+            all[0].len()
         );
     }
+    // Error output, by way of the other stream: between its bytes `run` has notes of its own.
+    let lines = all_lines_swapped(&sandbox.text("list.txt"));
+    sandbox.file("list.txt", lines);
+    let found = printed(&sandbox, &["-w", "1"]);
+    assert!(
+        found == all[1],
+        "errors: {} bytes of {}",
+        found.len(),
+        all[1].len()
+    );
+}
+
+/// The same list with both streams of each line exchanged.
+fn all_lines_swapped(list: &str) -> String {
+    let lines = list
+        .lines()
+        .map(|line| format!("{line} 3>&1 1>&2 2>&3 3>&-\n"));
+    lines.collect()
 }

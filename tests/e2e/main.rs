@@ -21,6 +21,7 @@ mod examples;
 mod files;
 mod follow;
 mod halts;
+mod hands;
 mod heavy;
 mod input;
 mod limits;

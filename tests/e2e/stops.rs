@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::terminal::Terminal;
 use crate::support::{Running, Sandbox, Service, processes, size, tasks, wait};
 
 /// Waits for a file that a task makes.
@@ -58,6 +59,42 @@ fn a_run_that_is_suspended_stops_its_tasks_and_repeats_nothing() {
     });
     run.signal(Signal::CONT);
     run.finish().code(0);
+    assert_eq!(sandbox.lines("log"), ["one", "two"]);
+}
+
+#[test]
+fn time_limits_stand_still_with_a_run_that_is_suspended_in_a_terminal() {
+    let sandbox = Sandbox::new();
+    // In the long form longer than any lease that a service gives.
+    let pause = Duration::from_secs(size(6, 150) as u64);
+    sandbox.file("list.txt", "echo one >> log; sleep 2; echo two >> log\n");
+    let call = [
+        "run",
+        "list.txt",
+        "-w",
+        "2",
+        "--timeout",
+        "4s",
+        "--grace",
+        "1s",
+    ];
+    let terminal = Terminal::start(&sandbox, 80, &call, &[]);
+    wait::until("the task to begin", wait::LONG, || {
+        (sandbox.lines("log").len() == 1)
+            .then_some(())
+            .ok_or_else(|| terminal.text())
+    });
+    terminal.signal(Signal::TSTP);
+    let all_stopped = || {
+        let all = processes::of(sandbox.root());
+        let are_stopped = !all.is_empty() && all.iter().all(|process| process.state == 'T');
+        are_stopped.then_some(()).ok_or(format!("{all:?}"))
+    };
+    wait::until("everything to stand still", wait::LONG, all_stopped);
+    wait::holds("the standstill", pause, all_stopped);
+    terminal.signal(Signal::CONT);
+    let (status, screen, _) = terminal.finish();
+    assert_eq!(status.code(), Some(0), "{screen}");
     assert_eq!(sandbox.lines("log"), ["one", "two"]);
 }
 

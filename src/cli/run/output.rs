@@ -8,6 +8,8 @@ use crate::run::options::OutputOptions;
 use crate::run::records::RecordPaths;
 use crate::run::results::ResultsFile;
 use crate::run::stem::StemPattern;
+use crate::run::tag::Tag;
+use crate::run::template::{Template, TemplateError};
 
 /// Where outputs go, and in which order and form.
 #[derive(Debug, Clone, Args)]
@@ -21,11 +23,14 @@ pub(super) struct OutputArgs {
     #[arg(short, long, conflicts_with_all = ["output_dir", "json"])]
     keep_order: bool,
     /// Write lines as running tasks write them, instead of each output whole at its end; lines of tasks mix.
-    #[arg(long, visible_alias = "lb", conflicts_with_all = ["output_dir", "json", "keep_order"])]
+    #[arg(long, visible_aliases = ["lb", "linebuffer"], conflicts_with_all = ["output_dir", "json", "keep_order"])]
     line_buffer: bool,
     /// Begin each line of output with its task (arguments, entry, array index, or command) and a TAB.
     #[arg(long, conflicts_with_all = ["output_dir", "json"])]
     tag: bool,
+    /// The same with this text, in which {} {1} {#} and the like stand for arguments and number.
+    #[arg(long, value_name = "TEXT", value_parser = tag_text, conflicts_with_all = ["output_dir", "json", "tag"])]
+    tagstring: Option<TagText>,
     /// Write a line per executed task to FILE as it ends, in the columns of GNU parallel's job log.
     #[arg(long, value_name = "FILE")]
     joblog: Option<PathBuf>,
@@ -37,13 +42,30 @@ pub(super) struct OutputArgs {
     results: Option<ResultsFile>,
 }
 
+/// A text of `--tagstring`, read and as it was given.
+#[derive(Debug, Clone)]
+struct TagText {
+    template: Template,
+    given: String,
+}
+
+fn tag_text(given: &str) -> Result<TagText, TemplateError> {
+    Ok(TagText {
+        template: Template::text(given)?,
+        given: given.to_owned(),
+    })
+}
+
 impl OutputArgs {
     pub(super) fn options(&self) -> OutputOptions {
         OutputOptions {
             files: self.output_dir.clone(),
             keep_order: self.keep_order,
             line_buffer: self.line_buffer,
-            tag: self.tag,
+            tag: match &self.tagstring {
+                Some(text) => Some(Tag::Text(text.template.clone())),
+                None => self.tag.then_some(Tag::Task),
+            },
             records: RecordPaths {
                 joblog: self.joblog.clone(),
                 junit: self.junit.clone(),
@@ -64,6 +86,10 @@ impl OutputArgs {
             ("--joblog", self.joblog.as_ref().map(path)),
             ("--junit", self.junit.as_ref().map(path)),
             ("--results", results.map(path)),
+            (
+                "--tagstring",
+                self.tagstring.as_ref().map(|text| text.given.clone()),
+            ),
         ];
         let flags = [
             ("--keep-order", self.keep_order),

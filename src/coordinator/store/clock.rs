@@ -1,10 +1,14 @@
 //! The two clocks of a store: wall time for records, serving time for leases.
 //!
-//! Serving time is monotonic and stands still while nobody serves: a coordinator that was away for an hour has not
+//! Wall time follows the system's clock forward and never back, so that nothing waits an hour longer because somebody has
+//! set the clock back by one. Serving time is monotonic and stands still while nobody serves: a coordinator that was away for an hour has not
 //! used up an hour of anybody's lease. Tests own a clock that they advance by hand.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Where a store reads the time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -19,6 +23,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,
+    /// From the time since the machine's start to the wall's.
+    offset_us: AtomicI64,
 }
 
 impl SystemClock {
@@ -27,6 +33,7 @@ impl SystemClock {
     pub fn start() -> Self {
         Self {
             started: Instant::now(),
+            offset_us: AtomicI64::new(i64::MIN),
         }
     }
 }
@@ -36,12 +43,27 @@ impl Clock for SystemClock {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        whole_us(since)
+        steady(&self.offset_us, whole_us(since), since_boot_us())
     }
 
     fn serving(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// Time since the machine's start, while it slept included; nobody can set it.
+fn since_boot_us() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(time.tv_nsec / 1000)
+}
+
+/// The wall's time by the farthest that it was ever ahead.
+fn steady(offset_us: &AtomicI64, wall_us: i64, since_boot_us: i64) -> i64 {
+    let now = wall_us.saturating_sub(since_boot_us);
+    let farthest = offset_us.fetch_max(now, Ordering::Relaxed).max(now);
+    since_boot_us.saturating_add(farthest)
 }
 
 /// Whole microseconds; the largest number for durations beyond 292,000 years.
@@ -74,5 +96,27 @@ impl Clock for ManualClock {
     fn serving(&self) -> Duration {
         let us = self.us.load(std::sync::atomic::Ordering::SeqCst);
         Duration::from_micros(us.unsigned_abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_nothing_and_one_that_is_set_forward_is_followed() {
+        const HOUR: i64 = 3_600_000_000;
+        let offset = AtomicI64::new(i64::MIN);
+        assert_eq!(steady(&offset, 10 * HOUR, 100), 10 * HOUR);
+        assert_eq!(steady(&offset, 9 * HOUR + 50, 150), 10 * HOUR + 50);
+        assert_eq!(steady(&offset, 9 * HOUR + 90, 190), 10 * HOUR + 90);
+        assert_eq!(steady(&offset, 12 * HOUR, 200), 12 * HOUR);
+    }
+
+    #[test]
+    fn the_systems_clock_says_the_time() {
+        let clock = SystemClock::start();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        assert!((clock.wall_us() - whole_us(since)).abs() < 60_000_000);
     }
 }

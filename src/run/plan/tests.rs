@@ -35,6 +35,7 @@ impl Place {
             state_dir: self.dir.path(),
             defaults: &defaults,
             retry_failed,
+            shuffle: false,
         };
         let mut ledger = Ledger::default();
         let mut taken = Taken::default();
@@ -153,6 +154,7 @@ async fn a_run_that_was_killed_while_it_accepted_goes_on_with_and_without_its_in
         state_dir: place.dir.path(),
         defaults: &defaults,
         retry_failed: false,
+        shuffle: false,
     };
     let text = "a\nb\nc\nd\n";
     let mut intake = Intake::begin(&place.coordinator, settings, "tasks.txt", false)

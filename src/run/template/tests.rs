@@ -11,7 +11,7 @@ fn strings(words: &[&str]) -> Vec<String> {
 fn filled(words: &[&str], arguments: &[&str]) -> Result<TaskSpec, TemplateError> {
     let template = Template::parse(&strings(words), false)?;
     let template = template.for_arguments(arguments.len())?;
-    Ok(template.fill(&strings(arguments), 7))
+    template.fill(&strings(arguments), 7)
 }
 
 #[track_caller]
@@ -154,7 +154,7 @@ fn the_script_of_a_shell_is_a_shell_line_too() {
 fn the_shell_option_joins_words_into_a_line() {
     let words = strings(&["echo", "{}", ">", "{.}.out"]);
     let template = Template::parse(&words, true).unwrap();
-    let spec = template.fill(&strings(&["a b.c"]), 1);
+    let spec = template.fill(&strings(&["a b.c"]), 1).unwrap();
     assert_eq!(
         (spec.shell, spec.args),
         (true, strings(&["echo 'a b.c' > 'a b'.out"]))
@@ -248,6 +248,62 @@ fn a_place_without_safe_quoting_is_told_with_a_way_round() {
 }
 
 #[test]
+fn arithmetic_takes_numbers_and_says_so() {
+    line(&["echo $(( {} % 3 ))"], &["4"], "echo $(( 4 % 3 ))");
+    line(
+        &["echo \"$(({1}+1)) {1}\""],
+        &["-4"],
+        "echo \"$((-4+1)) -4\"",
+    );
+    refused(
+        &["echo $(( {} % 3 ))"],
+        &["a[$(id)]"],
+        &["`a[$(id)]`", "arithmetic", "variable"],
+    );
+}
+
+#[test]
+fn a_here_document_holds_any_argument_but_one_that_ends_it() {
+    line(&["cat <<E\n{}\nE"], &["$a"], "cat <<E\n\\$a\nE");
+    refused(&["cat <<'E'\n{}\nE"], &["x\nE\nid"], &["here-document"]);
+}
+
+#[test]
+fn another_text_may_stand_for_the_argument() {
+    let filled = |words: &[&str], replace: &str| {
+        let template = Template::parse_with(&strings(words), false, Some(replace)).unwrap();
+        let template = template.for_arguments(1).unwrap();
+        template.fill(&strings(&["a b.c"]), 7).unwrap().args
+    };
+    assert_eq!(
+        filled(&["echo", "{}", "%x%", "{.}{#}"], "%"),
+        ["echo", "{}", "a b.cxa b.c", "a b7"]
+    );
+    assert_eq!(filled(&["echo @ {} | cat"], "@"), ["echo 'a b.c' {} | cat"]);
+    assert_eq!(filled(&["REPL"], "REPL"), ["a b.c"]);
+}
+
+#[test]
+fn columns_may_have_names() {
+    let columns = strings(&["in", "out", ""]);
+    let named = |words: &[&str]| {
+        let template = Template::parse(&strings(words), false).unwrap();
+        let template = template.named(&columns).unwrap().for_arguments(3).unwrap();
+        template
+            .fill(&strings(&["a b.c", "d", "e"]), 7)
+            .unwrap()
+            .args
+    };
+    assert_eq!(
+        named(&["cp", "{in}", "{in.}-{out}", "{other}", "{2}", "${in}"]),
+        ["cp", "a b.c", "a b-d", "{other}", "d", "${in}"]
+    );
+    assert_eq!(named(&["cat < {in} | wc"]), ["cat < 'a b.c' | wc"]);
+    let unclear = Template::parse(&strings(&["echo `cat {in}`"]), false).unwrap();
+    assert!(unclear.named(&columns).is_err());
+}
+
+#[test]
 fn paths_are_taken_apart_as_parallel_does() {
     let forms = |path: &str| {
         [
@@ -275,7 +331,7 @@ proptest! {
             && let Ok(template) = template.for_arguments(1)
         {
             prop_assert!(template.has_placeholder());
-            prop_assert!(!template.fill(&strings(&["x"]), 1).args.is_empty());
+            prop_assert!(!template.fill(&strings(&["x"]), 1).unwrap().args.is_empty());
         }
     }
 
@@ -283,7 +339,7 @@ proptest! {
     fn without_a_shell_the_argument_arrives_byte_for_byte(argument in "\\PC*", before in "[a-z=-]*", after in "[a-z.]*") {
         let words = vec!["x".to_owned(), format!("{before}{{}}{after}")];
         let template = Template::parse(&words, false).unwrap();
-        let spec = template.fill(std::slice::from_ref(&argument), 1);
+        let spec = template.fill(std::slice::from_ref(&argument), 1).unwrap();
         prop_assert_eq!(&spec.args[1], &format!("{before}{argument}{after}"));
     }
 }

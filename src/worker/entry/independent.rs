@@ -92,7 +92,7 @@ async fn serve_connected(
     let sender = Uploader::new(executor.outgoing().clone(), Some(url.to_owned()));
     let status = Arc::new(MetricsStatus::new(worker));
     let (thread, queue) =
-        RunnerThread::start(executor, status.clone(), Gatekeeper::default(), None)
+        RunnerThread::start(executor, status.clone(), Gatekeeper::default(), None, 0)
             .map_err(StartError::runner)?;
     let parts = Parts {
         comm,

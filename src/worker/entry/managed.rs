@@ -7,6 +7,7 @@ use tracing::info;
 
 use crate::comm::ended::Ends;
 use crate::comm::ipc::{BridgeLink, IpcIdentity, IpcWorkerComm};
+use crate::process::passed::{Passed, WORKERS_FIRST_PASSED};
 use crate::protocol::frame::{self, WorkerSetup};
 use crate::worker::executor::{ExecConfig, Executor};
 use crate::worker::files::Uploader;
@@ -42,7 +43,10 @@ async fn serve_connected(
 ) -> Result<Ended, StartError> {
     let known: WorkerSetup = frame::decode("worker setup", &setup.setup)?;
     // Blocks for a few file calls before anything else goes on in this process.
-    let executor = Executor::new(&ExecConfig::from_setup(&known, setup.local_id.to_string()))?;
+    let passed =
+        Passed::inherited(WORKERS_FIRST_PASSED, &known.passed).map_err(StartError::runner)?;
+    let config = ExecConfig::from_setup(&known, setup.local_id.to_string(), passed);
+    let executor = Executor::new(&config)?;
     let identity = IpcIdentity {
         local_id: setup.local_id,
         incarnation: setup.incarnation,
@@ -51,10 +55,12 @@ async fn serve_connected(
     let comm = IpcWorkerComm::new(link, identity, &known.control);
     let sender = Uploader::new(executor.outgoing().clone(), None);
     let ends = Ends::create(&known.slot_dir).map_err(StartError::runner)?;
-    let gate = Gatekeeper::new(handle.gate(), known.halt_after.into());
+    let gate = Gatekeeper::new(handle.gate(), known.halt_after.into())
+        .apart(known.apart.map(|apart| apart.0));
     let status = Arc::new(BlockStatus::new(handle));
-    let (thread, queue) = RunnerThread::start(executor, status.clone(), gate, Some(ends))
-        .map_err(StartError::runner)?;
+    let (thread, queue) =
+        RunnerThread::start(executor, status.clone(), gate, Some(ends), known.nice)
+            .map_err(StartError::runner)?;
     let parts = Parts {
         comm: &comm,
         sender: &sender,

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::process::groups::GroupHome;
 use crate::process::kill_marked;
+use crate::process::passed::Passed;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, KeptOutput};
 use crate::worker::executor::ExecConfig;
 
@@ -88,6 +89,7 @@ impl Slot {
             groups: self.groups.places().clone(),
             begun: None,
             live_dir: None,
+            passed: Passed::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::stop::{End, Limits};
 use crate::process::{self, ExitInfo, ExitStatus, Pid, Swept};
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Leftovers, Reason, TaskResult};
+use crate::protocol::task::OnLeftovers;
 
 impl Running<'_> {
     /// Clears away what the leader left and puts the result together.
@@ -27,6 +28,7 @@ impl Running<'_> {
             plan,
             limits,
             usage,
+            leftovers: on_leftovers,
             started_at_us,
             is_direct,
             ..
@@ -64,11 +66,19 @@ impl Running<'_> {
         let message = message(end, (limits, &usage), &left, trouble);
         // Wall time comes from the monotonic clock, so a clock that is set meanwhile does not distort it.
         let ended_at_us = started_at_us.saturating_add(wall_us);
-        let result = result(end, info, message, captured, (started_at_us, ended_at_us));
+        let mut result = result(end, info, message, captured, (started_at_us, ended_at_us));
+        let leftovers = leftovers(end, killed, names);
+        if on_leftovers == OnLeftovers::Fail
+            && result.exit_code == Some(0)
+            && let Some(left) = &leftovers
+        {
+            result.reason = Reason::Leftovers;
+            result.note(&left.to_string());
+        }
         let completed = result.reason == Reason::Exit && result.exit_code == Some(0);
         TaskResult {
             direct: is_direct,
-            leftovers: leftovers(end, killed, names),
+            leftovers,
             follow_ups: follow_ups::read(executor.directories.new_task(), completed).map(Box::new),
             ..result
         }

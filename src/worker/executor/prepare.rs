@@ -15,18 +15,20 @@ use super::files::Files;
 use super::interrupt::Interrupt;
 use super::limits::{self, GroupPlace};
 use super::running::{Running, SWEEP_LIMIT};
+use super::standstill::Standstill;
 use super::stop::{Lifecycle, Limits, StopOrder};
 use super::watch::Watch;
 use super::{ExecConfig, ExecError, now_us, stdin};
 use crate::comm::begun::{Begun, Notes};
 use crate::process::groups::TaskGroup;
 use crate::process::limited::Entry;
+use crate::process::passed::Passed;
 use crate::process::{self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, spawn};
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::frame::CwdPolicy;
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
-use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, Stdin};
+use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, OnLeftovers, Stdin};
 use crate::worker::files::Outgoing;
 
 /// Pauses before a spawn is tried again that failed for a passing reason.
@@ -46,12 +48,14 @@ pub struct Executor {
     group_place: GroupPlace,
     notes: Option<Notes>,
     environment: Environment,
+    pub(super) passed: Passed,
     /// Working directory of tasks that name none; base of relative ones.
     default_cwd: PathBuf,
     /// Whether the last task's processes and output may still be there: its [`Running`] was dropped.
     pub(super) unfinished: bool,
     /// What ends a short wait; without one there is none.
     pub(super) interrupt: Option<Interrupt>,
+    standstill: Standstill,
 }
 
 /// A task that is ready to be started by the executor that prepared it.
@@ -65,6 +69,7 @@ pub struct Prepared {
     plan: Plan,
     limits: Limits,
     usage: UsageLimits,
+    leftovers: OnLeftovers,
     begun: Begun,
 }
 
@@ -99,12 +104,14 @@ impl Executor {
                 config.live_dir.clone(),
             )?,
             environment: Environment::new(config, &directories, &default_cwd, std::env::vars_os())?,
+            passed: config.passed.clone(),
             files: Files::new(config, Outgoing::new(directories.outgoing())),
             group_place: GroupPlace::new(config),
             directories,
             default_cwd,
             unfinished: false,
             interrupt: None,
+            standstill: Standstill::default(),
         })
     }
 
@@ -112,6 +119,11 @@ impl Executor {
     /// to be raised after an order. For an executor on a thread of its own.
     pub fn may_block(&mut self, interrupt: Interrupt) {
         self.interrupt = Some(interrupt);
+    }
+
+    /// Has the limits of tasks stand still with them.
+    pub fn heed(&mut self, standstill: Standstill) {
+        self.standstill = standstill;
     }
 
     /// Makes everything ready to start `task`; nothing runs yet. `stop` is heard while its inputs are on their way.
@@ -156,6 +168,7 @@ impl Executor {
                 grace: task.spec.grace(),
             },
             usage: task.spec.limits.clone(),
+            leftovers: task.spec.leftovers.unwrap_or(OnLeftovers::Kill),
             begun: Begun::of(task, 0),
         })
     }
@@ -168,6 +181,7 @@ impl Executor {
     pub async fn start(&mut self, prepared: Prepared) -> Result<Running<'_>, Box<TaskResult>> {
         let (plan, limits) = (prepared.plan.clone(), prepared.limits);
         let usage = prepared.usage.clone();
+        let leftovers = prepared.leftovers;
         let group = self.group_place.group_for(&usage);
         let group = group.map_err(|words| not_started(Reason::SpawnFailed, words))?;
         let ends = self.capture.begin(&plan).map_err(|error| {
@@ -178,6 +192,7 @@ impl Executor {
         let spawned = self.spawn(prepared, ends, group.as_ref()).await;
         let (child, is_direct) = spawned.map_err(|error| spawn_failed(&error))?;
         let (started, started_at_us) = (Instant::now(), now_us());
+        let standstill = self.standstill.watch();
         self.unfinished = true;
         Ok(Running {
             executor: self,
@@ -186,6 +201,8 @@ impl Executor {
             plan,
             limits,
             usage,
+            leftovers,
+            standstill,
             lifecycle: Lifecycle::new(started, limits),
             watch: Watch::default(),
             is_direct,
@@ -213,8 +230,9 @@ impl Executor {
     ) -> Result<(Child, bool), SpawnError> {
         let spawned = loop {
             let spawned = self.try_spawn(&mut prepared, &ends, group).await;
-            if spawned.is_ok() || !prepared.command.fall_back() {
-                break spawned;
+            match &spawned {
+                Err(error) if prepared.command.fall_back(error) => {}
+                _ => break spawned,
             }
         };
         let is_direct = prepared.command.is_direct();
@@ -239,11 +257,12 @@ impl Executor {
             stdin: Stdio::Borrowed(self.capture.or_null(prepared.stdin.as_ref())),
             stdout: Stdio::Borrowed(self.capture.or_null(stdout.as_ref())),
             stderr: Stdio::Borrowed(self.capture.or_null(stderr.as_ref())),
-            inherit: Vec::new(),
+            inherit: self.passed.for_task(),
             process_group: ProcessGroup::New,
         };
-        // A wrapper takes some of the variables out of its own.
-        let all = (prepared.usage != UsageLimits::default()).then(|| spec.env.clone());
+        // A wrapper has arguments of its own, and not all of the variables.
+        let all = (prepared.usage != UsageLimits::default())
+            .then(|| (spec.argv.clone(), spec.env.clone()));
         let (mut spec, entry) = limits::apply(spec, &prepared.usage, group)?;
         let mut pauses = RETRY_PAUSES.into_iter();
         let spawned = loop {
@@ -257,7 +276,10 @@ impl Executor {
                 (spawned, _) => break spawned,
             }
         };
-        command.env = all.unwrap_or_else(|| std::mem::take(&mut spec.env));
+        (command.argv, command.env) = all.unwrap_or_else(|| {
+            let (argv, env) = (&mut spec.argv, &mut spec.env);
+            (std::mem::take(argv), std::mem::take(env))
+        });
         // Closes this side of what the wrapper answers through.
         drop(spec);
         match entry {

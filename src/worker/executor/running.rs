@@ -10,7 +10,9 @@ use tokio::sync::watch;
 
 use super::capture::Plan;
 use super::fast_wait::{self, Waited};
+use super::hints;
 use super::prepare::Executor;
+use super::standstill::StandstillWatch;
 use super::stop::{Action, End, Event, Lifecycle, Limits, StopOrder};
 use super::watch::Watch;
 use crate::process::groups::TaskGroup;
@@ -18,6 +20,7 @@ use crate::process::{self, Child, Pid, Signal};
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
+use crate::protocol::task::OnLeftovers;
 
 /// How long descendants that were killed are waited for.
 pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -28,6 +31,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The same for a task with a memory limit, whose end may be seen only by a look, and while the disk is full.
 const CLOSE_PAUSE: Duration = Duration::from_millis(200);
+/// Pause between two looks whether everything that a leader left has ended.
+const LEFTOVERS_PAUSE: Duration = Duration::from_millis(20);
 /// Pause between two questions whether a child has ended that the runtime cannot watch.
 const UNWATCHED_PAUSE: Duration = Duration::from_millis(10);
 
@@ -44,6 +49,9 @@ pub struct Running<'exec> {
     pub(super) plan: Plan,
     pub(super) limits: Limits,
     pub(super) usage: UsageLimits,
+    /// What becomes of processes that outlive the leader.
+    pub(super) leftovers: OnLeftovers,
+    pub(super) standstill: StandstillWatch,
     pub(super) lifecycle: Lifecycle,
     pub(super) watch: Watch,
     /// Whether it is a shell line that is executed without a shell.
@@ -97,17 +105,26 @@ impl Executor {
     ) -> TaskResult {
         let prepared = match self.prepare(task, &mut stop).await {
             Ok(prepared) => prepared,
-            Err(result) => return *result,
+            Err(result) => return self.explained(task, *result),
         };
-        let mut result = match self.start(prepared).await {
+        let result = match self.start(prepared).await {
             Ok(running) => {
                 watch(Life::Started(running.started()));
                 running.finish(stop.clone()).await
             }
-            Err(result) => return *result,
+            Err(result) => return self.explained(task, *result),
         };
         watch(Life::Gone);
+        let mut result = self.explained(task, result);
         self.keep_files(task, stop, &mut result).await;
+        result
+    }
+
+    /// The result, with what the author of a failed task may not know.
+    fn explained(&self, task: &WorkerTaskResp, mut result: TaskResult) -> TaskResult {
+        if let Some(hint) = hints::hint(&task.spec, &result, &self.passed.numbers()) {
+            result.note(&hint);
+        }
         result
     }
 }
@@ -130,7 +147,7 @@ impl Running<'_> {
         let is_ordered = *stop.borrow() != StopOrder::None;
         if is_ordered {
             stop.mark_changed();
-        } else if self.wait_shortly() == Waited::Exited {
+        } else if self.wait_shortly() == Waited::Exited && !self.is_waiting_for_leftovers() {
             return self.exited().await;
         }
         if self.executor.capture.expects_much() {
@@ -138,6 +155,7 @@ impl Running<'_> {
         }
         let mut looks = Looks::of(self.started, self.group.is_some());
         let mut orders_open = true;
+        let mut has_exited = false;
         loop {
             let wake_at = self.lifecycle.wake_at();
             let wake_at = wake_at.map_or(looks.next, |at| at.min(looks.next));
@@ -150,7 +168,7 @@ impl Running<'_> {
             } = &mut self;
             let event = tokio::select! {
                 biased;
-                () = exited(child) => Event::Time,
+                () = exited(child), if !has_exited => Event::Time,
                 order = stop.changed(), if orders_open => {
                     orders_open = order.is_ok();
                     Event::Order(*stop.borrow_and_update())
@@ -159,7 +177,7 @@ impl Running<'_> {
                 read = watch.turn(&mut executor.capture, plan), if watch.is_reading() => {
                     if let Err(error) = read {
                         tracing::warn!(%error, "the running task's output finds no place and waits");
-                        looks.come_closer(Instant::now());
+                        looks.come_closer(Instant::now(), CLOSE_PAUSE);
                     }
                     Event::Time
                 }
@@ -167,9 +185,15 @@ impl Running<'_> {
             // The exit comes before anything else that has happened by now: what has ended by itself is not signaled
             // and keeps its real result.
             if self.child.has_exited() {
-                return self.exited().await;
+                if !self.is_waiting_for_leftovers() {
+                    return self.exited().await;
+                }
+                has_exited = true;
+                looks.come_closer(Instant::now(), LEFTOVERS_PAUSE);
             }
             let now = Instant::now();
+            let stood_still = self.standstill.since_last(now, wake_at);
+            self.lifecycle.stood_still(stood_still);
             match self.lifecycle.handle(now, event) {
                 Some(Action::Terminate) => self.terminate(),
                 Some(Action::Kill) => self.kill(),
@@ -210,6 +234,19 @@ impl Running<'_> {
         self.signal(Signal::TERM);
         // A stopped process acts on TERM only once it is continued.
         self.signal(Signal::CONT);
+        if self.leftovers == OnLeftovers::Wait && self.child.has_exited() {
+            process::signal_adopted(Signal::TERM);
+        }
+    }
+
+    /// Whether the leader has left processes that belong to the task and are given the time to end.
+    fn is_waiting_for_leftovers(&self) -> bool {
+        if self.leftovers != OnLeftovers::Wait || self.lifecycle.is_killing() {
+            return false;
+        }
+        process::reap_adopted();
+        // The kernel's list may miss one while another ends.
+        !process::adopted_children().is_empty() || !process::adopted_children().is_empty()
     }
 
     fn signal(&self, signal: Signal) {
@@ -234,7 +271,7 @@ impl Running<'_> {
         if !self.watch.is_reading() {
             let read = self.watch.try_all(&mut self.executor.capture, &self.plan);
             if read.is_err() {
-                looks.come_closer(now);
+                looks.come_closer(now, CLOSE_PAUSE);
                 return;
             }
         }
@@ -304,7 +341,7 @@ impl Looks {
         self.pause = (self.pause * 2).min(self.longest);
     }
 
-    fn come_closer(&mut self, now: Instant) {
-        self.next = self.next.min(now + CLOSE_PAUSE);
+    fn come_closer(&mut self, now: Instant, pause: Duration) {
+        self.next = self.next.min(now + pause);
     }
 }

@@ -152,6 +152,22 @@ impl Lifecycle {
         }
     }
 
+    /// Moves what is due by time in which nothing ran.
+    pub(super) fn stood_still(&mut self, took: Duration) {
+        let later = |at: &mut Instant| *at = at.checked_add(took).unwrap_or(*at);
+        self.time_limit_at.as_mut().into_iter().for_each(later);
+        match &mut self.state {
+            State::Terminating { kill_at, .. } => later(kill_at),
+            State::Killing { give_up_at, .. } => later(give_up_at),
+            State::Running | State::Ended => {}
+        }
+    }
+
+    /// True while nothing is waited for any more.
+    pub(super) fn is_killing(&self) -> bool {
+        matches!(self.state, State::Killing { .. })
+    }
+
     /// When [`Event::Time`] is due next.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match self.state {
@@ -327,6 +343,18 @@ mod tests {
             scene.ends_as(15, ExitStatus::Signal(9)),
             (Reason::Timeout, true)
         );
+    }
+
+    #[test]
+    fn limits_stand_still_with_the_task() {
+        let mut scene = Scene::new(Some(5));
+        scene.task.stood_still(Duration::from_secs(100));
+        assert_eq!(scene.at(104, Event::Time), None);
+        assert_eq!(scene.at(105, Event::Time), Some(Action::Terminate));
+        scene.task.stood_still(Duration::from_secs(100));
+        assert_eq!(scene.at(214, Event::Time), None);
+        assert_eq!(scene.at(215, Event::Time), Some(Action::Kill));
+        assert!(scene.task.is_killing());
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Slot {
             groups: TaskGroups::default(),
             begun: None,
             live_dir: None,
+            passed: Default::default(),
         };
         change(&mut config);
         let executor = Executor::new(&config).unwrap();

@@ -11,6 +11,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::future::FutureExt;
 use mitosis_bridge::{Ending, HaltAfter, SharedGate};
@@ -30,6 +31,7 @@ use super::queue::{Job, News, QueueEnd, TELL_WITHIN};
 #[derive(Debug, Clone, Default)]
 pub struct Gatekeeper {
     shared: Option<(SharedGate, HaltAfter)>,
+    apart: Option<Duration>,
 }
 
 impl Gatekeeper {
@@ -38,7 +40,30 @@ impl Gatekeeper {
     pub fn new(gate: SharedGate, after: HaltAfter) -> Self {
         Self {
             shared: Some((gate, after)),
+            apart: None,
         }
+    }
+
+    /// Lets nothing begin for so long after a beginning, whoever's it was.
+    #[must_use]
+    pub fn apart(self, apart: Option<Duration>) -> Self {
+        Self { apart, ..self }
+    }
+
+    /// Waits until something may begin again.
+    async fn wait(&self) {
+        let (Some((gate, _)), Some(apart)) = (&self.shared, self.apart) else {
+            return;
+        };
+        while let Some(left) = gate.begin_apart(apart) {
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// How long everything has stood still by order.
+    pub(super) fn stood_still(&self) -> Duration {
+        let shared = self.shared.as_ref();
+        shared.map_or(Duration::ZERO, |(gate, _)| gate.stood_still())
     }
 
     fn is_open(&self) -> bool {
@@ -83,6 +108,15 @@ pub async fn drive(
 ) {
     while let Some(job) = queue.next().await {
         let held = job.held;
+        if gate.apart.is_some() {
+            // Not claimed yet, so that it can be had back meanwhile.
+            let mut abandoned = queue.abandoned();
+            tokio::select! {
+                biased;
+                () = gate.wait() => {}
+                Err(_) = abandoned.changed() => return,
+            }
+        }
         if !job.claim.take() {
             job.claim.clear();
             queue.add(News::Withdrawn(held));

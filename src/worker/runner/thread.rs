@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::comm::ended::Ends;
-use crate::worker::executor::{Executor, Interrupt};
+use crate::worker::executor::{Executor, Interrupt, Standstill};
 use crate::worker::status::WorkerStatus;
 
 use super::drive::{Gatekeeper, drive};
@@ -32,9 +32,14 @@ impl RunnerThread {
         status: Arc<dyn WorkerStatus>,
         gate: Gatekeeper,
         ends: Option<Ends>,
+        nice: u8,
     ) -> io::Result<(Self, RunQueue)> {
         let interrupt = Interrupt::new()?;
         executor.may_block(interrupt.clone());
+        executor.heed(Standstill::new({
+            let gate = gate.clone();
+            move || gate.stood_still()
+        }));
         let runner = ExecutorRunner::new(executor);
         let (queue, end) = run_queue(Some(interrupt));
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,6 +47,13 @@ impl RunnerThread {
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let run = move || {
+            // Of this thread alone, and so of what it starts.
+            if nice > 0
+                && let Err(errno) = rustix::process::setpriority_process(None, nice.into())
+            {
+                let error = io::Error::from(errno);
+                tracing::warn!(%error, "tasks do not get the nice value that was asked for");
+            }
             let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
             }));

@@ -64,6 +64,9 @@ impl Manager {
             groups: TaskGroups::default(),
             live_dir: None,
             halt_after: Default::default(),
+            apart: None,
+            nice: 0,
+            passed: Vec::new(),
             control: first.clone(),
         };
         let invitation = handle

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::process::adopted_children;
 use crate::process::testing::{alone, shared};
+use crate::protocol::task::OnLeftovers;
 
 #[tokio::test]
 async fn background_processes_end_with_their_leader() {
@@ -26,6 +27,67 @@ async fn a_daemonised_grandchild_ends_with_the_task() {
     assert_eq!(stdout(&result), "done\n");
     assert_eq!(alive(&task), []);
     assert_eq!(adopted_children(), []);
+}
+
+fn leaving(line: &str, leftovers: OnLeftovers) -> TaskSpec {
+    TaskSpec {
+        leftovers: Some(leftovers),
+        ..TaskSpec::shell_line(line)
+    }
+}
+
+#[tokio::test]
+async fn leftovers_that_belong_to_the_task_are_waited_for() {
+    let _turn = alone().await;
+    let mut slot = Slot::new();
+    for line in [
+        "(sleep 0.3; echo late) & echo early",
+        "setsid sh -c '(sleep 0.3; echo late) & :'; echo early",
+    ] {
+        let result = slot.run(leaving(line, OnLeftovers::Wait)).await;
+        assert_eq!(stdout(&result), "early\nlate\n", "{line}");
+        assert_eq!(result.leftovers, None);
+    }
+}
+
+#[tokio::test]
+async fn leftovers_that_are_waited_for_end_with_the_time_limit_and_a_cancel() {
+    let _turn = alone().await;
+    let mut slot = Slot::new();
+    let line = "setsid sleep 1000 & sleep 1000 & echo ready";
+    let limited = limits(leaving(line, OnLeftovers::Wait), 200, 5000);
+    let result = slot.run(limited).await;
+    assert_eq!(result.reason, Reason::Timeout, "{result:?}");
+    assert_eq!(adopted_children(), []);
+    let order = StopOrder::Graceful(StopReason::Cancelled);
+    let result = slot
+        .stopped_when_ready(leaving(line, OnLeftovers::Wait), order)
+        .await;
+    assert_eq!(result.reason, Reason::Cancelled, "{result:?}");
+}
+
+#[tokio::test]
+async fn leftovers_may_be_a_failure() {
+    let _turn = alone().await;
+    let mut slot = Slot::new();
+    let result = slot
+        .run(leaving("sleep 1000 & exit 0", OnLeftovers::Fail))
+        .await;
+    assert_eq!(
+        (result.reason, result.exit_code),
+        (Reason::Leftovers, Some(0))
+    );
+    let message = result.message.unwrap();
+    assert!(
+        message.contains("left behind") && message.contains("sleep"),
+        "{message}"
+    );
+    let clean = slot.run(leaving("echo clean", OnLeftovers::Fail)).await;
+    assert_eq!(stdout(&clean), "clean\n");
+    let failed = slot
+        .run(leaving("sleep 1000 & exit 3", OnLeftovers::Fail))
+        .await;
+    assert_eq!((failed.reason, failed.exit_code), (Reason::Exit, Some(3)));
 }
 
 #[tokio::test]

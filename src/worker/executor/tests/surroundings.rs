@@ -28,6 +28,7 @@ fn environment(
         groups: TaskGroups::default(),
         begun: None,
         live_dir: None,
+        passed: Default::default(),
     };
     let directories = Directories::create(dir.path()).unwrap();
     let variables = variables
@@ -283,6 +284,7 @@ fn ids_that_were_given_are_named_and_replace_what_stood_there() {
         groups: TaskGroups::default(),
         begun: None,
         live_dir: None,
+        passed: Default::default(),
     };
     let directories = Directories::create(dir.path()).unwrap();
     let outer = [("CUDA_VISIBLE_DEVICES", "0,1,2"), ("MITO_CPUS", "9")];

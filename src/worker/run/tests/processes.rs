@@ -26,6 +26,7 @@ fn runner(dir: &Path) -> ExecutorRunner {
         groups: TaskGroups::default(),
         begun: None,
         live_dir: None,
+        passed: Default::default(),
     };
     ExecutorRunner::new(Executor::new(&config).unwrap())
 }
