@@ -39,3 +39,4 @@ mod streams;
 mod terminal;
 mod transcripts;
 mod tune;
+mod waiting;
