@@ -27,6 +27,7 @@ mod intake;
 mod ledger;
 mod metrics;
 mod output;
+mod patience;
 mod reactor;
 mod run;
 mod session;
@@ -34,6 +35,7 @@ mod slots;
 pub mod spool;
 mod state;
 mod supervisor;
+mod suspension;
 mod tuner;
 mod worker_process;
 

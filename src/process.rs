@@ -34,7 +34,7 @@ pub(crate) mod testing;
 mod tests;
 mod tree;
 
-pub use activity::is_busy;
+pub use activity::cpu_time;
 pub use affinity::{on_cores, usable_cores};
 pub use caller::remember_caller;
 pub use child::Child;

@@ -38,4 +38,4 @@ pub use span::HumanDuration;
 pub use task::{TaskSpec, TaskState, WorkerTaskResp};
 
 /// Version of every frame below. A peer that announces another one is refused in words.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;

@@ -213,6 +213,52 @@ fn unsafe_code_stands_in_the_listed_files_only() {
     );
 }
 
+/// What the program expects: the file, and the words of each `expect` outside tests.
+fn expectations() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let is_product = |path: &str| {
+        let inside = path.starts_with("src/") || path.starts_with("bridge/src/");
+        inside
+            && !path.contains("/tests")
+            && !path.contains("conformance")
+            && !path.ends_with("testing.rs")
+    };
+    for path in rust_files().into_iter().filter(|path| is_product(path)) {
+        let text = read(&path);
+        let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or(&text);
+        for piece in product.split(".expect(").skip(1) {
+            if let Some(words) = piece.trim_start().strip_prefix('"')
+                && let Some((words, _)) = words.split_once('"')
+            {
+                found.insert(format!("{path}: {words}"));
+            }
+        }
+    }
+    found
+}
+
+/// A panic on what a task, a peer, a file or a user said stops everybody else. So each `expect` is looked at once, and
+/// listed when what it expects is an invariant of the code around it.
+#[test]
+fn nothing_is_expected_but_listed_invariants_of_our_own() {
+    let listed: BTreeSet<String> = read("tests/expectations.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    let found = expectations();
+    let offences: Vec<String> = found
+        .difference(&listed)
+        .map(|new| format!("{new} (make it an error; or list it, if nobody outside can break it)"))
+        .chain(
+            listed
+                .difference(&found)
+                .map(|old| format!("{old} (listed, and gone)")),
+        )
+        .collect();
+    none(&offences, "tests/expectations.txt lists what is expected");
+}
+
 #[test]
 fn tests_wait_for_conditions_and_do_not_sleep() {
     let mut tests = rust_files();

@@ -43,7 +43,7 @@ pub(super) const SUITE_COLUMNS: [&str; 10] = [
     "counts.cancelled",
 ];
 /// Columns of managers.
-pub(super) const MANAGER_COLUMNS: [&str; 8] = [
+pub(super) const MANAGER_COLUMNS: [&str; 9] = [
     "uuid",
     "host",
     "connected",
@@ -52,6 +52,7 @@ pub(super) const MANAGER_COLUMNS: [&str; 8] = [
     "workers",
     "leases",
     "last_seen_us",
+    "trouble",
 ];
 /// Columns of independent workers.
 pub(super) const WORKER_COLUMNS: [&str; 4] = ["uuid", "host", "task", "last_seen_us"];

@@ -244,10 +244,16 @@ pub(super) fn managers(managers: &[ManagerSummary], now_us: i64) -> String {
         ]
     };
     let rows: Vec<_> = managers.iter().map(row).collect();
-    table(
+    let mut text = table(
         &["UUID", "HOST", "CONNECTED", "WORKERS", "LEASES", "SEEN"],
         &rows,
-    )
+    );
+    for manager in managers {
+        if let Some(trouble) = &manager.trouble {
+            text.push_str(&format!("{}: {trouble}\n", manager.uuid));
+        }
+    }
+    text
 }
 
 /// A list of independent workers.

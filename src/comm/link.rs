@@ -8,6 +8,8 @@
 //! | to coordinator | [`CAPACITY`] | the manager waits: reports stay in its spool | the manager reconnects |
 //! | to manager | [`CAPACITY`] | the session waits for answers and drops hints | the session ends |
 
+use std::sync::{Arc, OnceLock};
+
 use async_trait::async_trait;
 
 use crate::protocol::session::{ToCoordinator, ToManager};
@@ -19,6 +21,27 @@ pub const CAPACITY: usize = 64;
 /// Longest encoded frame that a WebSocket carries. Whoever fills a frame with tasks or reports stays below it.
 pub const MAX_FRAME_BYTES: usize = 8 << 20;
 
+/// Most bytes of tasks or reports that are put into one frame. One of them is far smaller than the other half, which is
+/// for it and the envelope.
+pub const FILL_BYTES: usize = MAX_FRAME_BYTES / 2;
+
+/// Why a link broke, as whoever carries its frames knows it. Said before the channels close.
+#[derive(Debug, Clone, Default)]
+pub struct Cause(Arc<OnceLock<String>>);
+
+impl Cause {
+    /// Says it; the first word counts.
+    pub fn say(&self, words: impl Into<String>) {
+        let _ = self.0.set(words.into());
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn words(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
 /// The manager's end.
 #[derive(Debug)]
 pub struct ManagerEnd {
@@ -28,6 +51,8 @@ pub struct ManagerEnd {
     pub frames_rx: flume::Receiver<ToManager>,
     /// The coordinator's URL as this end reached it; `None` in memory, where the welcome says it.
     pub url: Option<String>,
+    /// Why it broke.
+    pub cause: Cause,
 }
 
 /// The coordinator's end.
@@ -37,6 +62,8 @@ pub struct CoordinatorEnd {
     pub frames_tx: flume::Sender<ToManager>,
     /// Frames from the manager; closed when the session is over.
     pub frames_rx: flume::Receiver<ToCoordinator>,
+    /// Why it broke.
+    pub cause: Cause,
 }
 
 /// Joins two ends in memory.
@@ -49,10 +76,12 @@ pub fn pair() -> (ManagerEnd, CoordinatorEnd) {
             frames_tx: to_coordinator_tx,
             frames_rx: to_manager_rx,
             url: None,
+            cause: Cause::default(),
         },
         CoordinatorEnd {
             frames_tx: to_manager_tx,
             frames_rx: to_coordinator_rx,
+            cause: Cause::default(),
         },
     )
 }

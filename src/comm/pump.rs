@@ -22,7 +22,7 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::comm::link::MAX_FRAME_BYTES;
+use crate::comm::link::{Cause, MAX_FRAME_BYTES};
 use crate::protocol::frame;
 
 /// Frames sent before the socket is flushed, when more are waiting.
@@ -86,6 +86,24 @@ pub(crate) enum PumpEnd {
     Stopped,
 }
 
+impl fmt::Display for PumpEnd {
+    /// In words for the operator of either side.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LocalClosed => f.write_str("this side closed the connection"),
+            Self::PeerClosed => f.write_str("the peer closed the connection"),
+            Self::PeerSilent => f.write_str("the peer neither spoke nor read for too long"),
+            Self::BadFrame(what) => write!(f, "the peer sent what is no frame ({what})"),
+            Self::Oversize(bytes) => write!(
+                f,
+                "a message of {bytes} bytes was to be sent, and {MAX_FRAME_BYTES} is the most"
+            ),
+            Self::Socket(error) => write!(f, "the connection failed ({error})"),
+            Self::Stopped => f.write_str("this side stops"),
+        }
+    }
+}
+
 /// This side's ends of the link's channels.
 #[derive(Debug)]
 pub(crate) struct LinkEnds<In, Out> {
@@ -93,6 +111,8 @@ pub(crate) struct LinkEnds<In, Out> {
     pub(crate) inbound: flume::Sender<In>,
     /// Gives what the peer is told.
     pub(crate) outbound: flume::Receiver<Out>,
+    /// Told to this side when the link breaks.
+    pub(crate) cause: Cause,
 }
 
 /// Runs until one side ends, then closes the socket and drops the ends.
@@ -109,12 +129,19 @@ where
     E: fmt::Display,
 {
     let (mut stream, mut sink) = (pin!(stream), pin!(sink));
-    let LinkEnds { inbound, outbound } = ends;
+    let LinkEnds {
+        inbound,
+        outbound,
+        cause,
+    } = ends;
     let end = tokio::select! {
         end = read(stream.as_mut(), &inbound, timing) => end,
         end = write(sink.as_mut(), &outbound, timing) => end,
         () = stop => PumpEnd::Stopped,
     };
+    if !matches!(end, PumpEnd::LocalClosed | PumpEnd::Stopped) {
+        cause.say(end.to_string());
+    }
     // Closed first: this side learns of the end now and not after the farewell.
     drop((inbound, outbound));
     let farewell = async {
@@ -270,7 +297,13 @@ mod tests {
     fn link() -> (Local, LinkEnds<u32, u32>) {
         let (told, outbound) = flume::bounded(64);
         let (inbound, heard) = flume::bounded(64);
-        (Local { told, heard }, LinkEnds { inbound, outbound })
+        let cause = Cause::default();
+        let ends = LinkEnds {
+            inbound,
+            outbound,
+            cause,
+        };
+        (Local { told, heard }, ends)
     }
 
     fn packet(number: u32) -> Packet {

@@ -151,6 +151,7 @@ impl Connector for WsConnector {
         let ends = LinkEnds {
             inbound: coordinator.frames_tx,
             outbound: coordinator.frames_rx,
+            cause: manager.cause.clone(),
         };
         tokio::spawn(carry(socket, ends));
         Ok(manager)

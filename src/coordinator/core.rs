@@ -11,6 +11,7 @@
 //! | `posts` | cancels and modes | sessions, control calls of workers | repeated with every renewal |
 
 mod artifacts;
+mod commit;
 pub mod ends;
 mod fit;
 mod follow;
@@ -19,6 +20,7 @@ mod manage;
 mod posts;
 mod publish;
 mod query;
+mod readiness;
 mod submit;
 mod timer;
 mod tune;
@@ -72,6 +74,7 @@ pub(super) struct Shared {
     pub(super) posts: posts::Posts,
     pub(super) ends: ends::EndLog,
     followers: follow::Followers,
+    readiness: readiness::Readiness,
     /// Rung when something falls due earlier than the timer knows.
     pub(super) timer: Notify,
     /// True, or closed: stop.
@@ -125,6 +128,7 @@ impl Coordinator {
             posts: posts::Posts::default(),
             ends: ends::EndLog::starting_at(last_end),
             followers: follow::Followers::default(),
+            readiness: readiness::Readiness::default(),
             timer: Notify::new(),
             stop,
             signing_seed,

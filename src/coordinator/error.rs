@@ -50,6 +50,14 @@ pub enum CoordinatorError {
         /// The largest size accepted.
         limit: usize,
     },
+    /// One spec of a submit has something that cannot be written down.
+    #[error("task {index} is refused: it cannot be stored: {message}")]
+    Unencodable {
+        /// Its place in the submit, from 0.
+        index: usize,
+        /// What the encoder says.
+        message: String,
+    },
     /// One task of a submit needs more than anybody has.
     #[error(
         "task {index} can never run: it needs {}, and the most that anybody connected has is {}; ask for less, or \
@@ -149,12 +157,16 @@ impl CoordinatorError {
         match self {
             Self::Store(StoreError::NotFound { .. }) => "not_found",
             Self::Store(StoreError::NotEnded(_)) => "not_ended",
-            Self::Store(StoreError::Replaced) => "replaced",
+            Self::Store(
+                StoreError::Replaced | StoreError::Bound { .. } | StoreError::Stranger { .. },
+            ) => "replaced",
             Self::Store(StoreError::Superseded(_)) => "superseded",
             Self::Store(StoreError::Closed) | Self::Stopping => "stopping",
             Self::Store(StoreError::Busy) => "busy",
             Self::Store(StoreError::TookTooLong { .. }) => "took_too_long",
-            Self::Store(StoreError::Backend { .. } | StoreError::Corrupt { .. })
+            Self::Store(
+                StoreError::Backend { .. } | StoreError::Corrupt { .. } | StoreError::Fault { .. },
+            )
             | Self::Open(_)
             | Self::Random(_) => "store",
             Self::Upload(UploadError::TooLarge { .. }) => "too_large",
@@ -162,7 +174,10 @@ impl CoordinatorError {
             Self::Upload(UploadError::Silence) => "body_timeout",
             Self::Upload(UploadError::NoRoom(_)) => "no_room",
             Self::Upload(UploadError::Files(_)) => "store",
-            Self::NothingSubmitted | Self::BadTask { .. } | Self::BadChain(_) => "bad_task",
+            Self::NothingSubmitted
+            | Self::BadTask { .. }
+            | Self::BadChain(_)
+            | Self::Unencodable { .. } => "bad_task",
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::Unfit { .. } => "unfit",
             Self::BadQuery { .. } => "bad_query",

@@ -11,6 +11,7 @@
 
 mod access;
 mod artifacts;
+mod connections;
 mod failure;
 mod health;
 mod input;

@@ -23,8 +23,11 @@ use metrics::{counter, gauge, histogram};
 
 use super::core::{Coordinator, Post, Room, RoomKey, Shared, sorted};
 use super::store::{Claim, HolderSession, StoreError, Unstarted};
-use crate::comm::link::{self, ConnectError, Connector, CoordinatorEnd, ManagerEnd};
+use crate::comm::link::{
+    self, Cause, ConnectError, Connector, CoordinatorEnd, FILL_BYTES, ManagerEnd,
+};
 use crate::protocol::Mode;
+use crate::protocol::frame;
 use crate::protocol::session::{Commit, Hint, ManagerStatus, ToCoordinator, ToManager};
 use crate::telemetry::names;
 
@@ -46,6 +49,8 @@ const BUSY_PAUSE_MS: u64 = 200;
 const BROKEN_PAUSE_MS: u64 = 5_000;
 /// How long a new link may stay without a hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whom a manager in the coordinator's own process belongs to.
+const OWN_SUBJECT: &str = "the coordinator's own process";
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,15 +86,21 @@ impl SessionEnd {
 
 impl Coordinator {
     /// Serves one manager until the session ends. The front end has checked that the peer may be a manager.
-    pub async fn serve_session(&self, end: CoordinatorEnd) -> SessionEnd {
-        self.serve_holder(end, false).await
+    /// `subject` is whose token it showed.
+    pub async fn serve_session(&self, end: CoordinatorEnd, subject: String) -> SessionEnd {
+        self.serve_holder(end, false, subject).await
     }
 
-    async fn serve_holder(&self, end: CoordinatorEnd, endless: bool) -> SessionEnd {
+    async fn serve_holder(
+        &self,
+        end: CoordinatorEnd,
+        endless: bool,
+        subject: String,
+    ) -> SessionEnd {
         let shared = Arc::clone(&self.shared);
         let reason = tokio::select! {
             () = self.stopped() => SessionEnd::Stopping,
-            reason = serve(shared, end, endless) => reason,
+            reason = serve(shared, end, endless, subject) => reason,
         };
         tracing::debug!(?reason, "manager session ended");
         counter!(names::COORDINATOR_SESSIONS_ENDED, "reason" => reason.as_str()).increment(1);
@@ -130,12 +141,18 @@ impl Connector for LocalConnector {
         let (manager, coordinator) = link::pair();
         let serving = self.coordinator.clone();
         let endless = self.endless;
-        tokio::spawn(async move { serving.serve_holder(coordinator, endless).await });
+        let subject = OWN_SUBJECT.to_owned();
+        tokio::spawn(async move { serving.serve_holder(coordinator, endless, subject).await });
         Ok(manager)
     }
 }
 
-async fn serve(shared: Arc<Shared>, end: CoordinatorEnd, endless: bool) -> SessionEnd {
+async fn serve(
+    shared: Arc<Shared>,
+    end: CoordinatorEnd,
+    endless: bool,
+    subject: String,
+) -> SessionEnd {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, end.frames_rx.recv_async()).await;
     let hello = match hello {
         Err(_) => return SessionEnd::NoHello,
@@ -150,7 +167,7 @@ async fn serve(shared: Arc<Shared>, end: CoordinatorEnd, endless: bool) -> Sessi
         tags: sorted(hello.tags.clone()),
         capacity: hello.capacity,
     });
-    match hello::welcome(&shared, hello, &end.frames_tx, endless).await {
+    match hello::welcome(&shared, hello, &end.frames_tx, endless, subject).await {
         Ok((post, session)) => {
             let session = Session {
                 room,
@@ -158,6 +175,7 @@ async fn serve(shared: Arc<Shared>, end: CoordinatorEnd, endless: bool) -> Sessi
                 post,
                 fence: session,
                 frames_tx: end.frames_tx,
+                cause: end.cause,
                 readings: Arc::default(),
             };
             session.run(end.frames_rx).await
@@ -173,6 +191,8 @@ struct Session {
     /// What the store knows this session by.
     fence: HolderSession,
     frames_tx: flume::Sender<ToManager>,
+    /// Why its link broke.
+    cause: Cause,
     readings: Arc<Readings>,
     /// Where it waits for work.
     room: Arc<Room>,
@@ -217,18 +237,39 @@ impl Session {
             ended = self.renewal_lane(renewals_rx) => ended,
             ended = self.directive_lane() => ended,
             ended = self.reading_lane() => ended,
+            ended = self.inquiry_lane() => ended,
             ended = self.replaced() => ended,
         };
         let reason = match ended {
             Err(reason) => reason,
             Ok(never) => match never {},
         };
+        self.tell_end(reason);
         if reason == SessionEnd::Goodbye
             && let Err(error) = self.shared.leave(self.fence).await
         {
             tracing::warn!(%error, manager = %self.post.holder, "the leases of a leaving manager stay until their term ends");
         }
         reason
+    }
+
+    /// Says why the session is over: to the manager where that still hears, and to operators.
+    fn tell_end(&self, reason: SessionEnd) {
+        let words = match reason {
+            SessionEnd::Replaced => "another session of this manager took over".to_owned(),
+            SessionEnd::LinkClosed => {
+                let cause = self.cause.words().unwrap_or("the connection was closed");
+                format!("its session was lost: {cause}")
+            }
+            _ => return,
+        };
+        tracing::warn!(manager = %self.post.holder, reason = words, "a manager's session is over");
+        let over = ToManager::Over {
+            reason: words.clone(),
+        };
+        // Whoever is gone or does not read needs no words.
+        let _ = self.frames_tx.try_send(over);
+        self.post.note_mishap(words);
     }
 
     async fn claim_lane(&self, claims_rx: flume::Receiver<(u64, u32)>) -> Lane {
@@ -242,15 +283,20 @@ impl Session {
             let mut called = pin!(place.called());
             // Before the claim: what becomes ready after it calls this session.
             called.as_mut().enable();
-            let answer = match self.claim(limit.min(MAX_CLAIM)).await {
-                Ok(tasks) => ToManager::Claimed { id, tasks },
-                Err(error) => self.busy(id, &error)?,
+            let tasks = match self.claim(limit.min(MAX_CLAIM)).await {
+                Ok(tasks) => tasks,
+                Err(error) => {
+                    self.send(self.busy(id, &error)?).await?;
+                    continue;
+                }
             };
-            let is_short = match &answer {
-                ToManager::Claimed { tasks, .. } => (tasks.len() as u64) < u64::from(limit),
-                _ => false,
-            };
-            self.send(answer).await?;
+            let is_short = (tasks.len() as u64) < u64::from(limit);
+            let mut parts = frame::parts(tasks, FILL_BYTES);
+            let last = parts.pop().unwrap_or_default();
+            for tasks in parts {
+                self.send(ToManager::ClaimedPart { id, tasks }).await?;
+            }
+            self.send(ToManager::Claimed { id, tasks: last }).await?;
             if !is_short {
                 continue;
             }
@@ -259,6 +305,7 @@ impl Session {
                 // One that may have nothing takes no call from those who may.
                 called.set(place.called());
             }
+            // Told once: a manager that does not claim now has enough and comes by itself.
             tokio::select! {
                 biased;
                 claim = claims_rx.recv_async() => next = Some(claim.map_err(closed)?),
@@ -336,7 +383,10 @@ impl Session {
                 return Err(error);
             }
         };
-        self.shared.refresh(&self.post).await?;
+        // What was lost is told whatever becomes of this: its holder may be executing it beside somebody else.
+        if let Err(error) = self.shared.refresh(&self.post).await {
+            tracing::warn!(%error, manager = %self.post.holder, "cancel orders cannot be read; the next renewal brings them");
+        }
         Ok(ToManager::Renewed {
             id,
             lost,
@@ -367,6 +417,18 @@ impl Session {
             if let Some(frame) = self.readings.begin(reading) {
                 self.send(frame).await?;
             }
+        }
+    }
+
+    /// Passes on the question whether the manager is there.
+    async fn inquiry_lane(&self) -> Lane {
+        let mut inquired = self.post.inquired.subscribe();
+        loop {
+            // The post keeps its sender while this session holds it.
+            let changed = inquired.changed().await;
+            changed.map_err(|_| SessionEnd::LinkClosed)?;
+            let id = *inquired.borrow_and_update();
+            self.send(ToManager::Inquiry { id }).await?;
         }
     }
 
@@ -440,6 +502,10 @@ impl Lanes {
                 .is_ok(),
             ToCoordinator::Tuned(report) => {
                 self.post.tuned.send_replace(Some(report));
+                true
+            }
+            ToCoordinator::Present { id } => {
+                self.post.present.send_modify(|last| *last = id.max(*last));
                 true
             }
             ToCoordinator::Output { id, answer } => {

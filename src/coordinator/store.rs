@@ -35,6 +35,7 @@ pub use model::{
     Claimed, ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind,
     HolderRecord, HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, MOST_AHEAD, NewTask,
     NewTasks, QueuePlace, ReclaimCause, Reclaimed, Registered, Registration, Reported, RetryTarget,
+    SUBJECT_LABEL,
     Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
 };
 
@@ -124,6 +125,10 @@ pub trait Store: StoreReader {
     /// Begins a new session of a holder and settles its inventory lease by lease: kept when the lease is the task's
     /// last and the task has not ended and nobody else has it (also after it ran out), dropped otherwise. What the
     /// store believed the holder to have and the inventory lacks is requeued.
+    ///
+    /// # Errors
+    /// `Bound` when a manager shows somebody else's token; `Stranger` when leases are open that were granted to a life
+    /// that this one does not know.
     async fn register(&self, registration: Registration) -> Result<Registered, StoreError>;
 
     /// A holder that registered and has not left. It may have been quiet for longer than its term: then it has no
@@ -195,6 +200,13 @@ pub trait Store: StoreReader {
     /// # Errors
     /// `NotFound` when it never registered.
     async fn set_mode(&self, holder: Holder, mode: Mode) -> Result<HolderId, StoreError>;
+
+    /// Keeps the mode an operator wants of everybody. A pause, and its end, hold for holders that come later too; an
+    /// order to leave is for those that are live.
+    async fn set_mode_of_all(&self, mode: Mode) -> Result<Vec<HolderId>, StoreError>;
+
+    /// Writes something small, to see whether that is possible.
+    async fn probe(&self) -> Result<(), StoreError>;
 
     /// The newest end.
     async fn last_end(&self) -> Result<EndCursor, StoreError>;

@@ -16,19 +16,21 @@ use crate::comm::pump::{LinkEnds, Packet, PumpEnd, Timing, pump};
 pub(super) async fn serve(
     coordinator: Coordinator,
     socket: WebSocket,
+    subject: String,
     stop: impl Future<Output = ()>,
 ) {
     let (manager, end) = link::pair();
     let ends = LinkEnds {
         inbound: manager.frames_tx,
         outbound: manager.frames_rx,
+        cause: end.cause.clone(),
     };
     let (sink, stream) = socket.split();
     let stream = stream.map(|message| message.map(packet));
     let sink = sink.with(|packet| std::future::ready(Ok::<_, axum::Error>(message(packet))));
     let pumping = pump(stream, sink, ends, Timing::default(), stop);
     // Both: a session that ends closes the socket after its last frame, a socket that ends closes the session.
-    let (session, pumped) = tokio::join!(coordinator.serve_session(end), pumping);
+    let (session, pumped) = tokio::join!(coordinator.serve_session(end, subject), pumping);
     match pumped {
         PumpEnd::BadFrame(what) => tracing::warn!(what, "a manager sent what is no frame"),
         PumpEnd::Oversize(bytes) => {

@@ -19,6 +19,10 @@ use super::error::ManagerError;
 
 const IDENTITY_FILE: &str = "manager.uuid";
 const LOCK_FILE: &str = "manager.lock";
+/// Boots of this directory's lives, a line each, the newest first.
+const LIVES_FILE: &str = "manager.lives";
+/// Earlier lives that are remembered: enough for a manager that starts and dies several times before it is heard.
+const LIVES: usize = 16;
 
 /// A held identity. Dropping it releases the locks.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Identity {
     pub(crate) is_new: bool,
     /// This life.
     pub(crate) boot: Boot,
+    /// Earlier lives, the newest first.
+    pub(crate) earlier: Vec<Boot>,
     // Never read: held until the manager is through.
     _locks: Vec<File>,
 }
@@ -53,10 +59,14 @@ impl Identity {
             locks.push(held.map_err(|holder| ManagerError::MachineInUse { lock: path, holder })?);
         }
         let (manager, is_new) = load_or_create(&dir.join(IDENTITY_FILE))?;
+        let boot = Boot(random_u64());
+        let lives = dir.join(LIVES_FILE);
+        let earlier = note_life(&lives, boot).map_err(at("write", &lives))?;
         Ok(Self {
             manager,
             is_new,
-            boot: Boot(random_u64()),
+            boot,
+            earlier,
             _locks: locks,
         })
     }
@@ -149,22 +159,43 @@ fn load_or_create(path: &Path) -> Result<(Uuid, bool), ManagerError> {
     }
 }
 
+/// Notes a life before anybody hears of it, and returns the ones before. What is no boot is left out: the worst that
+/// follows is that leases of an earlier life are waited for.
+fn note_life(path: &Path, boot: Boot) -> io::Result<Vec<Boot>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
+        Err(error) => return Err(error),
+    };
+    let known = text
+        .lines()
+        .filter_map(|line| u64::from_str_radix(line, 16).ok());
+    let earlier: Vec<Boot> = known.map(Boot).take(LIVES).collect();
+    let lines = std::iter::once(&boot).chain(&earlier);
+    let lines: String = lines.map(|life| format!("{:016x}\n", life.0)).collect();
+    replace(path, &lines)?;
+    Ok(earlier)
+}
+
+/// Written beside and renamed, so that a crash leaves the old content or the new.
+fn replace(path: &Path, content: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(content.as_bytes())?;
+    fs::rename(&fresh, path)
+}
+
 /// Written beside and renamed, so that a crash leaves either no identity or a whole one. It is not waited for: after a
 /// power cut no process is left that bears the name.
 fn create(path: &Path) -> Result<Uuid, ManagerError> {
     let manager = Uuid::new_v4();
-    let fresh = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        writeln!(file, "{manager}")?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(at("write", path))?;
+    replace(path, &format!("{manager}\n")).map_err(at("write", path))?;
     Ok(manager)
 }
 
@@ -194,6 +225,7 @@ mod tests {
         let second = Identity::acquire(dir.path(), Exclusivity::StateDir).unwrap();
         assert_eq!(second.manager, manager);
         assert_ne!(second.boot, boot);
+        assert_eq!(second.earlier, [boot]);
         let mode = fs::metadata(dir.path().join(IDENTITY_FILE))
             .unwrap()
             .permissions()

@@ -3,11 +3,16 @@
 //! Owned by the reactor. Pure: it says which reports go next and when, the session carries them. Commits clock
 //! themselves: the next batch goes when the previous one is answered and a short pause is over, so batches grow with
 //! the load. The news that a task started is dropped when its end is known before it was sent.
+//!
+//! A session that breaks over a batch may break because of it. Then the next one is half as large, down to a single
+//! report; one that breaks a session alone goes behind all others, so that it holds up nothing but itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::comm::link::FILL_BYTES;
+use crate::protocol::frame;
 use crate::protocol::report::ReportTaskOp;
 use crate::protocol::session::{Commit, HeldLease};
 use crate::protocol::{Try, Verdict};
@@ -16,15 +21,6 @@ use super::state::LeaseKey;
 
 /// Most reports in one commit.
 pub(crate) const BATCH: usize = 512;
-
-/// Most bytes of follow-up tasks in one commit, so that its frame stays below the link's limit; one report may have more.
-const BATCH_FOLLOW_UP_BYTES: usize = 2 << 20;
-
-fn follow_up_bytes(commit: &Commit) -> usize {
-    let result = commit.report.op.result().map(|(_, result)| result);
-    let lines = result.and_then(|result| result.follow_ups.as_ref()?.lines.as_ref());
-    lines.map_or(0, String::len)
-}
 
 /// A report and when it was entered here.
 #[derive(Debug)]
@@ -43,6 +39,10 @@ pub(crate) struct Ledger {
     /// Everything up to this number is durable.
     durable: u64,
     in_flight: Vec<u64>,
+    /// Most reports of the next batch.
+    most: usize,
+    /// Reports over which a session broke that had nothing else to carry.
+    suspects: BTreeSet<u64>,
     not_before: Option<Instant>,
     start_waits_since: Option<Instant>,
     pause: Duration,
@@ -58,6 +58,8 @@ impl Ledger {
             finals: HashMap::new(),
             durable: 0,
             in_flight: Vec::new(),
+            most: BATCH,
+            suspects: BTreeSet::new(),
             not_before: None,
             start_waits_since: None,
             pause,
@@ -131,19 +133,12 @@ impl Ledger {
         if self.due(now).is_none_or(|due| due > now) {
             return None;
         }
-        let mut bytes = 0;
-        let batch: Vec<Commit> = self
-            .entries
-            .range(..=self.durable)
-            .take(BATCH)
-            .map(|(_, entry)| &entry.commit)
-            .take_while(|commit| {
-                let first = bytes == 0;
-                bytes += follow_up_bytes(commit);
-                first || bytes <= BATCH_FOLLOW_UP_BYTES
-            })
-            .map(|commit| Commit::clone(commit))
-            .collect();
+        let durable = || self.entries.range(..=self.durable);
+        let others = durable().filter(|(seq, _)| !self.suspects.contains(seq));
+        let mut batch = fill(others.map(|(_, entry)| &*entry.commit), self.most);
+        if batch.is_empty() {
+            batch = fill(durable().map(|(_, entry)| &*entry.commit), 1);
+        }
         self.in_flight = batch.iter().map(|commit| commit.report.seq).collect();
         self.not_before = Some(now + self.pause);
         self.start_waits_since = None;
@@ -157,11 +152,13 @@ impl Ledger {
         verdicts: Vec<Verdict>,
         now: Instant,
     ) -> Vec<(Arc<Commit>, Verdict)> {
-        let batch = std::mem::take(&mut self.in_flight);
-        if batch.len() != verdicts.len() {
+        if self.in_flight.len() != verdicts.len() {
+            self.broken_off();
             self.not_before = Some(now + Duration::from_secs(1));
             return Vec::new();
         }
+        self.most = (self.most * 2).min(BATCH);
+        let batch = std::mem::take(&mut self.in_flight);
         let mut closed = Vec::with_capacity(batch.len());
         for (seq, verdict) in batch.into_iter().zip(verdicts) {
             if let Verdict::RetryLater { after_ms } = verdict {
@@ -183,6 +180,18 @@ impl Ledger {
         self.not_before = not_before;
     }
 
+    /// The session broke; if there is a batch in flight, perhaps because of it.
+    pub(crate) fn broken_off(&mut self) {
+        let batch = std::mem::take(&mut self.in_flight);
+        self.not_before = None;
+        if let [alone] = batch[..] {
+            self.suspects.insert(alone);
+        }
+        if !batch.is_empty() {
+            self.most = (batch.len() / 2).max(1);
+        }
+    }
+
     /// How long the oldest report has waited.
     pub(crate) fn oldest(&self, now: Instant) -> Duration {
         let first = self.entries.values().next();
@@ -202,6 +211,7 @@ impl Ledger {
 
     fn remove(&mut self, seq: u64) -> Option<Arc<Commit>> {
         let Entry { commit, .. } = self.entries.remove(&seq)?;
+        self.suspects.remove(&seq);
         let key = LeaseKey::of_report(&commit.report);
         if matches!(commit.report.op, ReportTaskOp::Started { .. }) {
             if self.starts.get(&key) == Some(&seq) {
@@ -214,10 +224,26 @@ impl Ledger {
     }
 }
 
+/// The first of `commits` that fit into one frame, at most `most`. One is always taken.
+fn fill<'a>(commits: impl Iterator<Item = &'a Commit>, most: usize) -> Vec<Commit> {
+    let mut bytes = 0;
+    commits
+        .take(most)
+        .take_while(|commit| {
+            let first = bytes == 0;
+            bytes += frame::size(commit);
+            first || bytes <= FILL_BYTES
+        })
+        .cloned()
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::link::MAX_FRAME_BYTES;
     use crate::protocol::report::{FollowUps, Reason, TaskResult};
+    use crate::protocol::session::ToCoordinator;
     use crate::protocol::{Lease, TaskReport};
     use uuid::Uuid;
 
@@ -255,19 +281,52 @@ mod tests {
     }
 
     #[test]
-    fn reports_with_many_follow_ups_are_sent_in_smaller_batches() {
+    fn a_batch_fits_into_a_frame_whatever_its_tasks_wrote() {
         let (mut ledger, now) = (ledger(), Instant::now());
-        for seq in 1..=3 {
+        for seq in 1..=600 {
             let mut result = TaskResult::not_started(Reason::Exit, "", 0);
-            let lines = "x".repeat(BATCH_FOLLOW_UP_BYTES / 2);
-            result.follow_ups = Some(Box::new(FollowUps::written(lines)));
+            let value = serde_json::Value::String("x".repeat(64 << 10));
+            result.value = Some(Box::new(value));
+            if seq % 50 == 0 {
+                result.follow_ups = Some(Box::new(FollowUps::written("y".repeat(1 << 20))));
+            }
             let task = i64::try_from(seq).unwrap();
             ledger.enter(commit(seq, task, ReportTaskOp::Completed(result)), now);
         }
-        ledger.durable_through(3);
-        assert_eq!(numbers(ledger.next_batch(now)), [1, 2]);
-        ledger.answered(vec![Verdict::Accepted; 2], now);
-        assert_eq!(numbers(ledger.next_batch(ledger.due(now).unwrap())), [3]);
+        ledger.durable_through(600);
+        let mut sent = Vec::new();
+        while let Some(commits) = ledger.due(now).and_then(|due| ledger.next_batch(due)) {
+            let verdicts = vec![Verdict::Accepted; commits.len()];
+            sent.extend(commits.iter().map(|commit| commit.report.seq));
+            let bytes = frame::size(&ToCoordinator::Commit { id: 1, commits });
+            assert!(bytes <= MAX_FRAME_BYTES, "{bytes}");
+            ledger.answered(verdicts, now);
+        }
+        assert_eq!(sent, (1..=600).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_report_that_breaks_every_session_holds_up_nothing_but_itself() {
+        let (mut ledger, now) = (ledger(), Instant::now());
+        for seq in 1..=40 {
+            ledger.enter(end(seq, i64::try_from(seq).unwrap()), now);
+        }
+        ledger.durable_through(40);
+        let mut committed = Vec::new();
+        for _ in 0..40 {
+            let due = ledger.due(now).unwrap();
+            let batch = numbers(ledger.next_batch(due));
+            if batch.contains(&7) {
+                ledger.broken_off();
+            } else {
+                ledger.answered(vec![Verdict::Accepted; batch.len()], now);
+                committed.extend(batch);
+            }
+        }
+        assert_eq!((committed.len(), ledger.len()), (39, 1));
+        assert_eq!(numbers(ledger.next_batch(ledger.due(now).unwrap())), [7]);
+        ledger.answered(vec![Verdict::Accepted], now);
+        assert_eq!(ledger.len(), 0);
     }
 
     #[test]

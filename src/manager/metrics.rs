@@ -341,6 +341,7 @@ pub(super) struct Gauges {
     spool_reports: metrics::Gauge,
     spool_bytes: metrics::Gauge,
     spool_age: metrics::Gauge,
+    spool_failing: metrics::Gauge,
     connected: metrics::Gauge,
 }
 
@@ -370,6 +371,7 @@ impl Gauges {
             spool_reports: metrics::gauge!(names::MANAGER_SPOOL_REPORTS),
             spool_bytes: metrics::gauge!(names::MANAGER_SPOOL_BYTES),
             spool_age: metrics::gauge!(names::MANAGER_SPOOL_AGE),
+            spool_failing: metrics::gauge!(names::MANAGER_SPOOL_FAILING),
             connected: metrics::gauge!(names::MANAGER_CONNECTED),
         }
     }
@@ -390,6 +392,10 @@ impl Gauges {
 
     pub(super) fn set_spool_bytes(&self, bytes: u64) {
         self.spool_bytes.set(float(bytes));
+    }
+
+    pub(super) fn set_spool_failing(&self, failing: bool) {
+        self.spool_failing.set(f64::from(u8::from(failing)));
     }
 
     pub(super) fn set_spool_age(&self, age: Duration) {

@@ -39,6 +39,7 @@ use super::durations::Durations;
 use super::id_pool::IdPool;
 use super::intake::Intake;
 use super::ledger::Ledger;
+use super::patience::Patience;
 use super::spool::Record;
 use super::state::{Held, Key, LeaseKey, Now, Stage, Wish};
 use super::stats::Counts;
@@ -99,7 +100,7 @@ pub(crate) enum Action {
     End(Incarnation),
     /// Take a hand-over back from the worker that has it; the answer is [`Reactor::revoked`], at once.
     Revoke(Incarnation, Key),
-    /// Look whether an incarnation that owes an answer is busy, and say so by [`Reactor::looked_at`].
+    /// Look at an incarnation that owes an answer, and say what is seen by [`Reactor::looked_at`].
     LookAt(Incarnation),
     /// The hand-over of this incarnation is over: what it occupied is free.
     Finish(Incarnation),
@@ -143,8 +144,8 @@ struct Holder {
     acked_apart: BTreeSet<u64>,
     /// It was ordered to be ended.
     ending: bool,
-    /// How often in a row it was late and idle.
-    idle_looks: u32,
+    /// What was seen of it since it is late.
+    patience: Patience,
 }
 
 impl Holder {
@@ -310,6 +311,7 @@ impl Reactor {
             running: count(self.running()),
             buffered: count(self.buffer.len() + self.prepared),
             spooled: count(self.ledger.len()),
+            trouble: None,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::comm::link::Connector;
 use crate::comm::{begun, ended};
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
-use crate::protocol::session::{Hello, Hint};
+use crate::protocol::session::{Hello, Hint, ManagerStatus};
 use crate::protocol::tuning::TuningReport;
 use crate::protocol::{
     ControlState, Incarnation, Mode, PROTOCOL_VERSION, ReportTaskResp, TaskReport,
@@ -42,6 +42,7 @@ use super::spool::{Progress, Spool};
 use super::state::{LeaseKey, Now, WorkerEnd};
 use super::stats::ManagerStats;
 use super::supervisor::{Supervisor, SupervisorEvent};
+use super::suspension::Suspension;
 use super::tuner::Tuner;
 use super::worker_process::WorkerNote;
 
@@ -104,10 +105,13 @@ struct Run {
     _exposition: Arc<dyn Source>,
     commands_rx: mpsc::Receiver<Command>,
     closing: Closing,
+    suspension: Suspension,
     exit: Option<ManagerExit>,
     /// Reports that are not answered yet.
     tokens: Tokens,
     gate: Gate,
+    /// Why nothing is acknowledged, in words.
+    spool_trouble: Option<String>,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
     /// True while the loop acts on nothing but the time.
@@ -184,7 +188,10 @@ impl Run {
             if self.closing == Closing::Over {
                 break;
             }
-            let event = self.next_event().await;
+            let mut event = self.next_event().await;
+            if let Some(slept) = self.suspension.noticed() {
+                event = self.woke_up(slept, event);
+            }
             self.only_time = matches!(event, Event::Time);
             self.handle(event).await;
         }
@@ -227,7 +234,7 @@ impl Run {
         self.spool.flush();
         self.pump(now);
         self.answer_waiting();
-        let status = self.reactor.status(self.supervisor.population().ready);
+        let status = self.status();
         let stage = if self.closing.is_serving() {
             Stage::Serving
         } else {
@@ -277,6 +284,24 @@ impl Run {
             _ = self.events.recv_batch(&mut heard, BATCH) => Event::Heard(heard),
             () = tokio::time::sleep_until(deadline.into()) => Event::Time,
         }
+    }
+
+    /// The machine slept. What the session says was said before, so a new one is opened, whose inventory settles what is
+    /// still held.
+    fn woke_up(&mut self, slept: Duration, event: Event) -> Event {
+        tracing::warn!(
+            ?slept,
+            "the machine slept; leases may have run out meanwhile"
+        );
+        self.reactor.slept(slept);
+        let Some(down) = self.session.break_off("this machine slept") else {
+            return event;
+        };
+        if matches!(event, Event::Session(_)) {
+            return Event::Session(down);
+        }
+        self.on_session(down);
+        event
     }
 
     async fn handle(&mut self, event: Event) {
@@ -467,10 +492,18 @@ impl Run {
             SessionEvent::Hint(Hint::Work) => self.reactor.hint(),
             SessionEvent::Hint(Hint::Directive(directive)) => self.follow(&directive, now),
             SessionEvent::RenewalDue => {
-                let ready = self.supervisor.population().ready;
-                self.session.renew(self.reactor.status(ready));
+                let status = self.status();
+                self.session.renew(status);
             }
-            SessionEvent::Down { reason, was_open } => self.on_disconnect(&reason, was_open),
+            SessionEvent::Down {
+                kind,
+                reason,
+                was_open,
+            } => {
+                metrics::counter!(names::MANAGER_SESSIONS_LOST, "reason" => kind.as_str())
+                    .increment(1);
+                self.on_disconnect(&reason, was_open);
+            }
             SessionEvent::Refused { message } => self.fail(ManagerError::Refused { message }),
         }
     }
@@ -512,6 +545,11 @@ impl Run {
 
     fn on_progress(&mut self, progress: &Progress) {
         self.gauges.set_spool_bytes(progress.bytes);
+        self.gauges.set_spool_failing(progress.failing.is_some());
+        self.spool_trouble = progress
+            .failing
+            .as_ref()
+            .map(|why| format!("the spool cannot be written ({why})"));
         self.reactor.spooled(progress.written);
     }
 
@@ -541,6 +579,14 @@ impl Run {
         self.shut_down(request, ManagerExit::AskedByCoordinator);
     }
 
+    fn status(&self) -> ManagerStatus {
+        let ready = self.supervisor.population().ready;
+        ManagerStatus {
+            trouble: self.spool_trouble.clone(),
+            ..self.reactor.status(ready)
+        }
+    }
+
     fn hello(&self) -> Hello {
         let host = rustix::system::uname()
             .nodename()
@@ -550,6 +596,7 @@ impl Run {
             version: PROTOCOL_VERSION,
             manager: self.identity.manager,
             boot: self.identity.boot,
+            earlier: self.identity.earlier.clone(),
             host,
             workers: u32::from(self.config.workers),
             capacity: self.config.capacity(),
@@ -574,8 +621,9 @@ impl Run {
             }
             Action::End(incarnation) => self.supervisor.kill(incarnation, WorkerEnd::Unresponsive),
             Action::LookAt(incarnation) => {
-                let busy = self.supervisor.is_busy(incarnation);
-                self.reactor.looked_at(incarnation, busy);
+                if let Some(look) = self.supervisor.look(incarnation) {
+                    self.reactor.looked_at(incarnation, look, Now::read());
+                }
             }
         }
     }

@@ -33,6 +33,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A session that lasted this long, and longer than the pause before it by this factor, was a good one. A welcome alone
+/// says nothing: one that is replaced or that breaks at its first request would come back at once, for ever.
+const GOOD_SESSION: Duration = Duration::from_secs(1);
+const GOOD_FACTOR: u32 = 4;
 
 /// What happened.
 #[derive(Debug)]
@@ -67,7 +71,36 @@ pub(crate) enum SessionEvent {
     /// It is time to call [`Session::renew`].
     RenewalDue,
     /// The session, or the attempt at one, is over; the next attempt follows by itself.
-    Down { reason: String, was_open: bool },
+    Down {
+        kind: Loss,
+        reason: String,
+        was_open: bool,
+    },
+}
+
+/// Kinds of an end of a session, or of an attempt at one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// There was no connection.
+    Unreachable,
+    /// An answer did not come.
+    Silent,
+    /// The connection broke.
+    Closed,
+    /// The coordinator ended it in words.
+    Ended,
+}
+
+impl Loss {
+    /// Label value.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Silent => "silent",
+            Self::Closed => "closed",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<ManagerEnd, ConnectError>> + Send>>;
@@ -83,6 +116,9 @@ enum State {
 
 struct Open {
     link: ManagerEnd,
+    since: Instant,
+    /// Tasks of an answer whose last part is still to come.
+    parts: Vec<WorkerTaskResp>,
     claim: Option<InFlight>,
     commit: Option<InFlight>,
     renewal: Option<InFlight>,
@@ -101,6 +137,8 @@ pub(crate) struct Session {
     connector: Arc<dyn Connector>,
     state: State,
     backoff: Backoff,
+    /// The last pause, which a good session is longer than.
+    paused: Duration,
     next_id: u64,
 }
 
@@ -120,6 +158,7 @@ impl Session {
             connector,
             state: State::Waiting(now()),
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            paused: Duration::ZERO,
             next_id: 1,
         }
     }
@@ -147,9 +186,12 @@ impl Session {
                             return SessionEvent::NeedHello;
                         }
                         Ok(Err(ConnectError::Refused { reason })) => return self.refused(reason),
-                        Ok(Err(error)) => return self.down(&error_chain(&error)),
+                        Ok(Err(error)) => {
+                            return self.down(Loss::Unreachable, &error_chain(&error));
+                        }
                         Err(_) => {
-                            return self.down("the coordinator did not answer the connection");
+                            let reason = "the coordinator did not answer the connection";
+                            return self.down(Loss::Silent, reason);
                         }
                     }
                 }
@@ -161,22 +203,28 @@ impl Session {
                     let Ok(frame) =
                         tokio::time::timeout_at(limit, link.frames_rx.recv_async()).await
                     else {
-                        return self.down("the coordinator did not answer the greeting");
+                        let reason = "the coordinator did not answer the greeting";
+                        return self.down(Loss::Silent, reason);
                     };
+                    let broken = closed_words(link);
                     match frame {
                         Ok(ToManager::Welcome(welcome)) => return self.up(welcome, asked),
                         Ok(ToManager::Refused { message }) => return self.refused(message),
                         // A hint may overtake the welcome; the welcome says more.
                         Ok(ToManager::Hint(_)) => {}
-                        Ok(_) => return self.down("the coordinator answered before it welcomed"),
-                        Err(_) => return self.down("the coordinator closed the connection"),
+                        Ok(ToManager::Over { reason }) => return self.down(Loss::Ended, &reason),
+                        Ok(_) => {
+                            let reason = "the coordinator answered before it welcomed";
+                            return self.down(Loss::Closed, reason);
+                        }
+                        Err(_) => return self.down(Loss::Closed, &broken()),
                     }
                 }
                 State::Open(open) => {
                     if let Some(event) = open.next().await {
                         return match event {
                             Ok(event) => event,
-                            Err(reason) => self.down(reason),
+                            Err((kind, reason)) => self.down(kind, &reason),
                         };
                     }
                 }
@@ -254,6 +302,14 @@ impl Session {
         }
     }
 
+    /// Ends the session, or the attempt at one, from this side; another is opened. `None` when there is neither.
+    pub(crate) fn break_off(&mut self, reason: &str) -> Option<SessionEvent> {
+        match self.state {
+            State::Waiting(_) | State::Over => None,
+            _ => Some(self.down(Loss::Closed, reason)),
+        }
+    }
+
     fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -268,10 +324,11 @@ impl Session {
         }
         if let State::Greeting(link, _) = std::mem::replace(&mut self.state, State::Over) {
             let renew_every = Duration::from_millis(welcome.renew_ms.max(1));
-            self.backoff.reset();
             welcome.url = link.url.clone().or(welcome.url);
             self.state = State::Open(Open {
                 link,
+                since: now(),
+                parts: Vec::new(),
                 claim: None,
                 commit: None,
                 renewal: None,
@@ -287,13 +344,20 @@ impl Session {
         SessionEvent::Refused { message }
     }
 
-    fn down(&mut self, reason: &str) -> SessionEvent {
-        let was_open = self.is_open();
-        let pause = self.backoff.next(random_u64());
-        self.state = State::Waiting(now() + pause);
+    fn down(&mut self, kind: Loss, reason: &str) -> SessionEvent {
+        let lasted = match &self.state {
+            State::Open(open) => Some(now().saturating_duration_since(open.since)),
+            _ => None,
+        };
+        if lasted.is_some_and(|lasted| lasted >= GOOD_SESSION.max(self.paused * GOOD_FACTOR)) {
+            self.backoff.reset();
+        }
+        self.paused = self.backoff.next(random_u64());
+        self.state = State::Waiting(now() + self.paused);
         SessionEvent::Down {
+            kind,
             reason: reason.to_owned(),
-            was_open,
+            was_open: lasted.is_some(),
         }
     }
 }
@@ -316,24 +380,36 @@ impl Open {
     }
 
     /// The next event of an open session, `None` for a frame that means nothing, or why it is over.
-    async fn next(&mut self) -> Option<Result<SessionEvent, &'static str>> {
+    async fn next(&mut self) -> Option<Result<SessionEvent, (Loss, String)>> {
         let give_up = self.oldest().map(|asked| asked + ANSWER_LIMIT);
         let renew_at = self.renewal.is_none().then_some(self.renew_at);
         tokio::select! {
             biased;
             frame = self.link.frames_rx.recv_async() => match frame {
+                Ok(ToManager::Over { reason }) => Some(Err((Loss::Ended, reason))),
                 Ok(frame) => self.answer(frame).map(Ok),
-                Err(_) => Some(Err("the coordinator closed the connection")),
+                Err(_) => Some(Err((Loss::Closed, closed_words(&self.link)()))),
             },
             () = maybe_sleep_until(renew_at) => Some(Ok(SessionEvent::RenewalDue)),
-            () = maybe_sleep_until(give_up) => Some(Err("the coordinator left a request unanswered")),
+            () = maybe_sleep_until(give_up) => {
+                let reason = "the coordinator left a request unanswered";
+                Some(Err((Loss::Silent, reason.to_owned())))
+            }
         }
     }
 
     fn answer(&mut self, frame: ToManager) -> Option<SessionEvent> {
         match frame {
-            ToManager::Claimed { id, tasks } => {
+            ToManager::ClaimedPart { id, tasks } => {
+                if self.claim.is_some_and(|claim| claim.id == id) {
+                    self.parts.extend(tasks);
+                }
+                None
+            }
+            ToManager::Claimed { id, tasks: last } => {
                 let asked = take(&mut self.claim, id)?;
+                let mut tasks = std::mem::take(&mut self.parts);
+                tasks.extend(last);
                 Some(SessionEvent::Claimed { tasks, asked })
             }
             ToManager::Committed { id, verdicts } => {
@@ -355,7 +431,12 @@ impl Open {
             ToManager::Busy { id, after_ms } => self.busy(id, after_ms),
             ToManager::Hint(hint) => Some(SessionEvent::Hint(hint)),
             ToManager::Read { id, request } => Some(SessionEvent::Read { id, request }),
-            ToManager::Welcome(_) | ToManager::Refused { .. } => {
+            ToManager::Inquiry { id } => {
+                // A link that is full or closed ends soon.
+                let _ = self.link.frames_tx.try_send(ToCoordinator::Present { id });
+                None
+            }
+            ToManager::Welcome(_) | ToManager::Refused { .. } | ToManager::Over { .. } => {
                 tracing::warn!("the coordinator greets in the middle of a session; ignored");
                 None
             }
@@ -373,6 +454,15 @@ impl Open {
             self.renew_at = not_before;
             None
         }
+    }
+}
+
+/// What a closed link is told as: the words of whoever carried it, if any.
+fn closed_words(link: &ManagerEnd) -> impl FnOnce() -> String + use<> {
+    let cause = link.cause.clone();
+    move || {
+        let words = cause.words().map(str::to_owned);
+        words.unwrap_or_else(|| "the coordinator closed the connection".to_owned())
     }
 }
 

@@ -9,23 +9,26 @@
 //! A slot whose worker came up and lived is refilled at once. One whose workers do not come up, or die young, waits longer
 //! each time. If no worker of the whole machine ever came up, three failures of one slot are enough to give up.
 //!
-//! Only some start at the same time: 256 that start together on two cores would each take as long as all of them.
+//! Only some start at the same time: 256 that start together on two cores would each take as long as all of them. How many
+//! follows how long the last ones took, so that a machine with other work gets one after the other. Nobody is ended for
+//! being slow: a start is given up when it has had CPU time enough, or after minutes.
 
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Incarnation, LocalId};
 
 use super::backoff::Backoff;
+use super::patience::LONGEST;
 use super::state::WorkerEnd;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker that lived this long did not die of its start.
 const LIVED: Duration = Duration::from_secs(10);
-/// How long a start may take more, each time its deadline comes and it is found busy.
+/// How long a start may take more, each time its deadline comes and it was given too little CPU time.
 const EXTENSION: Duration = Duration::from_secs(1);
-/// A start that takes longer than the limit by this factor is over, however busy it is.
-const PATIENCE_FACTOR: u32 = 6;
+/// A start that took longer than this found the machine crowded, one that was shorter than half of it did not.
+const CROWDED: Duration = Duration::from_secs(2);
 /// Failed starts of one slot after which a machine without any worker gives up.
 const HOPELESS: u32 = 3;
 
@@ -67,7 +70,9 @@ pub(super) enum Aftermath {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     startup: Duration,
+    /// Most that start at the same time, and how many of them the machine bears now.
     at_once: usize,
+    bearable: usize,
     ever_joined: bool,
     closed: bool,
 }
@@ -83,6 +88,7 @@ impl Slots {
             slots: (0..workers).map(|_| slot()).collect(),
             startup,
             at_once,
+            bearable: at_once,
             ever_joined: false,
             closed: false,
         }
@@ -122,7 +128,16 @@ impl Slots {
     /// How many more may start now.
     fn room(&self) -> usize {
         let starting = self.population().starting;
-        self.at_once.saturating_sub(starting as usize)
+        self.bearable.saturating_sub(starting as usize)
+    }
+
+    /// Learns from a start how many the machine bears.
+    fn learn(&mut self, took: Duration) {
+        if took > CROWDED {
+            self.bearable = (self.bearable / 2).max(1);
+        } else if took < CROWDED / 2 {
+            self.bearable = (self.bearable + 1).min(self.at_once);
+        }
     }
 
     /// A worker's handshake succeeded.
@@ -131,19 +146,22 @@ impl Slots {
             return;
         };
         // The news of the spawn may come after the news of the handshake.
-        let expected = match slot.state {
+        let took = match slot.state {
             SlotState::Starting {
-                incarnation: own, ..
-            } => own == incarnation,
-            SlotState::Launching => true,
-            _ => false,
+                incarnation: own,
+                since,
+                ..
+            } if own == incarnation => Some(now.saturating_duration_since(since)),
+            SlotState::Launching => Some(Duration::ZERO),
+            _ => None,
         };
-        if expected {
-            self.ever_joined = true;
+        if let Some(took) = took {
             slot.state = SlotState::Ready {
                 incarnation,
                 since: now,
             };
+            self.ever_joined = true;
+            self.learn(took);
         }
     }
 
@@ -186,11 +204,12 @@ impl Slots {
         }
     }
 
-    /// Incarnations that have not joined in time. One that `is_busy` and not hopelessly late gets more of it.
+    /// Incarnations that have not joined although they were given, in CPU time, what the limit allows a start; or that are
+    /// late by minutes.
     pub(super) fn overdue(
         &mut self,
         now: Instant,
-        is_busy: impl Fn(Incarnation) -> bool,
+        cpu: impl Fn(Incarnation) -> Option<Duration>,
     ) -> Vec<Incarnation> {
         let mut late = Vec::new();
         for slot in &mut self.slots {
@@ -205,8 +224,9 @@ impl Slots {
             if until.is_none_or(|until| now < until) {
                 continue;
             }
-            let last = *since + self.startup * PATIENCE_FACTOR;
-            if now < last && is_busy(*incarnation) {
+            let last = *since + self.startup.max(LONGEST);
+            let had_enough = cpu(*incarnation).is_some_and(|cpu| cpu >= self.startup / 2);
+            if now < last && !had_enough {
                 *until = Some(last.min(now + EXTENSION));
             } else {
                 *until = None;
@@ -296,9 +316,10 @@ mod tests {
             now = slots.next_deadline().unwrap().max(now);
             assert_eq!(slots.take_due(now), [A]);
             slots.launched(A, Incarnation(life), now);
-            assert_eq!(slots.overdue(now, |_| false), []);
+            assert_eq!(slots.overdue(now, |_| None), []);
             now += Duration::from_secs(10);
-            assert_eq!(slots.overdue(now, |_| false), [Incarnation(life)]);
+            let enough = |_| Some(Duration::from_secs(9));
+            assert_eq!(slots.overdue(now, enough), [Incarnation(life)]);
             assert_eq!(slots.next_deadline(), None, "it is given up once");
             last = slots.gone(A, WorkerEnd::Startup, 0, now);
         }
@@ -313,11 +334,35 @@ mod tests {
         slots.launched(A, Incarnation(1), now);
         loop {
             now = slots.next_deadline().unwrap();
-            if slots.overdue(now, |_| true) == [Incarnation(1)] {
+            if slots.overdue(now, |_| Some(Duration::ZERO)) == [Incarnation(1)] {
                 break;
             }
         }
-        assert_eq!(now, began + Duration::from_secs(60));
+        assert_eq!(now, began + Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_machine_on_which_starts_take_long_gets_fewer_at_once() {
+        let mut now = Instant::now();
+        let mut slots = Slots::new(64, Duration::from_secs(10), 8, now);
+        let mut life = 0;
+        let mut round = |slots: &mut Slots, takes: Duration| {
+            let due = slots.take_due(now);
+            for local_id in &due {
+                life += 1;
+                slots.launched(*local_id, Incarnation(life), now);
+                slots.joined(*local_id, Incarnation(life), now + takes);
+            }
+            now += takes;
+            due.len()
+        };
+        assert_eq!(round(&mut slots, Duration::from_secs(5)), 8);
+        assert_eq!(round(&mut slots, Duration::from_secs(5)), 1);
+        let short = Duration::from_millis(100);
+        assert_eq!(round(&mut slots, short), 1);
+        assert_eq!(round(&mut slots, short), 2);
+        assert_eq!(round(&mut slots, short), 4);
+        assert_eq!(round(&mut slots, short), 8);
     }
 
     #[test]

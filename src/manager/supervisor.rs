@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mitosis_bridge::SharedGate;
 use mitosis_bridge::status::{Revocation, StatusView};
@@ -21,6 +21,7 @@ use crate::telemetry::names;
 use super::config::Limits;
 use super::identity::random_u64;
 use super::metrics::Workers;
+use super::patience::Look;
 use super::reactor::Ended;
 use super::slots::{Aftermath, Population, Slots};
 use super::state::WorkerEnd;
@@ -52,8 +53,13 @@ struct Live {
 }
 
 impl Live {
-    fn is_busy(&self) -> bool {
-        process::is_busy(self.pid)
+    fn look(&self) -> Look {
+        let status = self.status.snapshot();
+        let stamps = [status.poller_idle_for(), status.executor_idle_for()];
+        Look {
+            cpu: process::cpu_time(self.pid),
+            still: stamps.into_iter().flatten().min().unwrap_or(Duration::MAX),
+        }
     }
 }
 
@@ -109,8 +115,8 @@ impl Supervisor {
             self.lives.spawn(life);
         }
         let live = &self.live;
-        let is_busy = |incarnation| live.get(&incarnation).is_some_and(Live::is_busy);
-        for incarnation in self.slots.overdue(now, is_busy) {
+        let cpu = |incarnation| process::cpu_time(live.get(&incarnation)?.pid);
+        for incarnation in self.slots.overdue(now, cpu) {
             self.kill(incarnation, WorkerEnd::Startup);
         }
     }
@@ -260,9 +266,9 @@ impl Supervisor {
         }
     }
 
-    /// Whether a worker has something to do that it is not done with. A dead one has not.
-    pub(super) fn is_busy(&self, incarnation: Incarnation) -> bool {
-        self.live.get(&incarnation).is_some_and(Live::is_busy)
+    /// What is seen of a living worker.
+    pub(super) fn look(&self, incarnation: Incarnation) -> Option<Look> {
+        self.live.get(&incarnation).map(Live::look)
     }
 
     /// Takes a hand-over back that a worker has not begun. Of a dead one it is known what it began.

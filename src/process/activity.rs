@@ -1,45 +1,48 @@
-//! Whether a process that is silent could have spoken.
+//! What a silent process has had of the cores.
 //!
-//! On a crowded machine a healthy process may get no core for seconds. Such a process has a thread that is ready to run; a
-//! stopped or hung one has none. Read from `/proc`, on demand only; nothing here decides what follows.
+//! On a crowded machine a healthy process may get no core for seconds, and then it cannot speak. One that was given CPU time and
+//! says nothing nevertheless is another matter. Read from `/proc`, on demand only; nothing here decides what follows.
 
 use std::fs;
-use std::io;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// True when a thread of the process runs, is ready to run, or is inside the kernel for a moment (a disk, a spawn).
-/// False when all of them sleep or are stopped, or the process is gone.
+/// CPU time that the living threads of a process have had; `None` when it is gone or the kernel does not tell.
 #[must_use]
-pub fn is_busy(pid: Pid) -> bool {
-    // A thread, or the process, may end while this looks: then it is not busy.
-    busy_thread(pid).unwrap_or(false)
+pub fn cpu_time(pid: Pid) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).ok()?;
+    // A thread may end while this looks.
+    let times = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        on_a_core(&text)
+    });
+    times.reduce(|one, other| one + other)
 }
 
-fn busy_thread(pid: Pid) -> io::Result<bool> {
-    for entry in fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()))? {
-        let stat = fs::read(entry?.path().join("stat")).unwrap_or_default();
-        if matches!(state(&stat), Some(b'R' | b'D')) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The state letter of a `stat` line (proc(5)): behind the name, which may contain anything but ends at the last `)`.
-fn state(stat: &[u8]) -> Option<u8> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(name_end + 2).copied()
+/// The first number of a `schedstat` line (proc(5)): nanoseconds on a core.
+fn on_a_core(line: &str) -> Option<Duration> {
+    let nanoseconds = line.split_ascii_whitespace().next()?;
+    nanoseconds.parse().ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
-    fn the_state_stands_behind_a_name_of_any_kind() {
-        assert_eq!(state(b"12 (sh) S 1 12"), Some(b'S'));
-        assert_eq!(state(b"12 (a) R (b) D 1 12"), Some(b'D'));
-        assert_eq!(state(b""), None);
-        assert_eq!(state(b"12 (sh)"), None);
+    fn the_first_number_is_the_time_on_a_core() {
+        let time = on_a_core("1500 20 3\n");
+        assert_eq!(time, Some(Duration::from_nanos(1500)));
+        assert_eq!((on_a_core(""), on_a_core("x 1 2")), (None, None));
+    }
+
+    #[test]
+    fn whoever_computes_has_had_a_core_and_whoever_is_gone_has_not() {
+        let own = rustix::process::getpid();
+        let before = cpu_time(own).unwrap();
+        while cpu_time(own).unwrap() < before + Duration::from_millis(5) {}
+        let nobody = Pid::from_raw(i32::MAX).unwrap();
+        assert_eq!(cpu_time(nobody), None);
     }
 }

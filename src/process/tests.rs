@@ -12,19 +12,24 @@ use super::testing::{alone, processes_with, shared, state_of, wait_for};
 use super::*;
 
 #[tokio::test]
-async fn a_process_is_busy_while_it_has_something_to_do() {
+async fn a_process_that_computes_has_had_a_core_and_a_stopped_one_gets_none() {
     let _turn = shared().await;
     let child = spawn(&shell("while :; do :; done")).unwrap();
     let pid = child.pid();
-    wait_for("busy process", || is_busy(pid).then_some(())).await;
+    let had = |more| move || cpu_time(pid).filter(|time| *time >= more);
+    let time = wait_for("time on a core", had(Duration::from_millis(20))).await;
     child.signal_group(Signal::STOP).unwrap();
-    wait_for("stopped process", || (!is_busy(pid)).then_some(())).await;
+    wait_for("stopped process", || {
+        let before = cpu_time(pid)?;
+        (cpu_time(pid)? == before).then_some(())
+    })
+    .await;
     child.signal_group(Signal::CONT).unwrap();
-    wait_for("busy process", || is_busy(pid).then_some(())).await;
+    wait_for("more of it", had(time + Duration::from_millis(20))).await;
     child.signal_group(Signal::KILL).unwrap();
     let mut child = child;
     child.wait().await.unwrap();
-    assert!(!is_busy(pid), "it is gone");
+    assert_eq!(cpu_time(pid), None, "it is gone");
 }
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -495,6 +495,9 @@ pub struct ManagerSummary {
     pub leases: u64,
     /// When it was last heard.
     pub last_seen_us: i64,
+    /// What keeps it from its work, or went wrong with its sessions lately, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// An entry of what Prometheus reads as a list of targets (`http_sd_configs`).

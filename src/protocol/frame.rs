@@ -123,6 +123,49 @@ pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(frame).expect("protocol types are plain data")
 }
 
+/// Bytes that a value takes inside a frame.
+#[must_use]
+pub fn size<T: Serialize>(value: &T) -> usize {
+    let mut count = Count(0);
+    // It counts what `encode` writes, which does not fail either.
+    let _ = rmp_serde::encode::write_named(&mut count, value);
+    count.0
+}
+
+/// Counts what is written.
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Cuts a list into parts whose values together take at most `limit` bytes each; a larger one is a part of its own.
+/// There is at least one part.
+#[must_use]
+pub fn parts<T: Serialize>(values: Vec<T>, limit: usize) -> Vec<Vec<T>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for value in values {
+        let more = size(&value);
+        if bytes + more > limit && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(last) = parts.last_mut() {
+            last.push(value);
+        }
+    }
+    parts
+}
+
 /// Decodes a frame; `what` names it in the error.
 ///
 /// # Errors

@@ -318,6 +318,8 @@ pub const MAX_FOLLOW_UP_BYTES: usize = 1 << 20;
 pub const MAX_FOLLOW_UPS: usize = 1000;
 /// Refused lines that are told one by one.
 const TOLD_PROBLEMS: usize = 10;
+/// Most bytes that are told of one of them.
+const PROBLEM_BYTES: usize = 1000;
 
 /// What a task submitted through `MITO_NEW_TASK`, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -345,10 +347,14 @@ impl FollowUps {
         }
     }
 
-    /// Notes a refused line, or a refused file.
-    pub fn reject(&mut self, why: String) {
+    /// Notes a refused line, or a refused file. Words that quote a whole line are cut.
+    pub fn reject(&mut self, mut why: String) {
         self.rejected += 1;
         if self.problems.len() < TOLD_PROBLEMS {
+            if why.len() > PROBLEM_BYTES {
+                why.truncate(why.floor_char_boundary(PROBLEM_BYTES));
+                why.push('…');
+            }
             self.problems.push(why);
         }
     }

@@ -10,7 +10,7 @@
 //!     Hello {inventory} ------------------->
 //!            <------------------- Welcome {keep, drop, directive} | Refused
 //!     Claim {id, limit} ------------------->
-//!            <------------------- Claimed {id, tasks}
+//!            <------------------- Claimed {id, tasks} (behind any number of ClaimedPart {id, tasks})
 //!     Commit {id, commits} ---------------->
 //!            <------------------- Committed {id, verdicts}
 //!     Renew {id} -------------------------->
@@ -19,6 +19,9 @@
 //!     Tuned {number} ----------------------> (once for each number of a directive's tuning)
 //!            <------------------- Read {id, request}
 //!     Output {id, answer} -----------------> (while somebody follows a task that runs here)
+//!            <------------------- Inquiry {id}
+//!     Present {id} ------------------------> (somebody else came under this manager's name)
+//!            <------------------- Over {reason}
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -68,6 +71,11 @@ pub enum ToCoordinator {
         /// The part, or why there is none.
         answer: PartAnswer,
     },
+    /// Answer to `Inquiry`.
+    Present {
+        /// Correlation id.
+        id: u64,
+    },
     /// The manager leaves on purpose; it holds nothing any more.
     Goodbye,
 }
@@ -81,6 +89,13 @@ pub enum ToManager {
     Refused {
         /// Why, in words for the operator.
         message: String,
+    },
+    /// Some of the tasks of an answer that is too long for one frame; `Claimed` with the rest follows.
+    ClaimedPart {
+        /// Correlation id.
+        id: u64,
+        /// The tasks, as in `Claimed`.
+        tasks: Vec<WorkerTaskResp>,
     },
     /// Answer to `Claim`.
     Claimed {
@@ -121,6 +136,16 @@ pub enum ToManager {
         /// What is wanted.
         request: PartRequest,
     },
+    /// Asks whether this session's manager still is there, because another process came under its name.
+    Inquiry {
+        /// Correlation id, of the coordinator's own numbers.
+        id: u64,
+    },
+    /// The session is over for this reason. Another one may be opened.
+    Over {
+        /// Why, in words for the operator.
+        reason: String,
+    },
 }
 
 /// A push that may be lost without harm.
@@ -141,6 +166,9 @@ pub struct Hello {
     pub manager: Uuid,
     /// This life.
     pub boot: Boot,
+    /// Earlier lives of the same state directory, the newest first: whose leases this one may settle.
+    #[serde(default)]
+    pub earlier: Vec<Boot>,
     /// Name of the machine, for people.
     pub host: String,
     /// Worker slots.
@@ -227,4 +255,7 @@ pub struct ManagerStatus {
     pub buffered: u32,
     /// Reports waiting in the spool.
     pub spooled: u32,
+    /// What keeps it from its work, in words for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }

@@ -105,6 +105,10 @@ metrics! {
     MANAGER_CONNECTED = Gauge "mitosis_manager_connected" [];
     /// Sessions with the coordinator that were opened.
     MANAGER_SESSIONS = Counter "mitosis_manager_sessions_total" [];
+    /// Sessions with the coordinator that were lost, and attempts at one that failed, by reason (unreachable, silent, closed, ended).
+    MANAGER_SESSIONS_LOST = Counter "mitosis_manager_sessions_lost_total" ["reason"];
+    /// 1 while the spool cannot be written: no report is acknowledged then.
+    MANAGER_SPOOL_FAILING = Gauge "mitosis_manager_spool_failing" [];
     /// Tasks that a worker ended, by outcome.
     WORKER_TASKS = Counter "mitosis_worker_tasks_total" ["worker", "outcome"];
     /// 1 while a worker executes a task.
@@ -143,12 +147,18 @@ metrics! {
     COORDINATOR_LEASES_RECLAIMED = Counter "mitosis_coordinator_leases_reclaimed_total" ["cause"];
     /// Reports refused because a newer lease or a terminal state exists.
     COORDINATOR_STALE_REPORTS = Counter "mitosis_coordinator_stale_reports_total" [];
+    /// 1 while the store can be written, as a small write every 10 s finds.
+    COORDINATOR_STORE_WRITABLE = Gauge "mitosis_coordinator_store_writable" [];
+    /// Reports that could be stored only without what their tasks wrote, or not at all.
+    COORDINATOR_REPORTS_SET_ASIDE = Counter "mitosis_coordinator_reports_set_aside_total" [];
     /// Time of a store transaction, by operation; `other` are those that no task waits for.
     COORDINATOR_STORE = Histogram "mitosis_coordinator_store_seconds" ["operation"];
     /// Manager sessions that are open.
     COORDINATOR_SESSIONS = Gauge "mitosis_coordinator_sessions" [];
     /// Manager sessions that ended, by reason (goodbye, lost, no_hello, refused, replaced, stopping).
     COORDINATOR_SESSIONS_ENDED = Counter "mitosis_coordinator_sessions_ended_total" ["reason"];
+    /// Connections that were closed at once because their address had as many as one may have.
+    COORDINATOR_CONNECTIONS_REFUSED = Counter "mitosis_coordinator_connections_refused_total" [];
     /// HTTP requests, by route and status class.
     COORDINATOR_HTTP_REQUESTS = Counter "mitosis_coordinator_http_requests_total" ["route", "status"];
     /// Time to answer an HTTP request, long polls excluded, by group of routes (their first word).

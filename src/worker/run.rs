@@ -73,9 +73,11 @@ pub struct LoopConfig {
     pub heartbeat: HeartbeatRule,
 }
 
-/// Tasks whose artifacts may be on their way; with as many, nothing is fetched: a slot's disk is finite. What is in line
-/// by then comes on top.
-const MOST_DELIVERIES: usize = 4;
+/// Tasks whose artifacts may be on their way before the slot's disk is looked at; with more, nothing is fetched unless
+/// that has room. What is in line by then comes on top.
+const FREE_DELIVERIES: usize = 4;
+/// Most of them, however much room there is: each is remembered.
+const MOST_DELIVERIES: usize = 10_000;
 /// Most frames of reports on their way over IPC, whose service keeps their order.
 const IPC_REPORT_WINDOW: usize = 4;
 /// Most reports in one of them: what one fetch brings.
@@ -166,7 +168,7 @@ struct Worker<'a> {
     fetch_failures: u32,
     /// At most `report_window`; each answers once.
     sending: FuturesUnordered<Sending<'a>>,
-    /// Artifacts of at most [`MOST_DELIVERIES`] tasks on their way.
+    /// Artifacts on their way, of as many tasks as the disk has room for and at most [`MOST_DELIVERIES`].
     delivering: FuturesUnordered<BoxFuture<'a, ()>>,
     lost: Option<CommError>,
     /// When leaving ends, delivered or not.

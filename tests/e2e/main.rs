@@ -40,3 +40,4 @@ mod streams;
 mod terminal;
 mod transcripts;
 mod tune;
+mod waiting;

@@ -132,6 +132,12 @@ impl Machine {
         self.signal_a_worker(Signal::STOP).await;
     }
 
+    pub(crate) fn continue_workers(&self) {
+        for worker in self.processes_with("--worker-local-id") {
+            kill_process(worker, Signal::CONT).unwrap();
+        }
+    }
+
     pub(crate) async fn try_second_manager(&self) -> Result<ManagerHandle, ManagerError> {
         Manager::start(config(&self.dir, 1), self.coordinator.local_connector()).await
     }

@@ -116,13 +116,23 @@ impl Coordinator {
             Ok(Some(earlier)) => self.shared.artifacts.remove(name(earlier)).await,
             Ok(None) => {}
             Err(error) => {
-                if matches!(error, StoreError::Superseded(_)) {
+                // Without a record nobody would ever remove it.
+                if !self.is_recorded(grant.task, kind, grant.lease).await {
                     self.shared.artifacts.remove(name(grant.lease)).await;
                 }
                 return Err(error.into());
             }
         }
         Ok(artifact)
+    }
+
+    /// Whether a record names a file; where that cannot be read, it is taken to.
+    async fn is_recorded(&self, task: Uuid, kind: ArtifactKind, lease: Lease) -> bool {
+        match self.shared.artifact(task, kind).await {
+            Ok(record) => record.lease == lease,
+            Err(StoreError::NotFound { .. }) => false,
+            Err(_) => true,
+        }
     }
 
     /// Says by which URL this coordinator is reached, for managers in the same process.

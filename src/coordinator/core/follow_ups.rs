@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::fit::lack;
-use super::submit::encode;
+use super::submit::encode_spec;
 use crate::coordinator::store::{NewTask, Reported, StoreError};
-use crate::protocol::api::SubmitTask;
 use crate::protocol::chain::Chain;
 use crate::protocol::report::{FollowUps, MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS, ReportTaskOp};
 use crate::protocol::session::Commit;
+use crate::protocol::task::MAX_SPEC_BYTES;
 use crate::protocol::task_lines::{self, Problem};
 use crate::protocol::{TaskResult, TaskSpec};
 
@@ -106,7 +106,13 @@ fn read(text: &str, noted: &mut FollowUps) -> Vec<Line> {
             Ok(Some(_)) if lines.len() >= MAX_FOLLOW_UPS => noted.reject(format!(
                 "line {line}: a task submits at most {MAX_FOLLOW_UPS} others"
             )),
-            Ok(Some(spec)) => lines.push((line, spec)),
+            // A line that fits may be longer once defaults and escapes are written out.
+            Ok(Some(spec)) => match encode_spec(0, &spec) {
+                Ok(_) => lines.push((line, spec)),
+                Err(_) => noted.reject(format!(
+                    "line {line}: the task is longer than {MAX_SPEC_BYTES} bytes"
+                )),
+            },
             Err(problem) => noted.reject(problem.at(line)),
         }
     }
@@ -124,14 +130,19 @@ fn tasks(mut lines: Vec<Line>, noted: &mut FollowUps) -> Vec<NewTask> {
             }
         }
     };
-    let encoded = lines
-        .into_iter()
-        .zip(chain.links)
-        .map(|((_, spec), links)| {
-            let task = SubmitTask { key: None, spec };
-            encode(0, task, links).expect("a line is shorter than the longest spec, and has no key")
-        });
-    encoded.collect()
+    let mut tasks = Vec::with_capacity(lines.len());
+    for ((line, spec), links) in lines.into_iter().zip(chain.links) {
+        match encode_spec(0, &spec) {
+            Ok(encoded) => tasks.push(NewTask {
+                key: None,
+                spec,
+                encoded,
+                links,
+            }),
+            Err(error) => noted.reject(format!("line {line}: {error}")),
+        }
+    }
+    tasks
 }
 
 #[cfg(test)]

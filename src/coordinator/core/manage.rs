@@ -1,7 +1,5 @@
 //! What users and operators decide about tasks and holders: cancel, retry, mode.
 
-use std::time::Duration;
-
 use uuid::Uuid;
 
 use super::Coordinator;
@@ -22,7 +20,7 @@ pub enum ModeTarget {
     Manager(Uuid),
     /// One independent worker.
     Worker(Uuid),
-    /// Every holder that is live now.
+    /// Every holder; a pause, and its end, reach those that come later too.
     All,
 }
 
@@ -39,9 +37,8 @@ impl Coordinator {
     ) -> Result<CancelResponse, CoordinatorError> {
         let cancelled = self.cancel_target(CancelTarget::Task(task), graceful);
         let (cancelled, _) = cancelled.await?;
-        let (_, state) = cancelled
-            .first()
-            .expect("a cancel of one task says its state");
+        let what = "the state of a task";
+        let (_, state) = cancelled.first().ok_or(StoreError::Corrupt { what })?;
         Ok(CancelResponse { state: *state })
     }
 
@@ -107,8 +104,9 @@ impl Coordinator {
     /// `NotFound`; `NotEnded`.
     pub async fn retry(&self, task: Uuid) -> Result<SubmittedTask, CoordinatorError> {
         let tasks = self.retry_target(RetryTarget::Tasks(vec![task])).await?;
+        let what = "the repetition of a task";
         let new = tasks.into_iter().next();
-        Ok(new.expect("the retry of one task makes one task"))
+        Ok(new.ok_or(StoreError::Corrupt { what })?)
     }
 
     /// Repeats every failed or cancelled task of a suite that has not been repeated yet.
@@ -156,13 +154,14 @@ impl Coordinator {
     /// # Errors
     /// `NotFound` when the holder never registered.
     pub async fn set_mode(&self, target: ModeTarget, mode: Mode) -> Result<(), CoordinatorError> {
+        let store = &self.shared.store;
+        let one = async |kind, uuid| store.set_mode(named(kind, uuid), mode).await;
         let holders = match target {
-            ModeTarget::Manager(uuid) => vec![named(HolderKind::Manager, uuid)],
-            ModeTarget::Worker(uuid) => vec![named(HolderKind::Worker, uuid)],
-            ModeTarget::All => self.live_holders().await?,
+            ModeTarget::Manager(uuid) => vec![one(HolderKind::Manager, uuid).await?],
+            ModeTarget::Worker(uuid) => vec![one(HolderKind::Worker, uuid).await?],
+            ModeTarget::All => store.set_mode_of_all(mode).await?,
         };
-        for holder in holders {
-            let id = self.shared.store.set_mode(holder, mode).await?;
+        for id in holders {
             if let Some(post) = self.shared.posts.get(id) {
                 self.shared.publish_mode(&post, mode);
             }
@@ -170,15 +169,6 @@ impl Coordinator {
         // Whoever runs again may ask for what has been waiting.
         self.shared.work.announce_all();
         Ok(())
-    }
-
-    async fn live_holders(&self) -> Result<Vec<Holder>, StoreError> {
-        let mut holders = Vec::new();
-        for kind in [HolderKind::Manager, HolderKind::Worker] {
-            let known = self.shared.store.holders(kind, Duration::ZERO).await?;
-            holders.extend(known.into_iter().map(|record| record.holder));
-        }
-        Ok(holders)
     }
 }
 

@@ -4,9 +4,10 @@
 //! listens any more. Everything in it can be read again from the store; only the numbers of control states live here,
 //! and they are drawn from one counter, so that a post that is made again goes on above its old numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -31,6 +32,12 @@ pub(in crate::coordinator) struct Post {
     /// Requests for output. Filled by readers, taken by the session; full: the reader waits; closed: never.
     pub(in crate::coordinator) readings_tx: flume::Sender<Reading>,
     pub(in crate::coordinator) readings_rx: flume::Receiver<Reading>,
+    /// Number of the newest inquiry whether the manager of the open session is there, and of the newest one that it
+    /// answered.
+    pub(in crate::coordinator) inquired: watch::Sender<u64>,
+    pub(in crate::coordinator) present: watch::Sender<u64>,
+    /// What went wrong with its sessions lately.
+    mishaps: Mutex<Mishaps>,
     /// Life of the manager that was heard last.
     boot: Mutex<Option<Boot>>,
     /// Leases taken back that the holder has not been told of; at most what it held.
@@ -41,6 +48,18 @@ pub(in crate::coordinator) struct Post {
     refreshes: AtomicU64,
 }
 
+/// What went wrong with the sessions of one manager.
+#[derive(Debug, Default)]
+struct Mishaps {
+    times: u32,
+    last: Option<(Instant, String)>,
+}
+
+/// How long a mishap is told.
+const MISHAP_TOLD: Duration = Duration::from_secs(600);
+/// How long the manager of an open session has to say that it is there.
+const PRESENT_WITHIN: Duration = Duration::from_secs(5);
+
 impl Post {
     /// Its tags.
     pub(super) fn tags(&self) -> Vec<String> {
@@ -49,7 +68,7 @@ impl Post {
     }
 
     /// True while a session or a call of the holder listens.
-    pub(super) fn is_heard(&self) -> bool {
+    pub(in crate::coordinator) fn is_heard(&self) -> bool {
         self.session.receiver_count() > 0
     }
 
@@ -57,6 +76,50 @@ impl Post {
     pub(super) fn note_boot(&self, boot: Boot) -> Option<Boot> {
         let mut known = self.boot.lock().unwrap_or_else(PoisonError::into_inner);
         known.replace(boot)
+    }
+
+    /// The life that was heard last.
+    pub(in crate::coordinator) fn boot(&self) -> Option<Boot> {
+        *self.boot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the manager of the open session answers.
+    pub(in crate::coordinator) async fn is_present(&self) -> bool {
+        let mut present = self.present.subscribe();
+        let mut number = 0;
+        self.inquired.send_modify(|last| {
+            *last += 1;
+            number = *last;
+        });
+        let answer = present.wait_for(|answered| *answered >= number);
+        tokio::select! {
+            _ = answer => true,
+            // Its session ended meanwhile.
+            () = self.session.closed() => false,
+            () = tokio::time::sleep(PRESENT_WITHIN) => false,
+        }
+    }
+
+    /// Notes what went wrong, for operators.
+    pub(in crate::coordinator) fn note_mishap(&self, words: String) {
+        let mut mishaps = self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = |(at, _): &(Instant, String)| at.elapsed() < MISHAP_TOLD;
+        if !mishaps.last.as_ref().is_some_and(lately) {
+            mishaps.times = 0;
+        }
+        mishaps.times += 1;
+        mishaps.last = Some((Instant::now(), words));
+    }
+
+    /// What went wrong lately, in words.
+    pub(super) fn mishaps(&self) -> Option<String> {
+        let mishaps = self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, words) = mishaps.last.as_ref()?;
+        let ago = at.elapsed();
+        (ago < MISHAP_TOLD).then(|| {
+            let (times, seconds) = (mishaps.times, ago.as_secs());
+            format!("{words} ({seconds} s ago; {times} such in a row)")
+        })
     }
 
     /// Leases taken back since the last call. Some may have been kept by a later inventory: the store knows.
@@ -88,6 +151,8 @@ pub(in crate::coordinator) struct Posts {
 struct Known {
     by_id: HashMap<HolderId, Arc<Post>>,
     by_name: HashMap<Holder, HolderId>,
+    /// Gone, and still listened to: forgotten once nobody does.
+    leaving: HashSet<HolderId>,
 }
 
 impl Posts {
@@ -101,7 +166,7 @@ impl Posts {
     }
 
     /// The post of this holder.
-    pub(super) fn find(&self, holder: Holder) -> Option<Arc<Post>> {
+    pub(in crate::coordinator) fn find(&self, holder: Holder) -> Option<Arc<Post>> {
         let known = self.lock();
         let id = known.by_name.get(&holder)?;
         known.by_id.get(id).map(Arc::clone)
@@ -115,6 +180,7 @@ impl Posts {
     pub(super) fn enter(&self, epoch: u32, holder: Holder, live: &LiveHolder) -> Arc<Post> {
         let mut known = self.lock();
         known.by_name.insert(holder, live.session.holder);
+        known.leaving.remove(&live.session.holder);
         let post = known.by_id.entry(live.session.holder).or_insert_with(|| {
             let (readings_tx, readings_rx) = flume::bounded(READINGS);
             Arc::new(Post {
@@ -130,6 +196,9 @@ impl Posts {
                 tuned: watch::Sender::new(None),
                 readings_tx,
                 readings_rx,
+                inquired: watch::Sender::new(0),
+                present: watch::Sender::new(0),
+                mishaps: Mutex::default(),
                 boot: Mutex::default(),
                 lost: Mutex::default(),
                 tags: Mutex::new(live.tags.clone()),
@@ -159,18 +228,26 @@ impl Posts {
 
     /// Forgets holders that are gone and to whom nobody listens.
     pub(super) fn forget(&self, gone: &[HolderId]) {
-        if gone.is_empty() {
+        let mut known = self.lock();
+        known.leaving.extend(gone);
+        if known.leaving.is_empty() {
             return;
         }
-        let mut known = self.lock();
-        for id in gone {
+        let Known {
+            by_id,
+            by_name,
+            leaving,
+        } = &mut *known;
+        leaving.retain(|id| {
             let unheard = |post: &Arc<Post>| post.control.receiver_count() == 0;
-            if known.by_id.get(id).is_some_and(unheard)
-                && let Some(post) = known.by_id.remove(id)
-            {
-                known.by_name.remove(&post.holder);
+            if !by_id.get(id).is_some_and(unheard) {
+                return by_id.contains_key(id);
             }
-        }
+            if let Some(post) = by_id.remove(id) {
+                by_name.remove(&post.holder);
+            }
+            false
+        });
     }
 }
 

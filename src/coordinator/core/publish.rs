@@ -23,9 +23,13 @@ impl Shared {
         F: FnOnce(Arc<Self>) -> Fut,
         Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let running = tokio::spawn(change(Arc::clone(self)));
-        // The future neither panics on purpose nor is it aborted, except when the runtime ends.
-        running.await.unwrap_or(Err(StoreError::Closed))
+        match tokio::spawn(change(Arc::clone(self))).await {
+            Ok(done) => done,
+            // Whoever asked for it is told; nobody else suffers from it.
+            Err(failed) if failed.is_panic() => Err(StoreError::of_panic(&*failed.into_panic())),
+            // The runtime ends.
+            Err(_) => Err(StoreError::Closed),
+        }
     }
 
     /// Spreads the news of one transaction.

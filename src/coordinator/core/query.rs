@@ -215,6 +215,7 @@ impl Coordinator {
             .holders(HolderKind::Manager, LISTED_AFTER_LAST_SEEN)
             .await?;
         let summary = |mut record: HolderRecord| ManagerSummary {
+            trouble: self.trouble(&mut record),
             uuid: record.holder.uuid,
             live: record.live,
             metrics: record.labels.remove(METRICS_LABEL),
@@ -225,6 +226,15 @@ impl Coordinator {
             last_seen_us: record.last_seen_us,
         };
         Ok(records.into_iter().map(summary).collect())
+    }
+
+    /// What an operator should know of a manager, in words.
+    fn trouble(&self, record: &mut HolderRecord) -> Option<String> {
+        let said = record.status.trouble.take().filter(|_| record.live);
+        let post = self.shared.posts.get(record.id);
+        let seen = post.and_then(|post| post.mishaps());
+        let both: Vec<String> = said.into_iter().chain(seen).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 
     /// Independent workers that are live or were heard within a day.

@@ -4,6 +4,7 @@ use super::Coordinator;
 use super::fit::lack;
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{NewTask, NewTasks};
+use crate::protocol::TaskSpec;
 use crate::protocol::api::{SubmitRequest, SubmitResponse, SubmitTask, SuiteRef};
 use crate::protocol::chain::{Chain, Link};
 use crate::protocol::task::MAX_SPEC_BYTES;
@@ -107,25 +108,38 @@ pub(super) fn encode(
     links: Vec<Link>,
 ) -> Result<NewTask, CoordinatorError> {
     let SubmitTask { key, spec } = task;
-    let too_large = |part, bytes, limit| CoordinatorError::TooLarge {
-        index,
-        part,
-        bytes,
-        limit,
-    };
     if let Some(key) = &key
         && key.len() > MAX_KEY_BYTES
     {
-        return Err(too_large("key", key.len(), MAX_KEY_BYTES));
+        return Err(CoordinatorError::TooLarge {
+            index,
+            part: "key",
+            bytes: key.len(),
+            limit: MAX_KEY_BYTES,
+        });
     }
-    let encoded = serde_json::to_string(&spec).expect("a validated spec is plain data");
-    if encoded.len() > MAX_SPEC_BYTES {
-        return Err(too_large("spec", encoded.len(), MAX_SPEC_BYTES));
-    }
+    let encoded = encode_spec(index, &spec)?;
     Ok(NewTask {
         key,
         spec,
         encoded,
         links,
     })
+}
+
+/// A spec as it is stored.
+pub(super) fn encode_spec(index: usize, spec: &TaskSpec) -> Result<String, CoordinatorError> {
+    let encoded = serde_json::to_string(spec).map_err(|error| CoordinatorError::Unencodable {
+        index,
+        message: error.to_string(),
+    })?;
+    if encoded.len() > MAX_SPEC_BYTES {
+        return Err(CoordinatorError::TooLarge {
+            index,
+            part: "spec",
+            bytes: encoded.len(),
+            limit: MAX_SPEC_BYTES,
+        });
+    }
+    Ok(encoded)
 }

@@ -41,6 +41,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
         };
         refresh_gauges(&shared).await;
+        // What it finds is told by its metric and its log line.
+        let _ = shared.probe(super::readiness::PROBED_EVERY).await;
     }
 }
 

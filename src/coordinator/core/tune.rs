@@ -46,8 +46,8 @@ impl Coordinator {
         let answer = tokio::time::timeout(ANSWER_LIMIT, answers.wait_for(answered)).await;
         match answer {
             Ok(Ok(report)) => {
-                let report = report.as_ref().expect("an answer was waited for");
-                Ok(report.pollers.clone())
+                let pollers = report.as_ref().map(|report| report.pollers.clone());
+                pollers.ok_or(CoordinatorError::ManagerSilent(manager))
             }
             // The post, which has the sender, is still here.
             Ok(Err(_)) | Err(_) => Err(CoordinatorError::ManagerSilent(manager)),

@@ -15,13 +15,13 @@ use uuid::Uuid;
 use super::{Coordinator, Post, RoomKey, Shared};
 use crate::coordinator::error::CoordinatorError;
 use crate::coordinator::store::{
-    Claim, ClaimedTask, Holder, HolderId, HolderKind, HolderSession, LiveHolder, Registered,
-    Registration, StoreError, Unstarted,
+    Claim, ClaimedTask, Holder, HolderKind, HolderSession, LiveHolder, Registered, Registration,
+    StoreError, Unstarted,
 };
 use crate::protocol::api::{RegisterWorkerRequest, ReportTaskBody};
 use crate::protocol::session::Commit;
 use crate::protocol::{
-    Boot, ControlState, Desired, Mode, ReportTaskResp, TaskReport, Try, Verdict, WorkerTaskResp,
+    Boot, ControlState, Desired, Mode, ReportTaskResp, TaskReport, Try, WorkerTaskResp,
 };
 use crate::telemetry::names;
 
@@ -62,6 +62,7 @@ impl Coordinator {
         let registration = Registration {
             holder,
             boot: Boot(Uuid::new_v4().as_u64_pair().0),
+            earlier: Vec::new(),
             host: request.host,
             slots: 1,
             capacity: Capacity::default(),
@@ -173,7 +174,8 @@ impl Coordinator {
         };
         let verdicts = self.shared.commit(post.id, vec![commit]).await?;
         let verdict = verdicts.into_iter().next();
-        let verdict = verdict.expect("one report has one verdict");
+        let what = "the verdict on a report";
+        let verdict = verdict.ok_or(StoreError::Corrupt { what })?;
         Ok(ReportTaskResp {
             url: url.filter(|_| verdict.closes()),
             ..ReportTaskResp::of(verdict, seq)
@@ -256,25 +258,6 @@ impl Shared {
             Ok(())
         });
         left.await
-    }
-
-    /// Applies reports of a holder.
-    pub(in crate::coordinator) async fn commit(
-        self: &Arc<Self>,
-        holder: HolderId,
-        commits: Vec<Commit>,
-    ) -> Result<Vec<Verdict>, StoreError> {
-        let committed = self.complete(move |shared| async move {
-            shared.followers.note_ends(&commits);
-            let mut reports = Vec::with_capacity(commits.len());
-            for commit in commits {
-                reports.push(shared.with_follow_ups(commit).await?);
-            }
-            let committed = shared.store.commit(holder, reports).await?;
-            shared.publish(committed.changes).await;
-            Ok(committed.verdicts)
-        });
-        committed.await
     }
 
     /// Grants tasks.

@@ -84,10 +84,26 @@ caller!(
     /// Somebody who looks at the installation as a whole.
     ObserverCaller, Scope::User | Scope::Admin | Scope::Manager
 );
-caller!(
-    /// A manager.
-    ManagerCaller, Scope::Manager | Scope::Admin
-);
+/// A manager.
+#[derive(Debug)]
+pub(super) struct ManagerCaller {
+    /// Whom its token was issued to.
+    pub(super) subject: String,
+}
+
+impl FromRequestParts<ApiState> for ManagerCaller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Failure> {
+        let AnyCaller(identity) = AnyCaller::from_request_parts(parts, state).await?;
+        match identity.scope {
+            Scope::Manager | Scope::Admin => Ok(Self {
+                subject: identity.subject,
+            }),
+            _ => Err(Failure::forbidden()),
+        }
+    }
+}
 
 /// One registered worker.
 #[derive(Debug)]

@@ -106,8 +106,7 @@ impl Failure {
 
     /// The store does not answer.
     pub(super) fn not_ready() -> Self {
-        let message =
-            "the coordinator's store does not answer; try again, and see the coordinator's log";
+        let message = "the coordinator's store does not answer, or cannot be written; see the coordinator's log, and whether its disk is full";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
     }
 

@@ -39,18 +39,18 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the store answers.
+/// Whether the store can be read and written.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
-        (status = 503, description = "The store does not answer, or the coordinator stops", body = ErrorBody)
+        (status = 503, description = "The store does not answer or cannot be written, or the coordinator stops", body = ErrorBody)
     )
 )]
 async fn readyz(State(state): State<ApiState>) -> Result<&'static str, Failure> {
-    let asked = tokio::time::timeout(STORE_ANSWER, state.coordinator().counts(None));
+    let asked = tokio::time::timeout(STORE_ANSWER, state.coordinator().ready());
     match state.unless_stopped(asked).await {
-        Some(Ok(Ok(_))) => Ok("ready\n"),
+        Some(Ok(Ok(()))) => Ok("ready\n"),
         Some(_) => Err(Failure::not_ready()),
         None => Err(Failure::stopping()),
     }

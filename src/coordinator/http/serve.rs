@@ -7,11 +7,11 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::connections::{self, Bounds};
 use super::state::{ApiOptions, ApiState};
 use crate::coordinator::Coordinator;
 use crate::coordinator::auth::{Authority, Scope, TOKEN_TTL};
@@ -53,21 +53,15 @@ impl Coordinator {
             }
             stop_tx.send_replace(true);
         };
-        // Answers are small and waited for: they are not held back to be sent with others.
-        let listener = listener.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection stays with delayed sends");
-            }
-        });
-        let serving =
-            axum::serve(listener, super::router(state.clone())).with_graceful_shutdown(order);
+        let router = super::router(state.clone());
+        let serving = connections::serve(listener, router, Bounds::default(), order);
         let overdue = async {
             // A closed channel comes after the order.
             let _ = stop_rx.wait_for(|stop| *stop).await;
             tokio::time::sleep(DRAIN).await;
         };
         tokio::select! {
-            served = async { serving.await } => served?,
+            served = serving => served?,
             () = overdue => tracing::warn!("requests still in flight are left behind"),
         }
         // Upgraded connections are not the server's any more.

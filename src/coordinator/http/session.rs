@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn open(
-    _: ManagerCaller,
+    ManagerCaller { subject }: ManagerCaller,
     State(state): State<ApiState>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
@@ -44,6 +44,6 @@ async fn open(
         // Held until the socket is closed; see `sessions_closed`.
         let _open = state.session_guard();
         let coordinator = state.coordinator().clone();
-        websocket::serve(coordinator, socket, state.stopped()).await;
+        websocket::serve(coordinator, socket, subject, state.stopped()).await;
     }))
 }

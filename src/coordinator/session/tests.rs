@@ -124,6 +124,7 @@ fn hello(inventory: Vec<HeldLease>) -> Hello {
         version: PROTOCOL_VERSION,
         manager: MANAGER,
         boot: Boot(1),
+        earlier: Vec::new(),
         host: "host".into(),
         workers: 2,
         capacity: Capacity {
@@ -326,6 +327,142 @@ async fn a_short_answer_is_followed_by_a_hint_when_work_comes(bench: Bench) {
     assert_eq!(lost, []);
 }
 
+/// Tasks whose specs together are as long as a frame may be, which leaves no room for its envelope.
+async fn a_claim_of_more_than_a_frame_can_carry_comes_in_parts(bench: Bench) {
+    let spec = || TaskSpec::argv(std::iter::repeat_n("x".repeat(130_000), 8));
+    let task = || SubmitTask {
+        key: None,
+        spec: spec(),
+    };
+    let request = SubmitRequest {
+        suite: None,
+        tasks: std::iter::repeat_with(task).take(16).collect(),
+    };
+    bench.coordinator.submit(request).await.unwrap();
+    let (peer, _) = bench.session(Vec::new()).await;
+    let mut claimed = 0;
+    while claimed < 16 {
+        peer.send(ToCoordinator::Claim { id: 1, limit: 16 }).await;
+        loop {
+            let (tasks, last) = match peer.answer().await {
+                ToManager::ClaimedPart { id: 1, tasks } => (tasks, false),
+                ToManager::Claimed { id: 1, tasks } => (tasks, true),
+                other => panic!("no tasks but {other:?}"),
+            };
+            assert!(frame::size(&tasks) < crate::comm::link::MAX_FRAME_BYTES);
+            claimed += tasks.len();
+            if last {
+                break;
+            }
+        }
+    }
+    assert_eq!(claimed, 16);
+}
+
+async fn a_manager_that_does_not_claim_is_told_of_work_once(bench: Bench) {
+    let (peer, _) = bench.session(Vec::new()).await;
+    assert_eq!(peer.claim(2).await, []);
+    bench.submit(5).await;
+    assert_eq!(peer.answer().await, ToManager::Hint(Hint::Work));
+    bench.submit(5).await;
+    // Whatever was to be said before the answer has been said.
+    for _ in 0..20 {
+        assert_eq!(peer.renew().await.0, [], "a renewal, and no hint before it");
+    }
+    assert_eq!(peer.claim(2).await.len(), 2);
+}
+
+async fn a_report_with_an_odd_child_task_stops_no_other(bench: Bench) {
+    bench.submit(21).await;
+    let (peer, _) = bench.session(Vec::new()).await;
+    let tasks = peer.claim(21).await;
+    let mut commits: Vec<Commit> = tasks.iter().map(|task| report(task, exited())).collect();
+    // As long as a line may be, and a few bytes longer once it is written as this program writes it.
+    let arguments = std::iter::repeat_n(format!("\"{}\"", "x".repeat(130_000)), 8);
+    let mut line = format!(
+        "{{\"timeout\":\"90m\",\"args\":[{}",
+        arguments.collect::<Vec<_>>().join(",")
+    );
+    let rest = crate::protocol::task::MAX_SPEC_BYTES - line.len() - ",\"\"]}".len();
+    line.push_str(&format!(",\"{}\"]}}", "x".repeat(rest)));
+    if let ReportTaskOp::Completed(result) = &mut commits[10].report.op {
+        let lines = crate::protocol::report::FollowUps::written(line);
+        result.follow_ups = Some(Box::new(lines));
+    }
+    peer.send(ToCoordinator::Commit { id: 2, commits }).await;
+    match peer.answer().await {
+        ToManager::Committed { id: 2, verdicts } => {
+            assert_eq!(verdicts, vec![Verdict::Accepted; 21]);
+        }
+        other => panic!("no verdicts but {other:?}"),
+    }
+    let detail = bench.coordinator.task(tasks[10].uuid).await.unwrap();
+    let follow_ups = detail.result.unwrap().follow_ups.unwrap();
+    assert_eq!((follow_ups.accepted, follow_ups.rejected), (0, 1));
+    assert!(follow_ups.problems[0].contains("line 1"), "{follow_ups:?}");
+}
+
+async fn a_twin_is_refused_and_the_first_keeps_what_it_runs(bench: Bench) {
+    bench.submit(2).await;
+    let (first, _) = bench.session(Vec::new()).await;
+    let tasks = first.claim(2).await;
+    let twin = bench.link().await;
+    let copied = Hello {
+        boot: Boot(2),
+        earlier: vec![Boot(1)],
+        ..hello(Vec::new())
+    };
+    twin.send(ToCoordinator::Hello(copied)).await;
+    let id = loop {
+        if let ToManager::Inquiry { id } = first.next().await {
+            break id;
+        }
+    };
+    first.send(ToCoordinator::Present { id }).await;
+    match twin.next().await {
+        ToManager::Refused { message } => assert!(message.contains("copy"), "{message}"),
+        other => panic!("not refused but {other:?}"),
+    }
+    assert_eq!(bench.state(tasks[0].uuid).await, TaskState::Assigned);
+    assert_eq!(first.commit(&tasks[0], exited()).await, Verdict::Accepted);
+    let managers = bench.coordinator.managers().await.unwrap();
+    assert!(
+        managers[0]
+            .trouble
+            .as_ref()
+            .unwrap()
+            .contains("second process")
+    );
+}
+
+async fn a_stranger_under_a_known_name_takes_nothing_back(bench: Bench) {
+    bench.submit(1).await;
+    let (first, _) = bench.session(Vec::new()).await;
+    let tasks = first.claim(1).await;
+    drop(first);
+    let stranger = bench.link().await;
+    let unknown = Hello {
+        boot: Boot(2),
+        ..hello(Vec::new())
+    };
+    stranger.send(ToCoordinator::Hello(unknown)).await;
+    match stranger.next().await {
+        ToManager::Over { reason } => assert!(reason.contains("leases"), "{reason}"),
+        other => panic!("not sent away but {other:?}"),
+    }
+    assert_eq!(bench.state(tasks[0].uuid).await, TaskState::Assigned);
+    // The next life of the same directory knows the one before, and settles what that had.
+    let next = bench.link().await;
+    let successor = Hello {
+        boot: Boot(3),
+        earlier: vec![Boot(1)],
+        ..hello(Vec::new())
+    };
+    next.send(ToCoordinator::Hello(successor)).await;
+    assert!(matches!(next.next().await, ToManager::Welcome(_)));
+    assert_eq!(bench.state(tasks[0].uuid).await, TaskState::Ready);
+}
+
 async fn a_cancel_is_pushed_and_repeated_until_its_task_has_ended(bench: Bench) {
     let uuids = bench.submit(2).await;
     let (peer, welcome) = bench.session(Vec::new()).await;
@@ -472,6 +609,21 @@ async fn closing_the_coordinator_ends_sessions_and_waits(bench: Bench) {
     assert!(answer.is_err() || !answer.unwrap().done);
 }
 
+#[tokio::test]
+async fn a_name_stays_with_the_token_that_it_came_with_first() {
+    let bench = Bench::new(Link::WebSocket).await;
+    let (first, _) = bench.session(Vec::new()).await;
+    drop(first);
+    // A manager of the coordinator's own process, under the same name.
+    let end = bench.coordinator.local_connector().connect().await.unwrap();
+    let other = Peer { end };
+    other.send(ToCoordinator::Hello(hello(Vec::new()))).await;
+    match other.next().await {
+        ToManager::Refused { message } => assert!(message.contains("`test`"), "{message}"),
+        answer => panic!("not refused but {answer:?}"),
+    }
+}
+
 /// Runs each test over each link.
 macro_rules! over_each_link {
     ($($test:ident),+ $(,)?) => {
@@ -506,6 +658,11 @@ over_each_link!(
     a_reconnect_keeps_and_drops_lease_by_lease,
     a_newer_session_replaces_the_older_and_its_end_touches_nothing,
     a_short_answer_is_followed_by_a_hint_when_work_comes,
+    a_claim_of_more_than_a_frame_can_carry_comes_in_parts,
+    a_manager_that_does_not_claim_is_told_of_work_once,
+    a_report_with_an_odd_child_task_stops_no_other,
+    a_twin_is_refused_and_the_first_keeps_what_it_runs,
+    a_stranger_under_a_known_name_takes_nothing_back,
     a_cancel_is_pushed_and_repeated_until_its_task_has_ended,
     requests_overlap_and_each_is_answered_under_its_id,
     a_goodbye_hands_everything_back_and_a_broken_link_does_not,

@@ -1,14 +1,11 @@
 //! The two clocks of a store: wall time for records, serving time for leases.
 //!
-//! Wall time follows the system's clock forward and never back, so that nothing waits an hour longer because somebody has
-//! set the clock back by one. Serving time is monotonic and stands still while nobody serves: a coordinator that was away for an hour has not
-//! used up an hour of anybody's lease. Tests own a clock that they advance by hand.
+//! Serving time is monotonic and stands still while nobody serves: a coordinator that was away for an hour has not
+//! used up an hour of anybody's lease, and neither has one that was stopped. Tests own a clock that they advance by hand.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use rustix::time::{ClockId, clock_gettime};
 
 /// Where a store reads the time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -19,51 +16,73 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn serving(&self) -> Duration;
 }
 
+/// Longest gap between two readings of the serving time that counts in full. The coordinator's timer reads it every
+/// second; who does not read it for longer stood still (was stopped, slept, waited for a disk) and did not serve.
+const LONGEST_GAP: Duration = Duration::from_secs(2);
+
 /// The machine's clocks.
+///
+/// Serving time is what was read of it: a standstill counts as [`LONGEST_GAP`], so that renewals that were sent meanwhile
+/// are read before any lease ends. Wall time never goes back in one life: a clock that is set back would hold up every
+/// pause between two attempts for as long.
 #[derive(Debug)]
 pub struct SystemClock {
-    started: Instant,
-    /// From the time since the machine's start to the wall's.
-    offset_us: AtomicI64,
+    served: Mutex<(Instant, Duration)>,
+    wall: Mutex<(Instant, i64)>,
 }
 
 impl SystemClock {
     /// Serving time begins now.
     #[must_use]
     pub fn start() -> Self {
+        let now = Instant::now();
         Self {
-            started: Instant::now(),
-            offset_us: AtomicI64::new(i64::MIN),
+            served: Mutex::new((now, Duration::ZERO)),
+            wall: Mutex::new((now, system_us())),
         }
+    }
+}
+
+fn system_us() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    whole_us(since)
+}
+
+/// Serving time after a gap.
+fn after_gap(served: Duration, gap: Duration) -> Duration {
+    served + gap.min(LONGEST_GAP)
+}
+
+/// Wall time: the system's; where that went back, it goes on from the last reading. That the two clocks tick differently
+/// makes no difference of its own.
+fn never_back(last_us: i64, gap: Duration, system_us: i64) -> i64 {
+    if system_us >= last_us {
+        system_us
+    } else {
+        last_us.saturating_add(whole_us(gap))
     }
 }
 
 impl Clock for SystemClock {
     fn wall_us(&self) -> i64 {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        steady(&self.offset_us, whole_us(since), since_boot_us())
+        let mut wall = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let gap = now.saturating_duration_since(wall.0);
+        let read = system_us();
+        let us = never_back(wall.1, gap, read);
+        *wall = (now, us);
+        us
     }
 
     fn serving(&self) -> Duration {
-        self.started.elapsed()
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let gap = now.saturating_duration_since(served.0);
+        *served = (now, after_gap(served.1, gap));
+        served.1
     }
-}
-
-/// Time since the machine's start, while it slept included; nobody can set it.
-fn since_boot_us() -> i64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec
-        .saturating_mul(1_000_000)
-        .saturating_add(time.tv_nsec / 1000)
-}
-
-/// The wall's time by the farthest that it was ever ahead.
-fn steady(offset_us: &AtomicI64, wall_us: i64, since_boot_us: i64) -> i64 {
-    let now = wall_us.saturating_sub(since_boot_us);
-    let farthest = offset_us.fetch_max(now, Ordering::Relaxed).max(now);
-    since_boot_us.saturating_add(farthest)
 }
 
 /// Whole microseconds; the largest number for durations beyond 292,000 years.
@@ -103,20 +122,25 @@ impl Clock for ManualClock {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     #[test]
-    fn a_clock_that_is_set_back_delays_nothing_and_one_that_is_set_forward_is_followed() {
-        const HOUR: i64 = 3_600_000_000;
-        let offset = AtomicI64::new(i64::MIN);
-        assert_eq!(steady(&offset, 10 * HOUR, 100), 10 * HOUR);
-        assert_eq!(steady(&offset, 9 * HOUR + 50, 150), 10 * HOUR + 50);
-        assert_eq!(steady(&offset, 9 * HOUR + 90, 190), 10 * HOUR + 90);
-        assert_eq!(steady(&offset, 12 * HOUR, 200), 12 * HOUR);
+    fn a_standstill_uses_up_no_lease() {
+        let served = after_gap(Duration::from_secs(100), HOUR);
+        assert_eq!(served, Duration::from_secs(102));
+        let second = Duration::from_secs(1);
+        assert_eq!(after_gap(second, second), second * 2);
     }
 
     #[test]
-    fn the_systems_clock_says_the_time() {
-        let clock = SystemClock::start();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        assert!((clock.wall_us() - whole_us(since)).abs() < 60_000_000);
+    fn a_wall_clock_that_is_set_back_goes_on_from_where_it_was() {
+        let second = Duration::from_secs(1);
+        let (before, hour_us) = (10_000_000_000, whole_us(HOUR));
+        let after = never_back(before, second, before - hour_us);
+        assert_eq!(after, before + 1_000_000);
+        assert_eq!(
+            never_back(after, second, before + hour_us),
+            before + hour_us
+        );
     }
 }

@@ -191,6 +191,7 @@ pub(super) fn registration(name: u128, inventory: Vec<HeldLease>) -> Registratio
     Registration {
         holder: manager_named(name),
         boot: Boot(1),
+        earlier: Vec::new(),
         host: "host".to_owned(),
         slots: 4,
         capacity: Capacity {

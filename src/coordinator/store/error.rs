@@ -23,6 +23,28 @@ pub enum StoreError {
     /// A newer session of the same holder exists; this one may not act any more.
     #[error("a newer session of the same holder has taken over")]
     Replaced,
+    /// A manager came with a token of somebody else than the one it belongs to.
+    #[error(
+        "manager {manager} was first connected with the token of `{bound}`, and its name stays with that; use a token of that \
+         subject, or delete `manager.uuid` in its state directory, which makes it a new manager"
+    )]
+    Bound {
+        /// The manager.
+        manager: Uuid,
+        /// Whose token it showed first.
+        bound: String,
+    },
+    /// A manager came that does not know the life of its name to which leases were granted.
+    #[error(
+        "manager {manager} was last heard in a life (on {host}) that this process is not the continuation of: its state \
+         directory is a copy, or was put back; it is let in when the leases of that life have run out"
+    )]
+    Stranger {
+        /// The manager.
+        manager: Uuid,
+        /// Where that life was.
+        host: String,
+    },
     /// The task has not ended, so it cannot be retried.
     #[error("task {0} has not ended; only an ended task can be retried")]
     NotEnded(Uuid),
@@ -49,6 +71,12 @@ pub enum StoreError {
         /// How long one may take.
         limit: std::time::Duration,
     },
+    /// The program failed at this call in a way it should not.
+    #[error("it failed in a way it should not ({what}); please report this")]
+    Fault {
+        /// What was said.
+        what: String,
+    },
     /// The store was closed or its thread is gone.
     #[error("the store is closed")]
     Closed,
@@ -66,6 +94,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The failure of a call that panicked. Its place was told by the hook.
+    #[must_use]
+    pub(crate) fn of_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let words = payload.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Self::Fault {
+            what: words.unwrap_or("no words").to_owned(),
+        }
+    }
+
     /// True when the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

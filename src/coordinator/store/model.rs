@@ -89,6 +89,8 @@ pub struct Registration {
     pub holder: Holder,
     /// Which life of it.
     pub boot: Boot,
+    /// Its earlier lives, whose leases it may settle. Nobody else may while those last.
+    pub earlier: Vec<Boot>,
     /// Name of the machine, for people.
     pub host: String,
     /// Worker slots.
@@ -107,6 +109,9 @@ pub struct Registration {
 
 /// The label of a manager that says where its `/metrics` are served, `host:port`.
 pub const METRICS_LABEL: &str = "metrics";
+
+/// The label of a manager that says whose token it showed first. Its name is bound to that.
+pub const SUBJECT_LABEL: &str = "subject";
 
 /// The answer to a [`Registration`].
 #[derive(Debug)]

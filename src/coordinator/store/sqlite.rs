@@ -407,6 +407,15 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn set_mode_of_all(&self, mode: Mode) -> Result<Vec<HolderId>, StoreError> {
+        self.write("set_mode", move |db| db.set_mode_of_all(mode))
+            .await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write("probe", |db| db.meta_add("probes", 1)).await
+    }
+
     async fn last_end(&self) -> Result<EndCursor, StoreError> {
         self.write("find_end", |db| Ok(EndCursor(db.tally.last_end)))
             .await

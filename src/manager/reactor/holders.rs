@@ -6,17 +6,13 @@ use crate::protocol::report::{Reason, ReportTaskOp, TaskResult};
 use crate::protocol::session::LostTry;
 use crate::protocol::{Incarnation, LocalId, Try};
 
+use super::super::patience::{LONGEST, Look, Patience};
 use super::super::spool::Record;
 use super::super::state::{Hand, Key, LeaseKey, Now, Stage, Wish, WorkerEnd};
 use super::{Action, Holder, Reactor, worker};
 
 /// A task whose workers died this often before it began is given up: something about it kills them.
 const UNSTARTED_LIMIT: u32 = 8;
-
-/// A late holder is ended when it was found idle this often in a row: what it said meanwhile has been heard by then.
-const IDLE_LOOKS: u32 = 2;
-/// Late by this factor, a holder is ended however busy it is.
-const PATIENCE_FACTOR: u32 = 15;
 
 /// A worker process that is over: dead, its frames drained, its tree killed.
 #[derive(Debug)]
@@ -101,7 +97,7 @@ impl Reactor {
             && holder.owes.is_some_and(|(owed, _)| owed <= key)
         {
             holder.owes = None;
-            holder.idle_looks = 0;
+            holder.patience = Patience::default();
         }
     }
 
@@ -279,7 +275,7 @@ impl Reactor {
                 watching = true;
                 let silent = now.mono.saturating_duration_since(since);
                 let patience = self.settings.limits.confirm;
-                if silent >= patience * PATIENCE_FACTOR {
+                if silent >= LONGEST {
                     overdue.push(*incarnation);
                 } else if silent >= patience {
                     late.push(*incarnation);
@@ -293,17 +289,21 @@ impl Reactor {
         for incarnation in overdue {
             self.end_holder(incarnation);
         }
-        self.actions.extend(late.into_iter().map(Action::LookAt));
+        for incarnation in late {
+            let holder = self.holders.get_mut(&incarnation);
+            if holder.is_some_and(|holder| holder.patience.is_due(now.mono)) {
+                self.actions.push(Action::LookAt(incarnation));
+            }
+        }
         self.watch_at = watching.then(|| now.mono + super::WATCH);
     }
 
     /// The answer to [`Action::LookAt`]: a worker that gets no core is late without being dead.
-    pub(crate) fn looked_at(&mut self, incarnation: Incarnation, busy: bool) {
+    pub(crate) fn looked_at(&mut self, incarnation: Incarnation, look: Look, now: Now) {
         let Some(holder) = self.holders.get_mut(&incarnation) else {
             return;
         };
-        holder.idle_looks = if busy { 0 } else { holder.idle_looks + 1 };
-        if holder.idle_looks >= IDLE_LOOKS {
+        if holder.patience.is_exhausted_by(look, now.mono) {
             self.end_holder(incarnation);
         }
     }

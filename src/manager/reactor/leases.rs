@@ -129,7 +129,7 @@ impl Reactor {
     /// The session is over. Everything goes on; what was in flight goes again.
     pub(crate) fn disconnected(&mut self) {
         self.connected = false;
-        self.ledger.unanswered(None);
+        self.ledger.broken_off();
         self.intake.unanswered(None);
     }
 
@@ -150,6 +150,15 @@ impl Reactor {
             }
         }
         self.withdraw_where(|not_after| not_after < soon);
+    }
+
+    /// The machine slept, and the monotonic clock with it; leases went on ending. What is at the bridge comes back, and is
+    /// prepared anew as far as its lease still lasts.
+    pub(crate) fn slept(&mut self, by: Duration) {
+        for held in self.held.values_mut() {
+            held.expires = held.expires.checked_sub(by).unwrap_or(held.received_at);
+        }
+        self.withdraw_where(|_| true);
     }
 
     /// Leases that are somebody else's by now.

@@ -13,6 +13,7 @@ use crate::protocol::{ReportTaskOp, Verdict};
 
 use world::{End, Task, World};
 
+use super::super::patience;
 use super::super::state::WorkerEnd;
 use super::Standing;
 
@@ -177,7 +178,10 @@ fn an_unconfirmed_hand_over_ends_its_holder_before_anybody_else_gets_the_task() 
     world.pass(Duration::from_millis(1900));
     assert_eq!(world.ordered_to_end(), []);
     world.pass(Duration::from_millis(200));
-    world.pass(Duration::from_millis(200));
+    assert_eq!(world.ordered_to_end(), [], "late alone is none");
+    for _ in 0..3 {
+        world.pass(patience::BETWEEN_LOOKS);
+    }
     world.pass(Duration::ZERO);
     assert_eq!(world.ordered_to_end().len(), 1);
     world.settle_without_burying();
@@ -197,19 +201,29 @@ fn a_late_worker_that_gets_no_core_is_not_ended_for_a_long_time() {
     world.submit();
     world.settle();
     world.crowd(true);
-    for _ in 0..140 {
-        world.pass(Duration::from_millis(200));
+    for _ in 0..290 {
+        world.pass(Duration::from_secs(1));
     }
-    assert_eq!(world.ordered_to_end(), [], "28 s of patience");
-    world.crowd(false);
-    world.pass(Duration::from_millis(200));
-    world.crowd(true);
-    world.pass(Duration::from_millis(200));
-    assert_eq!(world.ordered_to_end(), [], "one idle look is none");
-    for _ in 0..10 {
-        world.pass(Duration::from_millis(200));
+    assert_eq!(world.ordered_to_end(), [], "minutes of patience");
+    for _ in 0..12 {
+        world.pass(Duration::from_secs(1));
     }
-    assert_eq!(world.ordered_to_end().len(), 1, "30 s are enough");
+    assert_eq!(world.ordered_to_end().len(), 1, "five minutes are enough");
+}
+
+#[test]
+fn after_a_sleep_nothing_is_begun_under_a_lease_that_ended_meanwhile() {
+    let mut world = World::new(1);
+    world.submit();
+    world.submit();
+    world.settle();
+    assert!(
+        !world.reactor.is_withdrawn(),
+        "the second lies at the bridge"
+    );
+    world.reactor.slept(Duration::from_secs(3600));
+    world.settle();
+    assert!(world.reactor.is_withdrawn(), "nobody can get it");
 }
 
 #[test]

@@ -29,6 +29,7 @@ use super::super::session::Session;
 use super::super::spool::{Recovered, SlotNotes, Spool};
 use super::super::state::Now;
 use super::super::supervisor::{NOTES, Supervisor};
+use super::super::suspension::Suspension;
 use super::super::tuner::Tuner;
 use super::super::worker_process::Launcher;
 use super::{NOTICES, Run, Tokens};
@@ -101,9 +102,11 @@ pub(super) async fn start(
         _exposition: exposition,
         commands_rx,
         closing: Closing::Serving,
+        suspension: Suspension::new(),
         exit: None,
         tokens: Tokens::default(),
         gate: Gate::Open,
+        spool_trouble: None,
         pausing: Vec::new(),
         resuming: Vec::new(),
         only_time: false,

@@ -1,6 +1,7 @@
 //! The session against a scripted coordinator on an in-memory link, with the clock stopped.
 
 use crate::protocol::Capacity;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -8,7 +9,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::comm::link::{self, CoordinatorEnd};
-use crate::protocol::Boot;
+use crate::protocol::TaskSpec;
+use crate::protocol::ids::{Boot, Lease, Try};
 
 /// Hands out scripted links; afterwards nobody is there.
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ fn hello() -> Hello {
         version: PROTOCOL_VERSION,
         manager: Uuid::nil(),
         boot: Boot(1),
+        earlier: Vec::new(),
         host: "here".to_owned(),
         workers: 1,
         capacity: Capacity::default(),
@@ -57,6 +60,22 @@ fn welcome() -> Welcome {
         directive: ControlState::default(),
         url: None,
         upload_key: Vec::new(),
+    }
+}
+
+fn task() -> WorkerTaskResp {
+    WorkerTaskResp {
+        id: 1,
+        uuid: Uuid::nil(),
+        lease: Lease(1),
+        try_no: Try(0),
+        attempt: 1,
+        failures: 0,
+        suite_uuid: Uuid::nil(),
+        upstream_task_uuid: None,
+        links: BTreeMap::new(),
+        ids: None,
+        spec: TaskSpec::argv(["true"]),
     }
 }
 
@@ -198,4 +217,62 @@ async fn a_coordinator_of_another_version_is_refused_in_words() {
         matches!(&event, SessionEvent::Refused { message } if message.contains("version 99")),
         "{event:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_end_at_once_come_back_slower_each_time_although_they_were_welcomed() {
+    let (links, ends): (Vec<_>, Vec<_>) = (0..8).map(|_| link::pair()).unzip();
+    let mut session = session(links.into_iter().map(Ok).collect());
+    let began = now();
+    for theirs in ends.into_iter().rev() {
+        while !matches!(session.next().await, SessionEvent::NeedHello) {}
+        session.greet(hello());
+        theirs
+            .frames_tx
+            .send(ToManager::Welcome(welcome()))
+            .unwrap();
+        assert!(matches!(session.next().await, SessionEvent::Up { .. }));
+        let reason = "another session took over".to_owned();
+        theirs.frames_tx.send(ToManager::Over { reason }).unwrap();
+        let event = session.next().await;
+        assert!(
+            matches!(&event, SessionEvent::Down { kind: Loss::Ended, reason, .. } if reason.contains("took over")),
+            "{event:?}"
+        );
+    }
+    while !matches!(session.next().await, SessionEvent::Down { .. }) {}
+    assert!(now() - began > Duration::from_secs(10), "the pauses grow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_parts_counts_as_one() {
+    let (mut session, theirs) = open().await;
+    session.claim(5);
+    let Ok(ToCoordinator::Claim { id, .. }) = theirs.frames_rx.recv_async().await else {
+        panic!("no claim");
+    };
+    let tasks = vec![task()];
+    let part = ToManager::ClaimedPart {
+        id,
+        tasks: tasks.clone(),
+    };
+    theirs.frames_tx.send(part).unwrap();
+    theirs
+        .frames_tx
+        .send(ToManager::Claimed { id, tasks })
+        .unwrap();
+    let event = session.next().await;
+    assert!(matches!(&event, SessionEvent::Claimed { tasks, .. } if tasks.len() == 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_broken_off_here_is_opened_anew() {
+    let (mut session, _theirs) = open().await;
+    let down = session.break_off("this machine slept");
+    assert!(
+        matches!(&down, Some(SessionEvent::Down { reason, was_open: true, .. }) if reason.contains("slept")),
+        "{down:?}"
+    );
+    assert!(session.break_off("again").is_none(), "there is none");
+    assert!(matches!(session.next().await, SessionEvent::Down { .. }));
 }

@@ -54,6 +54,11 @@ impl Outgoing {
         Self { dir: dir.into() }
     }
 
+    /// The directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the artifact of a hand-over lies.
     pub(crate) fn path(&self, left: Left, kind: ArtifactKind) -> PathBuf {
         let Left {

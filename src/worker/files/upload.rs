@@ -1,8 +1,9 @@
 //! Carries packed artifacts to the coordinator, once the report that names them was answered with an address.
 //!
-//! A passing fault (no connection, 5xx, 408, 429) is tried again with growing pauses for as long as [`GIVE_UP`]; a
-//! refusal (a newer holder has the task, the address has expired, too large) is final. Either way the packed file is
-//! removed at the end: the slot's disk is for tasks. The result of the task is durable already and never waits.
+//! A passing fault (5xx, 408, 429) is tried again with growing pauses for as long as [`GIVE_UP`]; a coordinator that is away
+//! is waited for, as reports are; a refusal (a newer holder has the task, the address has expired, too large) is final.
+//! At the end the packed file is removed. The result of the task is durable already and never waits; what waits meanwhile
+//! takes room on the slot's disk, and nothing else.
 
 use std::fmt;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, StatusCode};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::http;
@@ -24,6 +26,11 @@ use crate::worker::backoff::Jitter;
 
 /// How long an artifact is tried.
 const GIVE_UP: Duration = Duration::from_secs(600);
+/// Uploads of one worker at the same time; the others wait for their turn.
+const AT_ONCE: usize = 4;
+/// Room on the slot's disk with which further artifacts may wait there: so many bytes, or this part of its size.
+const ROOM_BYTES: u64 = 1 << 30;
+const ROOM_PART: u64 = 10;
 /// How long one attempt may take, and the slowest rate that is waited for beyond that.
 const ATTEMPT: Duration = Duration::from_secs(60);
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
@@ -35,6 +42,11 @@ pub trait ArtifactSender: Send + Sync + fmt::Debug {
     /// away when it gave none. Returns when nothing is left to do. Dropping the future leaves the files to the slot's
     /// next life.
     async fn deliver(&self, report: &TaskReport, url: Option<&str>);
+
+    /// False while the disk has no room for more that waits.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// Uploads over HTTP.
@@ -42,11 +54,14 @@ pub trait ArtifactSender: Send + Sync + fmt::Debug {
 pub struct Uploader {
     outgoing: Outgoing,
     coordinator: Option<String>,
+    turns: Semaphore,
     jitter: Mutex<Jitter>,
 }
 
 /// Why an attempt failed.
 enum Failed {
+    /// Nobody is there.
+    Away(String),
     Again(String),
     ForGood(String),
 }
@@ -58,18 +73,27 @@ impl Uploader {
         Self {
             outgoing,
             coordinator,
+            turns: Semaphore::new(AT_ONCE),
             jitter: Mutex::new(Jitter::new()),
         }
     }
 
     async fn upload(&self, artifact: &Artifact, file: &Path, address: &str) -> Result<(), String> {
-        let give_up = Instant::now() + GIVE_UP;
+        let mut give_up = Instant::now() + GIVE_UP;
         let mut failures = 0;
         loop {
-            let reason = match attempt(artifact, file, address).await {
+            // It is never closed.
+            let turn = self.turns.acquire().await;
+            let attempted = attempt(artifact, file, address).await;
+            drop(turn);
+            let reason = match attempted {
                 Ok(()) => return Ok(()),
                 Err(Failed::ForGood(reason)) => return Err(reason),
                 Err(Failed::Again(reason)) => reason,
+                Err(Failed::Away(reason)) => {
+                    give_up = Instant::now() + GIVE_UP;
+                    reason
+                }
             };
             failures += 1;
             let pause = self.pause(failures);
@@ -124,6 +148,16 @@ impl ArtifactSender for Uploader {
             }
         }
     }
+
+    fn has_room(&self) -> bool {
+        // A disk that does not tell is taken to have some: what cannot be packed is told in its result.
+        let Ok(figures) = rustix::fs::statvfs(self.outgoing.dir()) else {
+            return true;
+        };
+        let free = figures.f_bavail.saturating_mul(figures.f_frsize);
+        let size = figures.f_blocks.saturating_mul(figures.f_frsize);
+        free >= ROOM_BYTES || free >= size / ROOM_PART
+    }
 }
 
 async fn attempt(artifact: &Artifact, path: &Path, address: &str) -> Result<(), Failed> {
@@ -140,12 +174,12 @@ async fn attempt(artifact: &Artifact, path: &Path, address: &str) -> Result<(), 
         .body(Body::wrap_stream(file_stream::chunks(file)))
         .send();
     let response = sent.await.map_err(|error| {
-        let (is_passing, words) = (!error.is_builder(), http::words(error));
-        if is_passing {
-            Failed::Again(words)
-        } else {
-            Failed::ForGood(words)
-        }
+        let kind = match (error.is_builder(), error.is_connect()) {
+            (true, _) => Failed::ForGood,
+            (_, true) => Failed::Away,
+            _ => Failed::Again,
+        };
+        kind(http::words(error))
     })?;
     let status = response.status();
     if status.is_success() {

@@ -12,7 +12,9 @@ use crate::protocol::{ReportTaskOp, TaskResult};
 use crate::worker::clock::{now, unix_us};
 use crate::worker::state::{Action, Event, Final, HandOver, Phase, TakeBack, Urgency};
 
-use super::{FLUSH_AT_LEAST, FLUSH_LIMIT, IMMEDIATE_LIMIT, MOST_DELIVERIES, Worker};
+use super::{
+    FLUSH_AT_LEAST, FLUSH_LIMIT, FREE_DELIVERIES, IMMEDIATE_LIMIT, MOST_DELIVERIES, Worker,
+};
 
 impl Worker<'_> {
     pub(super) fn feed(&mut self, event: Event) {
@@ -50,7 +52,10 @@ impl Worker<'_> {
 
     /// Tasks that may come with a fetch: their reports must have room in the outbox.
     fn room(&self) -> usize {
-        if self.delivering.len() >= MOST_DELIVERIES {
+        let delivering = self.delivering.len();
+        if delivering >= MOST_DELIVERIES
+            || delivering >= FREE_DELIVERIES && !self.parts.sender.has_room()
+        {
             return 0;
         }
         let room = self.outbox.room_for_tasks();

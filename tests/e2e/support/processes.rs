@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -106,4 +107,22 @@ fn memory_kib(pid: u32, field: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with(field));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .unwrap_or(0)
+}
+
+/// CPU time of each thread of a process, by its number and name.
+pub(crate) fn thread_times(pid: u32) -> Vec<(u32, String, Duration)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let of = |entry: fs::DirEntry| {
+        let thread = entry.file_name().to_str()?.parse().ok()?;
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).ok();
+        let name = read("comm")?.trim().to_owned();
+        let spent = read("schedstat")?.split_whitespace().next()?.parse().ok()?;
+        Some((thread, name, Duration::from_nanos(spent)))
+    };
+    threads
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(of)
+        .collect()
 }

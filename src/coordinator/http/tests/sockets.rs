@@ -21,6 +21,7 @@ fn hello(host: String) -> ToCoordinator {
         version: PROTOCOL_VERSION,
         manager: Uuid::from_u128(1),
         boot: Boot(1),
+        earlier: Vec::new(),
         host,
         workers: 1,
         capacity: Capacity::default(),

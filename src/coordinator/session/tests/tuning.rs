@@ -37,6 +37,7 @@ impl Bench {
         let peer = self.link().await;
         let hello = Hello {
             boot: Boot(boot),
+            earlier: Vec::new(),
             ..hello(Vec::new())
         };
         peer.send(ToCoordinator::Hello(hello)).await;

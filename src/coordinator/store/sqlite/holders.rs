@@ -10,10 +10,10 @@ use super::rows::{from_json, micros};
 use crate::coordinator::store::ledger::Effects;
 use crate::coordinator::store::{
     Changes, Holder, HolderId, HolderKind, HolderSession, ReclaimCause, Registered, Registration,
-    StoreError,
+    SUBJECT_LABEL, StoreError,
 };
-use crate::protocol::Mode;
 use crate::protocol::session::{HeldLease, ManagerStatus};
+use crate::protocol::{Boot, Mode};
 
 /// The number a kind is stored as.
 pub(super) fn kind_number(kind: HolderKind) -> i64 {
@@ -36,6 +36,9 @@ impl Db {
         &mut self,
         registration: &Registration,
     ) -> Result<Registered, StoreError> {
+        if registration.holder.kind == HolderKind::Manager {
+            self.check_identity(registration)?;
+        }
         let mode = self.mode_for(registration)?;
         let session = self.begin_session(registration, mode)?;
         let (drop, changes) = self.settle_inventory(session.holder, &registration.inventory)?;
@@ -45,6 +48,38 @@ impl Db {
             mode,
             changes,
         })
+    }
+
+    /// A manager's name is bound to the token that it came with first, and what it holds to lives that know each other.
+    fn check_identity(&self, registration: &Registration) -> Result<(), StoreError> {
+        let holder = registration.holder;
+        let manager = holder.uuid;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT h.boot, h.labels, h.host,
+                    h.presence = 1 AND EXISTS (SELECT 1 FROM tasks t WHERE t.holder = h.id)
+             FROM holders h WHERE h.kind = ?1 AND h.uuid = ?2",
+        )?;
+        type Labels = std::collections::BTreeMap<String, String>;
+        let known = statement
+            .query_row((kind_number(holder.kind), manager.into_bytes()), |row| {
+                let labels = from_json::<Labels>(row, 1)?.unwrap_or_default();
+                let boot = Boot(row.get::<_, i64>(0)?.cast_unsigned());
+                Ok((boot, labels, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        let Some((boot, mut labels, host, holds)) = known else {
+            return Ok(());
+        };
+        let bound = labels.remove(SUBJECT_LABEL);
+        let shown = registration.labels.get(SUBJECT_LABEL);
+        if let Some(bound) = bound.filter(|bound| Some(bound) != shown) {
+            return Err(StoreError::Bound { manager, bound });
+        }
+        let continued = boot == registration.boot || registration.earlier.contains(&boot);
+        match holds && !continued {
+            true => Err(StoreError::Stranger { manager, host }),
+            false => Ok(()),
+        }
     }
 
     /// The mode that an operator set holds for later lives too, except the order to leave, which is done with.
@@ -59,7 +94,9 @@ impl Db {
                 |row| Ok((from_json::<Mode>(row, 0)?, row.get::<_, i64>(1)?)),
             )
             .optional()?;
-        let (mode, boot) = known.unwrap_or_default();
+        let Some((mode, boot)) = known else {
+            return self.mode_of_all();
+        };
         let mode = mode.unwrap_or_default();
         let same_life = boot == registration.boot.0.cast_signed();
         let is_done = matches!(mode, Mode::Shutdown { .. }) && !same_life;
@@ -241,6 +278,34 @@ impl Db {
             )
             .optional()?;
         id.map(HolderId).ok_or_else(|| unknown(holder))
+    }
+
+    /// Sets the mode of all, in one piece.
+    pub(super) fn set_mode_of_all(&self, mode: Mode) -> Result<Vec<HolderId>, StoreError> {
+        let leaves = matches!(mode, Mode::Shutdown { .. });
+        if !leaves {
+            let mut keep = self.conn.prepare_cached(
+                "INSERT INTO meta (name, value) VALUES ('mode_of_all', ?1)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )?;
+            keep.execute([encoded(&mode).into_bytes()])?;
+        }
+        let mut statement = self.conn.prepare_cached(
+            "UPDATE holders SET mode = ?1 WHERE presence = 1 OR NOT ?2 RETURNING id",
+        )?;
+        let ids = statement.query_map((encoded(&mode), leaves), |row| Ok(HolderId(row.get(0)?)))?;
+        Ok(ids.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The mode of whoever comes for the first time.
+    fn mode_of_all(&self) -> Result<Mode, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT value FROM meta WHERE name = 'mode_of_all'")?;
+        let kept = statement.query_row([], |row| row.get::<_, Vec<u8>>(0));
+        let kept = kept.optional()?.unwrap_or_default();
+        // What no version of this program writes is nobody's wish.
+        Ok(serde_json::from_slice(&kept).unwrap_or_default())
     }
 
     /// Serving begins: every open lease gets a full new term.

@@ -9,6 +9,7 @@
 //! | jobs | [`QUEUE`] | every call on the store | the caller waits | the call fails with `Closed` |
 //! | reply | 1 | the thread, after the commit | cannot be | the caller went away; the change stands |
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -44,8 +45,8 @@ pub(super) trait Context: Send + 'static {
 
 /// A call on its way to the thread and back.
 trait Job<C>: Send {
-    /// Does the work inside a transaction; true when it succeeded.
-    fn run(&mut self, context: &mut C) -> bool;
+    /// Does the work inside a transaction.
+    fn run(&mut self, context: &mut C) -> Result<(), StoreError>;
     /// Answers the caller; `fate` is the transaction's.
     fn answer(self: Box<Self>, fate: Result<(), StoreError>);
 }
@@ -61,19 +62,25 @@ where
     F: FnOnce(&mut C) -> Result<T, StoreError> + Send,
     T: Send,
 {
-    fn run(&mut self, context: &mut C) -> bool {
-        if let Some(work) = self.work.take() {
-            self.outcome = Some(work(context));
-        }
-        matches!(self.outcome, Some(Ok(_)))
+    fn run(&mut self, context: &mut C) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
+        // A panic is the failure of this job alone: what it did is undone like that of any other.
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(context)))
+            .unwrap_or_else(|payload| Err(StoreError::of_panic(&*payload)));
+        let ran = outcome.as_ref().map(drop).map_err(StoreError::clone);
+        self.outcome = Some(outcome);
+        ran
     }
 
     fn answer(self: Box<Self>, fate: Result<(), StoreError>) {
-        let own = self.outcome.unwrap_or(Err(StoreError::Closed));
-        // A refused job keeps its own error: it changed nothing, whatever became of the transaction.
-        let answer = match (own, fate) {
-            (Ok(value), Ok(())) => Ok(value),
-            (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+        let answer = match (self.outcome, fate) {
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            // A refused job keeps its own error: it changed nothing, whatever became of the transaction.
+            (Some(Err(error)), _) | (Some(Ok(_)) | None, Err(error)) => Err(error),
+            // Whatever is committed has run.
+            (None, Ok(())) => Err(StoreError::Closed),
         };
         // The caller may have gone away; the change stands, as the contract of the store says.
         let _ = self.reply_tx.send(answer);
@@ -223,11 +230,12 @@ fn transact<C: Context>(
         return (jobs, Vec::new(), Err(error));
     }
     if let [only] = jobs.as_mut_slice() {
-        let fate = if only.run(context) {
-            context.commit()
-        } else {
-            context.roll_back();
-            Ok(())
+        let fate = match only.run(context) {
+            Ok(()) => context.commit(),
+            Err(_) => {
+                context.roll_back();
+                Ok(())
+            }
         };
         return (jobs, Vec::new(), fate);
     }
@@ -244,9 +252,137 @@ fn transact<C: Context>(
 /// Runs one job of several; fails when the whole transaction is lost.
 fn run_marked<C: Context>(context: &mut C, job: &mut dyn Job<C>) -> Result<(), StoreError> {
     context.mark()?;
-    if job.run(context) {
-        context.accept()
-    } else {
-        context.undo_to_mark()
+    match job.run(context) {
+        Ok(()) => context.accept(),
+        // A database that is full gives the whole transaction up by itself, and its mark with it. The others are told
+        // that, not that there is no mark.
+        Err(error) => context.undo_to_mark().map_err(|undo| match error {
+            StoreError::Backend { .. } => error,
+            _ => undo,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database that is full at one job, and at no other: it gives up the transaction and everything in it.
+    #[derive(Default)]
+    struct Full {
+        open: bool,
+        refuses_to_begin: bool,
+    }
+
+    fn full() -> StoreError {
+        StoreError::Backend {
+            operation: "a transaction",
+            retryable: true,
+            source: Arc::new(std::io::Error::other("no space")),
+        }
+    }
+
+    fn no_mark() -> StoreError {
+        StoreError::Backend {
+            operation: "a transaction",
+            retryable: false,
+            source: Arc::new(std::io::Error::other("no such savepoint")),
+        }
+    }
+
+    impl Context for Full {
+        fn begin(&mut self) -> Result<(), StoreError> {
+            self.open = !self.refuses_to_begin;
+            if self.open { Ok(()) } else { Err(full()) }
+        }
+
+        fn commit(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn roll_back(&mut self) {}
+
+        fn mark(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn accept(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn undo_to_mark(&mut self) -> Result<(), StoreError> {
+            if self.open { Ok(()) } else { Err(no_mark()) }
+        }
+    }
+
+    type Answer = oneshot::Receiver<Result<u32, StoreError>>;
+
+    fn job(
+        work: impl FnOnce(&mut Full) -> Result<u32, StoreError> + Send + 'static,
+    ) -> (Box<dyn Job<Full>>, Answer) {
+        let (reply_tx, reply_rx) = oneshot::channel();
+        let call = Call {
+            work: Some(work),
+            outcome: None,
+            reply_tx,
+        };
+        (Box::new(call), reply_rx)
+    }
+
+    fn answers(
+        mut context: Full,
+        jobs: Vec<(Box<dyn Job<Full>>, Answer)>,
+    ) -> Vec<Result<u32, StoreError>> {
+        let (mut group, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        perform(&mut context, &mut group);
+        answers
+            .into_iter()
+            .map(|mut answer| answer.try_recv().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn who_shares_a_transaction_that_a_full_disk_ends_is_told_to_try_again() {
+        let full_at = job(|context: &mut Full| {
+            context.open = false;
+            Err(full())
+        });
+        let told = answers(
+            Full::default(),
+            vec![job(|_| Ok(1)), full_at, job(|_| Ok(3))],
+        );
+        assert!(
+            told[0].as_ref().is_err_and(StoreError::is_retryable),
+            "{told:?}"
+        );
+        assert!(
+            told[1].as_ref().is_err_and(StoreError::is_retryable),
+            "{told:?}"
+        );
+        assert!(
+            matches!(told[2], Ok(3)),
+            "what had not run is run then: {told:?}"
+        );
+    }
+
+    #[test]
+    fn a_transaction_that_cannot_begin_is_not_a_closed_store() {
+        let context = Full {
+            refuses_to_begin: true,
+            ..Full::default()
+        };
+        let told = answers(context, vec![job(|_| Ok(1)), job(|_| Ok(2))]);
+        for answer in told {
+            assert!(answer.is_err_and(|error| error.is_retryable()));
+        }
+    }
+
+    #[test]
+    fn a_job_that_panics_fails_alone() {
+        let odd = job(|_| panic!("odd"));
+        let told = answers(Full::default(), vec![job(|_| Ok(1)), odd, job(|_| Ok(3))]);
+        assert!(matches!((&told[0], &told[2]), (Ok(1), Ok(3))), "{told:?}");
+        let words = told[1].as_ref().unwrap_err().to_string();
+        assert!(words.contains("odd"), "{words}");
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::manager::config::ManagerConfig;
+use crate::manager::patience::{self, Look};
 use crate::manager::reactor::{Ended, Source};
 use crate::manager::state::WorkerEnd;
 use crate::protocol::report::{Outcome, Reason, TaskResult};
@@ -86,6 +87,8 @@ pub(super) struct World {
     to_end: Vec<Incarnation>,
     /// Whether workers that say nothing have something to do.
     crowded: bool,
+    /// CPU time that late workers were given.
+    cpu: Duration,
     verdicts: Vec<Verdict>,
     asked: u64,
     next_lease: u32,
@@ -133,6 +136,7 @@ impl World {
             control: ControlState::default(),
             to_end: Vec::new(),
             crowded: false,
+            cpu: Duration::ZERO,
             verdicts: Vec::new(),
             asked: 0,
             next_lease: 1,
@@ -436,7 +440,16 @@ impl World {
             Action::Spool(record) => self.spooled.push(record),
             Action::Reply { response, .. } => self.verdicts.push(response.verdict),
             Action::End(incarnation) => self.to_end.push(incarnation),
-            Action::LookAt(incarnation) => self.reactor.looked_at(incarnation, self.crowded),
+            Action::LookAt(incarnation) => {
+                if !self.crowded {
+                    self.cpu += patience::ENOUGH_CPU / 2;
+                }
+                let look = Look {
+                    cpu: Some(self.cpu),
+                    still: Duration::MAX,
+                };
+                self.reactor.looked_at(incarnation, look, self.now);
+            }
             Action::Finish(_) => {}
             Action::Revoke(incarnation, key) => {
                 let outcome = self.revoke(incarnation, key);

@@ -360,6 +360,8 @@ pub(super) struct FakeSender {
     /// Task and address of each delivery, in order.
     pub(super) begun: Mutex<Vec<(i64, Option<String>)>>,
     pub(super) is_slow: std::sync::atomic::AtomicBool,
+    /// The disk has no room for more that waits.
+    pub(super) is_full: std::sync::atomic::AtomicBool,
     pub(super) tell: Notify,
 }
 
@@ -371,6 +373,10 @@ impl ArtifactSender for FakeSender {
         if self.is_slow.load(std::sync::atomic::Ordering::Relaxed) {
             self.tell.notified().await;
         }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_full.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 

@@ -452,9 +452,23 @@ async fn what_a_task_left_is_delivered_beside_the_next_tasks_and_waited_for_at_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_whose_deliveries_are_stuck_fetches_nothing_more() {
+async fn a_worker_whose_deliveries_are_stuck_goes_on_as_long_as_its_disk_has_room() {
     let stage = Stage::managed();
     stage.sender.is_slow.store(true, Ordering::Relaxed);
+    let ended = stage.play(async {
+        (1..=40).for_each(|id| stage.give(id, "leave"));
+        stage.comm.until_story(40, &["started", "completed"]).await;
+        stage.comm.want(LEAVE, Vec::new());
+        stage.sender.tell.notify_waiters();
+    });
+    assert_eq!(ended.await.exit(), Exit::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_disk_is_full_of_what_waits_fetches_nothing_more() {
+    let stage = Stage::managed();
+    stage.sender.is_slow.store(true, Ordering::Relaxed);
+    stage.sender.is_full.store(true, Ordering::Relaxed);
     let ended = stage.play(async {
         (1..=9).for_each(|id| stage.give(id, "leave"));
         stage.comm.until_story(5, &["started", "completed"]).await;
