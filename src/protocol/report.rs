@@ -4,12 +4,14 @@
 //! report, and a `success: false` is never mistaken for a delivery.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::artifact::Artifact;
+use super::byte_text;
 use super::ids::{Lease, TaskRef, Try};
 
 /// One report, numbered by its sender.
@@ -163,11 +165,13 @@ pub enum Reason {
     WorkerLost,
     /// It took too many workers down with it.
     Strikes,
+    /// It ended well, and what it wrote could not be kept.
+    OutputLost,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exit,
         Self::Signal,
         Self::Timeout,
@@ -180,6 +184,7 @@ impl Reason {
         Self::FailFast,
         Self::WorkerLost,
         Self::Strikes,
+        Self::OutputLost,
     ];
 
     /// True for failures that a further attempt may not have. The others say that there is nothing to try (cancelled,
@@ -193,7 +198,8 @@ impl Reason {
             | Self::Oom
             | Self::Preempted
             | Self::SpawnFailed
-            | Self::InputMissing => true,
+            | Self::InputMissing
+            | Self::OutputLost => true,
             Self::Cancelled
             | Self::UpstreamFailed
             | Self::FailFast
@@ -218,6 +224,7 @@ impl Reason {
             Self::FailFast => "fail_fast",
             Self::WorkerLost => "worker_lost",
             Self::Strikes => "strikes",
+            Self::OutputLost => "output_lost",
         }
     }
 }
@@ -448,8 +455,12 @@ pub struct Output {
     #[schema(value_type = String)]
     pub tail: Vec<u8>,
     /// Where the kept output lies on the machine that ran the task, when it is longer than the tail.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    #[serde(
+        with = "byte_text::optional_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<String>)]
+    pub file: Option<PathBuf>,
 }
 
 impl Output {

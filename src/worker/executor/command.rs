@@ -1,13 +1,14 @@
 //! What is executed for a task: its program with its arguments, a shell with its line, or the words of a line that needs no
 //! shell, with the shell as the way back.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use super::direct;
 use super::environment::Environment;
 use crate::process::{SpawnError, find_as_a_shell, resolve_program};
 use crate::protocol::WorkerTaskResp;
+use crate::protocol::byte_text::{to_bytes, to_os};
 use crate::protocol::task::Direct;
 
 pub(super) const SHELL: &str = "/bin/sh";
@@ -31,7 +32,8 @@ impl Command {
     ) -> Result<Self, SpawnError> {
         if !task.spec.shell {
             let args = &task.spec.args;
-            let program = resolve_program(OsStr::new(&args[0]), environment.path(task), cwd)?;
+            let program =
+                resolve_program(&to_os(&args[0]), environment.path(task).as_deref(), cwd)?;
             return Ok(Self {
                 program,
                 argv: strings(args.iter().map(String::as_str)),
@@ -83,7 +85,7 @@ fn directly(
     let words = direct::words(&task.spec.args[0])?;
     // A shell has a search path of its own where there is none, or an empty one.
     let path = environment.path(task).filter(|path| !path.is_empty())?;
-    let program = find_as_a_shell(OsStr::new(&words[0]), path, cwd)?;
+    let program = find_as_a_shell(&to_os(&words[0]), &path, cwd)?;
     Some((program, words))
 }
 
@@ -99,6 +101,7 @@ fn shell_argv(task: &WorkerTaskResp) -> Vec<CString> {
 }
 
 fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<CString> {
-    let strings = texts.map(CString::new).collect::<Result<_, _>>();
+    let strings = texts.map(|text| CString::new(&*to_bytes(text)));
+    let strings = strings.collect::<Result<_, _>>();
     strings.expect("a validated spec has no NUL byte")
 }

@@ -284,7 +284,7 @@ impl Stream {
         output.gap = settled.gap;
         self.file = Arc::new(settled.fresh);
         if settled.is_kept {
-            output.file = Some(kept.to_string_lossy().into_owned());
+            output.file = Some(kept.to_owned());
         }
         Ok(())
     }
