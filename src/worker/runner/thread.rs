@@ -41,15 +41,8 @@ impl RunnerThread {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
-        let run = move || {
-            let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
-            }));
-            if driven.is_err() {
-                tracing::error!("the thread that runs tasks panicked; this worker ends");
-                std::process::abort();
-            }
-        };
+        // A panic outside a task ends the process, as of any thread: half a worker is of no use to anybody.
+        let run = move || runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
         let thread = std::thread::Builder::new()
             .name("mitosis-runner".to_owned())
             .spawn(run)?;
