@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::comm::link::Connector;
 use crate::comm::{begun, ended};
+use crate::file_system::Unwritable;
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
 use crate::protocol::session::{Hello, Hint};
@@ -108,6 +109,8 @@ struct Run {
     /// Reports that are not answered yet.
     tokens: Tokens,
     gate: Gate,
+    /// Why the spool cannot be written.
+    unwritable: Option<Unwritable>,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
     /// True while the loop acts on nothing but the time.
@@ -286,7 +289,7 @@ impl Run {
             Event::Bridge(answer) => self.on_answer(answer).await,
             Event::Session(event) => self.on_session(event),
             Event::Tuned(report) => self.session.tuned(report),
-            Event::Spool(progress) => self.on_progress(&progress),
+            Event::Spool(progress) => self.on_progress(progress),
             Event::Heard(heard) if heard.is_empty() => self.fail(ManagerError::BridgeEnded),
             Event::Heard(heard) => {
                 for event in heard {
@@ -510,9 +513,12 @@ impl Run {
         }
     }
 
-    fn on_progress(&mut self, progress: &Progress) {
+    fn on_progress(&mut self, progress: Progress) {
         self.gauges.set_spool_bytes(progress.bytes);
         self.reactor.spooled(progress.written);
+        self.reactor
+            .spool_fails(progress.failing.is_some(), Now::read());
+        self.unwritable = progress.failing;
     }
 
     fn follow(&mut self, directive: &ControlState, now: Now) {
@@ -609,6 +615,7 @@ impl Run {
             ShutdownRequest::Graceful { .. } | ShutdownRequest::Immediate => LEAVING,
         };
         self.reactor.drain(reason, now);
+        self.reactor.spool_fails(self.unwritable.is_some(), now);
         self.supervisor.close();
         if self.reactor.is_empty() {
             self.supervisor.kill_unready();
@@ -640,6 +647,7 @@ impl Run {
         let left = Left {
             workers: self.supervisor.population().alive(),
             to_flush: self.session.is_open()
+                && self.unwritable.is_none()
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
         for step in self.closing.settle(left, &self.config.limits, now.mono) {
@@ -658,8 +666,9 @@ impl Run {
     /// Closes the parts in order. What was not committed stays in the spool.
     async fn leave(self) {
         self.server.close(BRIDGE_CLOSE).await;
+        let is_kept = self.unwritable.is_none();
         self.spool.close().await;
-        if self.reactor.is_empty() {
+        if is_kept && self.reactor.is_empty() {
             let slots = self.config.slots_dir();
             // Only a panic could be told, and the next start does without these files being gone.
             let _ = tokio::task::spawn_blocking(move || forget_notes(&slots)).await;
@@ -682,6 +691,7 @@ impl Run {
             strikes: counts.strikes,
             stale_reports: counts.stale,
             connected: self.session.is_open(),
+            unwritable: self.unwritable.clone(),
             fetch_round_trip,
             report_round_trip,
             queue_wait: counts.queue_wait,
