@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod exit_code;
 mod file_stream;
 mod file_system;
+pub mod guard;
 pub mod manager;
 pub mod private_file;
 pub mod process;

@@ -7,9 +7,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use mitosis_bridge::ours::{self, Reason};
 use secrecy::SecretString;
 
 /// Longest private file that is read. Keys, tokens and endpoints are far below.
@@ -105,25 +106,16 @@ fn check(path: &Path, file: &File) -> Result<(), PrivateFileError> {
     let metadata = file
         .metadata()
         .map_err(|error| io_error("look at", path, error))?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(PrivateFileError::NotAFile {
-            path: path.to_owned(),
-        });
+    let path = path.to_owned();
+    if metadata.len() > MAX_BYTES {
+        return Err(PrivateFileError::NotAFile { path });
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(PrivateFileError::ForeignOwner {
-            path: path.to_owned(),
-            owner: metadata.uid(),
-        });
+    match ours::check_file(file).map_err(|error| io_error("look at", &path, error))? {
+        Ok(()) => Ok(()),
+        Err(Reason::Owner { uid: owner }) => Err(PrivateFileError::ForeignOwner { path, owner }),
+        Err(Reason::Mode { mode }) => Err(PrivateFileError::OpenToOthers { path, mode }),
+        Err(_) => Err(PrivateFileError::NotAFile { path }),
     }
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(PrivateFileError::OpenToOthers {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
 }
 
 /// Replaces the file in one step: a reader sees the old or the new content, never a part.
@@ -238,7 +230,7 @@ fn io_error(operation: &'static str, path: &Path, source: io::Error) -> PrivateF
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use secrecy::ExposeSecret;
 

@@ -19,6 +19,7 @@ mod caller;
 mod child;
 mod clone;
 mod error;
+mod fault;
 pub mod groups;
 pub mod limited;
 mod marked;
@@ -39,12 +40,12 @@ pub use affinity::{on_cores, usable_cores};
 pub use caller::remember_caller;
 pub use child::Child;
 pub use error::SpawnError;
+pub use fault::tell_lost_memory;
 pub use marked::{MARK, kill_marked};
 pub use resolve::{DEFAULT_PATH, find_as_a_shell, resolve_program};
 pub use rustix::process::{Pid, Signal};
 pub use spawn::spawn;
-pub(crate) use spawn::survive_file_size_limit;
-pub use spawn::watch_readable;
+pub use spawn::{survive_file_size_limit, watch_readable};
 pub use spec::{ExitInfo, ExitStatus, ProcessGroup, SpawnSpec, Stdio};
 pub use tree::{
     Swept, adopted_children, kill_adopted, kill_group, kill_tree, reap_adopted,

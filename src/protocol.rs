@@ -2,10 +2,12 @@
 //!
 //! Every role speaks these types and owns none of them. They are plain data with validation; there is no I/O, no
 //! clock and no iceoryx2 type here. On shared memory and on the manager's WebSocket they travel as MessagePack with
-//! named fields (unknown fields are ignored, so a newer peer may add some); over HTTP as JSON.
+//! named fields (unknown fields are ignored, so a newer peer may add some); over HTTP as JSON. Texts that are lines, arguments,
+//! variables or paths may hold any byte: [`byte_text`].
 
 pub mod api;
 pub mod artifact;
+pub mod byte_text;
 pub mod capacity;
 pub mod chain;
 pub mod control;

@@ -12,6 +12,7 @@
 //! `submit` uses the same input grammar ([`input`]). A command of the command line becomes tasks in [`arguments`]: sources of
 //! values ([`sources`]) are combined ([`combine`]) and put into its placeholders ([`template`], [`shell_text`]).
 
+mod appended;
 pub mod arguments;
 pub mod array;
 pub mod block;
@@ -52,6 +53,7 @@ pub mod quote;
 pub mod reading;
 pub mod records;
 pub mod results;
+pub mod room;
 pub mod row;
 pub mod screen;
 pub mod session;

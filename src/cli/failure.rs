@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::exit_code::Exit;
+use crate::file_system::file_size_limit;
+use crate::guard::MORE_THREADS;
 
 /// A command could not do what it was asked for.
 #[derive(Debug)]
@@ -56,8 +58,27 @@ impl Failure {
             }
             known = cause;
         }
+        if let Some(remedy) = self.remedy() {
+            let _ = write!(text, "; {remedy}");
+        }
         text.push('\n');
         text
+    }
+
+    /// What to do where a limit of the system's is the cause, which the error of the system names and nothing else.
+    fn remedy(&self) -> Option<String> {
+        let numbers = self.error.chain().filter_map(|cause| {
+            let error = cause.downcast_ref::<std::io::Error>();
+            error.and_then(std::io::Error::raw_os_error)
+        });
+        let numbers: Vec<i32> = numbers.collect();
+        if numbers.contains(&libc::EAGAIN) {
+            return Some(MORE_THREADS.to_owned());
+        }
+        let limit = file_size_limit().filter(|_| self.exit == Exit::System)?;
+        Some(format!(
+            "no file of this process may be longer than {limit} bytes (ulimit -f), which may be the cause"
+        ))
     }
 }
 

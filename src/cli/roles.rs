@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use mitosis_bridge::ours;
 
 use super::allocation::AllocationArgs;
 use super::capacity::CapacityArgs;
@@ -17,9 +18,10 @@ use crate::endpoint::default_state_dir;
 use crate::exit_code::Exit;
 use crate::manager::config::Durability as SpoolDurability;
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
-use crate::protocol::{Capacity, HumanDuration};
+use crate::protocol::{Capacity, HumanDuration, byte_text};
 use crate::run::engine::MANAGER_DIR;
 use crate::run::options::default_workers;
+use crate::run::state_dir::{MARKS, StateDirError};
 use crate::service::{Service, ServiceOptions};
 use crate::shutdown::{ShutdownRequest, ShutdownSignals};
 use crate::telemetry::metrics;
@@ -72,11 +74,14 @@ struct ServingArgs {
 }
 
 impl ServingArgs {
+    /// Made where it is missing, and ours alone.
     fn state_dir(&self) -> Result<PathBuf, Failure> {
-        match &self.state_dir {
-            Some(dir) => std::path::absolute(dir).or_usage(),
-            None => default_state_dir().or_usage(),
-        }
+        let dir = match &self.state_dir {
+            Some(dir) => dir.clone(),
+            None => default_state_dir().or_usage()?,
+        };
+        let made = ours::private_tree(&dir, MARKS).map_err(StateDirError::NotOurs);
+        made.or_usage()
     }
 
     fn config(&self, state_dir: PathBuf) -> Result<CoordinatorConfig, Failure> {
@@ -115,7 +120,10 @@ impl ServingArgs {
         let state_dir = &coordinator.config().state_dir;
         tracing::info!(url = service.url(), state_dir = %state_dir.display(), "listening");
         if self.json {
-            output::json(&serde_json::json!({"url": service.url(), "state_dir": state_dir}))
+            output::json(&serde_json::json!({
+                "url": service.url(),
+                "state_dir": byte_text::of_os(state_dir.as_os_str()),
+            }))
         } else {
             output::text(&format!("{}\n", service.url()))
         }

@@ -22,6 +22,7 @@ use crate::coordinator::Durability;
 use crate::exit_code::Exit;
 use crate::process::passed::Passed;
 use crate::process::resolve_program;
+use crate::protocol::HumanDuration;
 use crate::protocol::task::UNLIMITED_CAPTURE_BYTES;
 use crate::run::closing::Page;
 use crate::run::error::RunError;
@@ -31,6 +32,7 @@ use crate::run::manifest::Header;
 use crate::run::options::{Input, RunOptions, SpecDefaults};
 use crate::run::progress::ProgressMode;
 use crate::run::reading::Reading;
+use crate::run::room::DEFAULT_WAIT;
 use crate::run::screen::{Screen, Style};
 use crate::run::session::{self, Again, Outcome};
 use crate::run::summary::{Figures, Summary};
@@ -41,7 +43,7 @@ use stop::StopArgs;
 
 const HELP: &str = "\
 Input: a FILE with one shell command per line. Blank lines and lines that begin with # are skipped, a backslash at the end joins
-nothing, CRLF is fine, the text must be UTF-8 and a line shorter than 128 KiB. A file named *.jsonl has one JSON task
+nothing, CRLF is fine, any byte but NUL as well, and a line is shorter than 128 KiB. A file named *.jsonl has one JSON task
 per line instead, e.g. {\"args\":[\"convert\",\"a.png\",\"a.jpg\"],\"timeout\":\"30s\",\"env\":{\"QUALITY\":\"9\"}}.
 All lines of a file are checked before the first one runs; a pipe is begun with its first lines.
 
@@ -51,7 +53,7 @@ Output: each task's output is written whole when it ends, with -k in the order o
 line meanwhile; with --output-dir to <line>.out and <line>.err; with --json and no --output-dir it stays with the state
 (see `mitosis logs`).
 
-State: a fresh directory, removed when every task completed. To resume, name it with --state-dir: tasks that ended stay,
+State: a fresh directory, removed when every task completed, or after 30 days unused. To resume, name it with --state-dir: tasks that ended stay,
 a changed line is a new task, tasks that are no longer in the file are cancelled. Without FILE what is left is run.
 
 Examples:
@@ -116,6 +118,9 @@ pub(super) struct RunArgs {
     /// What an accepted task survives: the death of any process, or a power cut.
     #[arg(long, value_name = "process|power", default_value_t)]
     durability: Durability,
+    /// How long to wait while the disk of the state is full; then the run stops with code 3 and can be resumed.
+    #[arg(long, value_name = "DURATION", default_value_t = HumanDuration(DEFAULT_WAIT))]
+    disk_wait: HumanDuration,
     #[command(flatten)]
     allocation: AllocationArgs,
     #[command(flatten)]
@@ -228,6 +233,7 @@ impl RunArgs {
             json: self.json,
             poll,
             durability: self.durability,
+            disk_wait: self.disk_wait.0,
             ends: self.allocation.stop(),
             quiet,
             cwd: self.caller.cwd()?,
@@ -256,6 +262,10 @@ impl RunArgs {
         option(
             "--poll",
             (poll != PollConfig::default()).then(|| poll.to_string()),
+        );
+        option(
+            "--disk-wait",
+            (self.disk_wait.0 != DEFAULT_WAIT).then(|| self.disk_wait.to_string()),
         );
         words.extend(self.capacity.words());
         words.extend(self.json.then(|| "--json".to_owned()));

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::protocol::byte_text::{self, shown};
+
 /// A table of left-aligned columns; the last one is not padded, so that long commands wrap nothing else.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(shown(cell).chars().count());
         }
     }
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
@@ -16,7 +18,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
+            .map(|(cell, width)| format!("{:<width$}", shown(cell)))
             .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
@@ -33,7 +35,7 @@ pub fn fields(entries: &[(&str, Option<String>)]) -> String {
     };
     let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
     shown()
-        .map(|(name, value)| format!("{name:<width$}  {value}\n"))
+        .map(|(name, value)| format!("{name:<width$}  {}\n", byte_text::shown(value)))
         .collect()
 }
 

@@ -43,6 +43,7 @@ use super::error::CoordinatorError;
 use super::store::sqlite::SqliteStore;
 use super::store::{Store, StoreError, SystemClock};
 
+use crate::file_system::Unwritable;
 use crate::protocol::signed_url::UrlKey;
 use crate::telemetry::process::watch_storage;
 pub use artifacts::ArtifactContent;
@@ -85,6 +86,8 @@ pub(super) struct Shared {
     pub(super) url_key: UrlKey,
     /// Where this coordinator is served; set once it is.
     pub(super) url: OnceLock<String>,
+    /// Why the last commit of reports failed in the store.
+    failing: watch::Sender<Option<Unwritable>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -135,6 +138,7 @@ impl Coordinator {
             artifacts,
             url_key,
             url: OnceLock::new(),
+            failing: watch::Sender::default(),
         });
         tokio::spawn(timer::run(Arc::clone(&shared)));
         Ok(Self {
@@ -159,6 +163,12 @@ impl Coordinator {
     #[must_use]
     pub fn instance(&self) -> Uuid {
         self.shared.store.instance()
+    }
+
+    /// Why reports cannot be stored; nothing while they can.
+    #[must_use]
+    pub fn failing(&self) -> Option<Unwritable> {
+        self.shared.failing.borrow().clone()
     }
 
     /// Seed of the key that signs tokens; made with the store and kept in it.
@@ -193,6 +203,21 @@ impl Shared {
         let mut stop = self.stop.clone();
         // A closed channel means that the last handle is gone, which is an order to stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Notes what came of a commit of reports.
+    pub(super) fn committed(&self, outcome: Result<(), &StoreError>) {
+        let failing = match outcome {
+            Err(error @ StoreError::Backend { .. }) => {
+                Some(Unwritable::of_database("the task database", error))
+            }
+            _ => None,
+        };
+        self.failing.send_if_modified(|known| {
+            let news = *known != failing;
+            *known = failing;
+            news
+        });
     }
 
     /// True once the coordinator stops.

@@ -351,7 +351,9 @@ impl Session {
                 CommitItem::Reports { id, commits } => (id, commits),
                 CommitItem::Goodbye => return Err(SessionEnd::Goodbye),
             };
-            let answer = match self.shared.commit(self.fence.holder, commits).await {
+            let committed = self.shared.commit(self.fence.holder, commits).await;
+            self.shared.committed(committed.as_ref().map(|_| ()));
+            let answer = match committed {
                 Ok(verdicts) => ToManager::Committed { id, verdicts },
                 Err(error) => self.busy(id, &error)?,
             };

@@ -34,6 +34,11 @@ pub enum ManagerError {
         /// Its pid, as it wrote it down.
         holder: String,
     },
+    /// A directory is somebody else's, or may become so.
+    #[error(
+        "the manager has no directory of its own; name another with --state-dir, or XDG_RUNTIME_DIR for its lock"
+    )]
+    NotOurs(#[from] mitosis_bridge::ours::NotOurs),
     /// A file of the state directory cannot be used.
     #[error("cannot {operation} {}", path.display())]
     StateDir {

@@ -6,9 +6,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use mitosis_bridge::ours;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ const LOCK_FILE: &str = "manager.lock";
 const LIVES_FILE: &str = "manager.lives";
 /// Earlier lives that are remembered: enough for a manager that starts and dies several times before it is heard.
 const LIVES: usize = 16;
+/// What the state directory of a manager holds.
+const MARKS: &[&str] = &[LOCK_FILE, IDENTITY_FILE];
 
 /// A held identity. Dropping it releases the locks.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl Identity {
     /// # Errors
     /// When somebody else holds a lock, or the directory cannot be used.
     pub(crate) fn acquire(dir: &Path, exclusivity: Exclusivity) -> Result<Self, ManagerError> {
-        create_private_dir(dir).map_err(at("create", dir))?;
+        let dir = &ours::private_tree(dir, MARKS)?;
         let mut locks =
             vec![
                 lock(&dir.join(LOCK_FILE))?.map_err(|holder| ManagerError::StateDirInUse {
@@ -123,23 +126,25 @@ fn lock(path: &Path) -> Result<Result<File, String>, ManagerError> {
     Ok(Ok(file))
 }
 
-/// `$XDG_RUNTIME_DIR` is private to the user; the temp directory is not, hence the uid in the name and the check.
+/// The same path for every manager of the user: in the first of the usual places that is ours or can be.
 fn machine_lock_path() -> Result<PathBuf, ManagerError> {
-    let uid = rustix::process::getuid().as_raw();
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if Path::new(&dir).is_dir() => Path::new(&dir).join("mitosis"),
-        _ => std::env::temp_dir().join(format!("mitosis-{uid}")),
-    };
-    create_private_dir(&dir).map_err(at("create", &dir))?;
-    let owner = fs::symlink_metadata(&dir).map_err(at("look at", &dir))?;
-    if owner.uid() != uid || !owner.is_dir() {
-        let foreign = io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it belongs to another user; set XDG_RUNTIME_DIR to a directory of your own",
-        );
-        return Err(at("use", &dir)(foreign));
+    let user = rustix::process::geteuid().as_raw();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = runtime.filter(|dir| dir.is_absolute() && dir.is_dir());
+    let own = PathBuf::from(format!("/run/user/{user}"));
+    let in_runtime = runtime.into_iter().chain(own.is_dir().then_some(own));
+    let in_temporary = [std::env::temp_dir(), PathBuf::from("/tmp")].into_iter();
+    let dirs = in_runtime
+        .map(|dir| dir.join("mitosis"))
+        .chain(in_temporary.map(|dir| dir.join(format!("mitosis-{user}"))));
+    let mut refused = None;
+    for dir in dirs {
+        match ours::private_tree(&dir, &[LOCK_FILE, "runs"]) {
+            Ok(dir) => return Ok(dir.join(LOCK_FILE)),
+            Err(error) => refused.get_or_insert(error),
+        };
     }
-    Ok(dir.join(LOCK_FILE))
+    Err(refused.expect("there is at least one place").into())
 }
 
 /// The name, and whether it was given just now.

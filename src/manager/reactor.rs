@@ -214,6 +214,8 @@ pub(crate) struct Reactor {
     /// Incarnations to wake for the next control state; `None` when it is unchanged.
     news: Option<News>,
     directive: Option<(u64, u64)>,
+    /// The spool cannot be written: nobody who waits for it is late.
+    unwritable: bool,
     watch_at: Option<Instant>,
     round_at: Option<Instant>,
     actions: Vec<Action>,
@@ -279,6 +281,7 @@ impl Reactor {
             },
             news: None,
             directive: None,
+            unwritable: false,
             watch_at: None,
             round_at: None,
             actions: Vec::new(),

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::comm::link::Connector;
 use crate::comm::{begun, ended};
+use crate::file_system::Unwritable;
 use crate::protocol::frame::{decode, encode};
 use crate::protocol::output::{PartAnswer, PartRequest};
 use crate::protocol::session::{Hello, Hint, ManagerStatus};
@@ -110,8 +111,8 @@ struct Run {
     /// Reports that are not answered yet.
     tokens: Tokens,
     gate: Gate,
-    /// Why nothing is acknowledged, in words.
-    spool_trouble: Option<String>,
+    /// Why the spool cannot be written.
+    unwritable: Option<Unwritable>,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
     /// True while the loop acts on nothing but the time.
@@ -311,7 +312,7 @@ impl Run {
             Event::Bridge(answer) => self.on_answer(answer).await,
             Event::Session(event) => self.on_session(event),
             Event::Tuned(report) => self.session.tuned(report),
-            Event::Spool(progress) => self.on_progress(&progress),
+            Event::Spool(progress) => self.on_progress(progress),
             Event::Heard(heard) if heard.is_empty() => self.fail(ManagerError::BridgeEnded),
             Event::Heard(heard) => {
                 for event in heard {
@@ -543,14 +544,13 @@ impl Run {
         }
     }
 
-    fn on_progress(&mut self, progress: &Progress) {
+    fn on_progress(&mut self, progress: Progress) {
         self.gauges.set_spool_bytes(progress.bytes);
         self.gauges.set_spool_failing(progress.failing.is_some());
-        self.spool_trouble = progress
-            .failing
-            .as_ref()
-            .map(|why| format!("the spool cannot be written ({why})"));
         self.reactor.spooled(progress.written);
+        self.reactor
+            .spool_fails(progress.failing.is_some(), Now::read());
+        self.unwritable = progress.failing;
     }
 
     fn follow(&mut self, directive: &ControlState, now: Now) {
@@ -582,7 +582,7 @@ impl Run {
     fn status(&self) -> ManagerStatus {
         let ready = self.supervisor.population().ready;
         ManagerStatus {
-            trouble: self.spool_trouble.clone(),
+            trouble: self.unwritable.as_ref().map(ToString::to_string),
             ..self.reactor.status(ready)
         }
     }
@@ -657,6 +657,7 @@ impl Run {
             ShutdownRequest::Graceful { .. } | ShutdownRequest::Immediate => LEAVING,
         };
         self.reactor.drain(reason, now);
+        self.reactor.spool_fails(self.unwritable.is_some(), now);
         self.supervisor.close();
         if self.reactor.is_empty() {
             self.supervisor.kill_unready();
@@ -688,6 +689,7 @@ impl Run {
         let left = Left {
             workers: self.supervisor.population().alive(),
             to_flush: self.session.is_open()
+                && self.unwritable.is_none()
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
         for step in self.closing.settle(left, &self.config.limits, now.mono) {
@@ -706,8 +708,9 @@ impl Run {
     /// Closes the parts in order. What was not committed stays in the spool.
     async fn leave(self) {
         self.server.close(BRIDGE_CLOSE).await;
+        let is_kept = self.unwritable.is_none();
         self.spool.close().await;
-        if self.reactor.is_empty() {
+        if is_kept && self.reactor.is_empty() {
             let slots = self.config.slots_dir();
             // Only a panic could be told, and the next start does without these files being gone.
             let _ = tokio::task::spawn_blocking(move || forget_notes(&slots)).await;
@@ -730,6 +733,7 @@ impl Run {
             strikes: counts.strikes,
             stale_reports: counts.stale,
             connected: self.session.is_open(),
+            unwritable: self.unwritable.clone(),
             fetch_round_trip,
             report_round_trip,
             queue_wait: counts.queue_wait,

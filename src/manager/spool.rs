@@ -8,10 +8,12 @@
 //! |---|---|---|---|
 //! | records to the thread | [`QUEUE`] batches | the batch stays in the handle until the next progress | the thread writes what it has and ends |
 //! | progress to the loop | a watch: newest value only | cannot be | the thread ended; its error is the last value |
+//! | closing to the thread | nothing is ever sent | cannot be | a write that fails is not tried again |
 //!
 //! Record numbers count up from [`Recovered::next_ticket`] in the order of [`Spool::append`], and a report's number is
 //! its record's, so "written through n" answers everything up to n.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 use super::config::Durability;
 use super::error::ManagerError;
 use super::identity::{at, create_private_dir};
+use crate::file_system::Unwritable;
 
 mod log;
 mod record;
@@ -47,13 +50,15 @@ pub struct Progress {
     /// Size of the log.
     pub bytes: u64,
     /// Why the last write failed; it is tried again until it succeeds.
-    pub failing: Option<String>,
+    pub failing: Option<Unwritable>,
 }
 
 /// The loop's handle.
 #[derive(Debug)]
 pub struct Spool {
     batches_tx: Option<flume::Sender<Vec<Record>>>,
+    /// Dropped when a disk that cannot be written is not waited for any more.
+    patience_tx: Option<flume::Sender<Infallible>>,
     pending: Vec<Record>,
     progress_rx: watch::Receiver<Progress>,
     thread: Option<JoinHandle<()>>,
@@ -79,13 +84,15 @@ impl Spool {
             failing: None,
         };
         let (batches_tx, batches_rx) = flume::bounded(QUEUE);
+        let (patience_tx, patience_rx) = flume::bounded(1);
         let (progress_tx, progress_rx) = watch::channel(progress);
         let thread = std::thread::Builder::new()
             .name("mitosis-spool".to_owned())
-            .spawn(move || log::run(log, &batches_rx, &progress_tx))
+            .spawn(move || log::run(log, &batches_rx, &patience_rx, &progress_tx))
             .map_err(at("start the writer of", dir))?;
         let spool = Self {
             batches_tx: Some(batches_tx),
+            patience_tx: Some(patience_tx),
             pending: Vec::new(),
             progress_rx,
             thread: Some(thread),
@@ -129,9 +136,11 @@ impl Spool {
     /// Writes what is queued, flushes it to the disk and ends the thread.
     pub async fn close(mut self) {
         self.flush();
+        // The thread tries a failing write once more and gives up: nobody was told that these reports are kept, and a
+        // shutdown does not wait for a disk.
+        self.patience_tx = None;
         if let (Some(batches_tx), false) = (self.batches_tx.take(), self.pending.is_empty()) {
-            // The queue was full; the thread is busy emptying it, or cannot write. Then nobody was told that these reports
-            // are kept, and a shutdown does not wait for a disk.
+            // The queue was full, and the thread is busy emptying it.
             let last = batches_tx.send_async(std::mem::take(&mut self.pending));
             let _ = tokio::time::timeout(LAST_BATCH, last).await;
         }
@@ -147,7 +156,8 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         self.flush();
-        // Closing the channel ends the thread after its queue; a write takes no longer than the disk does.
+        // Closing the channels ends the thread after its queue; a write takes no longer than the disk does.
+        self.patience_tx = None;
         self.batches_tx = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mitosis_bridge::stats::PollerStats;
 use mitosis_bridge::status::{BOUNDS_NS, BUCKETS, HistogramSnapshot};
 
+use crate::file_system::Unwritable;
 use crate::protocol::report::ReportTaskOp;
 use crate::protocol::session::ManagerStatus;
 use crate::protocol::{Outcome, Verdict};
@@ -36,6 +37,8 @@ pub struct ManagerStats {
     pub stale_reports: u64,
     /// True while the session with the coordinator is open.
     pub connected: bool,
+    /// Why reports cannot be kept; tasks wait meanwhile.
+    pub unwritable: Option<Unwritable>,
     /// Round trip of a fetch as the workers saw it, parked time excluded.
     pub fetch_round_trip: HistogramSnapshot,
     /// Round trip of a report as the workers saw it.

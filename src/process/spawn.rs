@@ -254,7 +254,7 @@ pub(super) fn stop_ignoring_children() {
 }
 
 /// Lets a write beyond the caller's limit of file sizes fail instead of ending this process. Children get the default back.
-pub(crate) fn survive_file_size_limit() {
+pub fn survive_file_size_limit() {
     super::caller::remember_caller();
     // SAFETY: ignoring a signal runs no code of this process.
     unsafe {

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::byte_text;
 use super::control::ControlState;
 use super::limits::TaskGroups;
 use super::span::HumanDuration;
@@ -33,8 +34,10 @@ pub enum FetchTaskResponse {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerSetup {
     /// Directory that this worker's slot owns: task directories and captured output.
+    #[serde(with = "byte_text::path")]
     pub slot_dir: PathBuf,
     /// Where captured output that is longer than the tail is kept, one file per task and stream.
+    #[serde(with = "byte_text::path")]
     pub output_dir: PathBuf,
     /// Value of `MITO_INSTANCE`: marks every process of this installation.
     pub instance: String,
@@ -49,7 +52,7 @@ pub struct WorkerSetup {
     #[serde(default)]
     pub groups: TaskGroups,
     /// Where the output of a running task lies under its name, `<uuid>.<attempt>.out` and `.err`, for whoever follows it.
-    #[serde(default)]
+    #[serde(default, with = "byte_text::optional_path")]
     pub live_dir: Option<PathBuf>,
     /// Ends after which no worker of this manager begins anything more.
     #[serde(default)]
@@ -101,7 +104,7 @@ pub enum EnvPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CwdPolicy {
     /// This directory: for `run`, the caller's.
-    Fixed(PathBuf),
+    Fixed(#[serde(with = "byte_text::path")] PathBuf),
     /// The task's own directory.
     TaskDir,
 }
@@ -118,7 +121,8 @@ pub struct DecodeError {
 /// Encodes a frame.
 ///
 /// # Panics
-/// Never for the types of this module tree: none has a map with keys that MessagePack refuses.
+/// Never for the types of this module tree: none has a map with keys that MessagePack refuses, and their paths are texts of
+/// [`byte_text`].
 pub fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(frame).expect("protocol types are plain data")
 }

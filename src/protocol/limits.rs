@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::byte_text;
 use super::task::SpecError;
 
 /// Least memory limit; below it no program is even loaded.
@@ -134,10 +135,12 @@ impl Default for TaskGroups {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupDirs {
     /// Where memory is limited.
+    #[serde(with = "byte_text::path")]
     pub memory: PathBuf,
     /// True where that is the unified hierarchy (version 2), false for the memory controller of version 1.
     pub unified: bool,
     /// In a hybrid mount: the directory in the unified hierarchy, which has no memory controller but can kill a group.
+    #[serde(default, with = "byte_text::optional_path")]
     pub tree: Option<PathBuf>,
 }
 

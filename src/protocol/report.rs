@@ -4,12 +4,14 @@
 //! report, and a `success: false` is never mistaken for a delivery.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::artifact::Artifact;
+use super::byte_text;
 use super::ids::{Lease, TaskRef, Try};
 
 /// One report, numbered by its sender.
@@ -165,11 +167,13 @@ pub enum Reason {
     Strikes,
     /// It left processes behind, which was to be a failure.
     Leftovers,
+    /// It ended well, and what it wrote could not be kept.
+    OutputLost,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Exit,
         Self::Signal,
         Self::Timeout,
@@ -183,6 +187,7 @@ impl Reason {
         Self::WorkerLost,
         Self::Strikes,
         Self::Leftovers,
+        Self::OutputLost,
     ];
 
     /// True for failures that a further attempt may not have. The others say that there is nothing to try (cancelled,
@@ -197,7 +202,8 @@ impl Reason {
             | Self::Preempted
             | Self::SpawnFailed
             | Self::InputMissing
-            | Self::Leftovers => true,
+            | Self::Leftovers
+            | Self::OutputLost => true,
             Self::Cancelled
             | Self::UpstreamFailed
             | Self::FailFast
@@ -223,6 +229,7 @@ impl Reason {
             Self::WorkerLost => "worker_lost",
             Self::Strikes => "strikes",
             Self::Leftovers => "leftovers",
+            Self::OutputLost => "output_lost",
         }
     }
 }
@@ -459,8 +466,12 @@ pub struct Output {
     #[schema(value_type = String)]
     pub tail: Vec<u8>,
     /// Where the kept output lies on the machine that ran the task, when it is longer than the tail.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    #[serde(
+        with = "byte_text::optional_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<String>)]
+    pub file: Option<PathBuf>,
 }
 
 impl Output {

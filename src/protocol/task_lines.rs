@@ -1,6 +1,6 @@
 //! Tasks as lines of JSON, one spec per line: what a `.jsonl` file and `MITO_NEW_TASK` have in common.
 //!
-//! Encoding, line ends, the byte order mark and blank lines are those of a list of commands; there are no comments. A
+//! Line ends, the byte order mark and blank lines are those of a list of commands; there are no comments, and JSON is UTF-8. A
 //! field that no spec has is refused, because a mistyped `timout` would otherwise be no time limit at all. Pure.
 
 use super::TaskSpec;
@@ -124,7 +124,9 @@ impl Problem {
     pub fn at(&self, line: u64) -> String {
         match self {
             Self::NotUtf8 { column, byte } => {
-                format!("line {line}, byte {column}: 0x{byte:02x} is not UTF-8; convert the file")
+                format!(
+                    "line {line}, byte {column}: 0x{byte:02x} is not UTF-8, which JSON is; write \\udbff\\udf{byte:02x} for this byte"
+                )
             }
             Self::Nul { column } => {
                 format!("line {line}, byte {column}: a NUL byte, which no program can be given")

@@ -76,6 +76,9 @@ fn drawn(done: u64, total: u64, width: usize, style: Style) -> String {
 fn figures(view: &View, width: usize, style: Style) -> String {
     let counts = view.standing.counts;
     let mut left = vec![(format!("{} running", view.standing.running), None)];
+    if view.standing.waits_for_disk {
+        left.push(("disk full".to_owned(), Some(Paint::Bad)));
+    }
     if counts.failed > 0 {
         left.push((format!("{} failed", counts.failed), Some(Paint::Bad)));
     }
@@ -178,6 +181,7 @@ mod tests {
                     ..Counts::default()
                 },
                 running: 2,
+                waits_for_disk: false,
             },
             elapsed: Duration::from_secs(12),
             rate: Some(98.7),
@@ -211,6 +215,13 @@ mod tests {
             text.contains(" 0/10   0%") && text.contains("12s"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_in_the_block() {
+        let mut view = view(1, 2, 0);
+        view.standing.waits_for_disk = true;
+        assert!(shown(&view, 80).contains("2 running   disk full"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::live;
 use super::options::RunOptions;
 use super::summary::Figures;
 use crate::coordinator::{Coordinator, Durability};
+use crate::file_system::Unwritable;
+use crate::file_system::removal::{remove, set_aside_if_needed};
 use crate::manager::config::{Durability as SpoolDurability, ExecDefaults};
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, HaltLimits, KeptOutput};
@@ -114,6 +116,12 @@ impl Engine {
         stopped.map_err(|errno| RunError::io("stop this process")(errno.into()))
     }
 
+    /// Why the manager cannot keep reports; nothing while it can.
+    #[must_use]
+    pub async fn unwritable(&self) -> Option<Unwritable> {
+        self.manager.stats().await.unwritable
+    }
+
     /// Tasks being executed.
     #[must_use]
     pub async fn running(&self) -> u64 {
@@ -182,10 +190,8 @@ fn live_directory(options: &RunOptions, state_dir: &Path) -> Result<Option<PathB
     }
     let dir = live::directory(state_dir);
     // What an earlier run left there belongs to tasks that are run again or have ended.
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => std::fs::create_dir(&dir),
-    }
-    .map_err(RunError::io("make the directory of running tasks' output"))?;
+    set_aside_if_needed(&dir, remove(&dir))
+        .and_then(|()| std::fs::create_dir(&dir))
+        .map_err(RunError::io("make the directory of running tasks' output"))?;
     Ok(Some(dir))
 }

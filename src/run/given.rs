@@ -4,10 +4,11 @@
 //! `run.given` in the state directory holds the row ids of tasks, eight bytes each, appended by the printer thread after it
 //! has written an output. A kill between the two repeats one output; none is lost. A last entry that was torn is cut off.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::appended::Appended;
 use super::places::IdSet;
 
 const FILE_NAME: &str = "run.given";
@@ -39,7 +40,7 @@ impl Given {
 /// Records outputs as they are written.
 #[derive(Debug)]
 pub struct GivenWriter {
-    file: File,
+    file: Appended,
 }
 
 /// Reads the record of a state directory and goes on with it.
@@ -51,8 +52,9 @@ pub fn open(state_dir: &Path) -> Result<(Given, GivenWriter), GivenError> {
     let opened = || -> io::Result<(Given, GivenWriter)> {
         let file = OpenOptions::new()
             .read(true)
-            .append(true)
+            .write(true)
             .create(true)
+            .truncate(false)
             .open(&path)?;
         let mut given = Given::default();
         let mut reader = BufReader::new(&file);
@@ -69,18 +71,19 @@ pub fn open(state_dir: &Path) -> Result<(Given, GivenWriter), GivenError> {
         if file.metadata()?.len() > whole {
             file.set_len(whole)?;
         }
+        let file = Appended::at(file, whole);
         Ok((given, GivenWriter { file }))
     };
     opened().map_err(|source| GivenError { path, source })
 }
 
 impl GivenWriter {
-    /// The output of this task was written.
+    /// The output of this task was written. While the disk is full that is recorded with the next.
     ///
     /// # Errors
     /// When that cannot be recorded.
     pub fn record(&mut self, id: i64) -> io::Result<()> {
-        self.file.write_all(&id.to_le_bytes())
+        self.file.append(&id.to_le_bytes())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The grammar of a task file: one shell command per line.
 //!
-//! - The file is UTF-8; a byte order mark at its beginning is dropped.
+//! - A byte order mark at the beginning of the file is dropped. Bytes that are no UTF-8 reach the shell as they are.
 //! - A line ends with LF or CR LF; the last one may end with the file.
 //! - Blank lines and lines whose first non-blank character is `#` are skipped.
 //! - Everything else is a command for `/bin/sh -c`, unchanged: a `#` further on and a backslash at the end are the
@@ -11,11 +11,13 @@
 //!
 //! Lines are numbered from 1 as an editor shows them, skipped ones included. Pure: bytes in, tasks out.
 
+use std::borrow::Cow;
+
 use super::input::{InputError, InputTask, Problem};
 use crate::protocol::TaskSpec;
+use crate::protocol::byte_text;
 use crate::protocol::task::DEFAULT_SHELL;
 pub use crate::protocol::task_lines::MAX_LINE_BYTES;
-use crate::protocol::task_lines::checked;
 
 /// Reads all lines, or lists what is wrong with them.
 ///
@@ -40,15 +42,18 @@ pub(super) fn shell_of(line: &[u8]) -> Option<String> {
     (!is_ours && !named.is_empty() && named != DEFAULT_SHELL).then(|| named.to_owned())
 }
 
-fn command(line: &[u8]) -> Result<Option<&str>, Problem> {
-    let text = checked(line)?;
+fn command(line: &[u8]) -> Result<Option<Cow<'_, str>>, Problem> {
+    if let Some(at) = line.iter().position(|byte| *byte == 0) {
+        return Err(Problem::Nul { column: at + 1 });
+    }
+    let text = byte_text::of_bytes(line);
     let trimmed = text.trim_start();
     if trimmed.is_empty() || trimmed.starts_with('#') {
         return Ok(None);
     }
-    if text.len() > MAX_LINE_BYTES {
+    if line.len() > MAX_LINE_BYTES {
         return Err(Problem::TooLong {
-            bytes: text.len(),
+            bytes: line.len(),
             longest: MAX_LINE_BYTES,
         });
     }
@@ -137,8 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_kept() {
+        check(b"ok\nab\xffc\n", &[(1, "ok"), (2, "ab\u{10FFFF}c")]);
+        let longest = vec![0xff; MAX_LINE_BYTES];
+        assert_eq!(parse(&longest).unwrap().len(), 1);
+    }
+
+    #[test]
     fn what_no_program_can_be_given_is_refused_with_its_place() {
-        refused(b"ok\nab\xffc\n", "line 2, byte 3: 0xff is not UTF-8");
         refused(b"a\0b\n", "line 1, byte 2: a NUL byte");
         let longest = "x".repeat(MAX_LINE_BYTES);
         check(longest.as_bytes(), &[(1, &longest)]);

@@ -5,7 +5,7 @@
 //! what is written the printer's; when the rest is cancelled is said by [`super::halt`].
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
@@ -22,6 +22,7 @@ use super::plan::{Intake, command_text};
 use super::printer::{Destination, Printer};
 use super::progress::Standing;
 use super::reading::Reading;
+use super::room::{self, Advice, Look, Patience};
 use super::stem::{Named, StemPattern, Stems};
 use super::suspend::Suspension;
 use crate::coordinator::Coordinator;
@@ -55,6 +56,10 @@ pub(super) struct Listener<'a> {
     pub(super) halting: Halting,
     /// The first failures of this run.
     pub(super) failures: Vec<Told>,
+    pub(super) look: Look,
+    pub(super) patience: Patience,
+    /// The state directory could not be written for too long.
+    pub(super) gave_up: bool,
 }
 
 /// How far a run is with ending before all of its tasks have.
@@ -91,15 +96,19 @@ impl Listener<'_> {
             Suspension::install().map_err(RunError::io("install a signal handler"))?;
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut looks = tokio::time::interval(room::LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.ledger.is_done() {
             let halting = matches!(self.halting, Halting::Soon(_));
             let ticking = shows || halting || self.options.output.line_buffer;
             tokio::select! {
-                batch = next_batch(&mut self.reading) => {
+                batch = next_batch(&mut self.reading), if self.intake.waits_for().is_none() => {
                     self.on_batch(batch).await?;
                 }
+                _ = looks.tick() => self.look_at_disk(Some(engine)).await?,
                 end = ends.recv_async() => match end {
                     Ok(end) => {
+                        self.patience.relax();
                         self.on_end(end).await?;
                         self.halt_if_due(engine).await?;
                         // The last of the running tasks may have ended with this one; nobody else says so.
@@ -122,6 +131,7 @@ impl Listener<'_> {
                     self.printer.progress(Standing {
                         counts: self.ledger.counts(),
                         running,
+                        waits_for_disk: self.patience.is_tried(),
                     });
                     self.cancel_when_idle(running).await?;
                     self.delivery.running(&self.ledger).await?;
@@ -228,8 +238,10 @@ impl Listener<'_> {
         signals: &mut ShutdownSignals,
     ) -> Result<bool, RunError> {
         while self.reading.is_some() {
+            let waits = self.intake.waits_for().is_some();
             tokio::select! {
-                batch = next_batch(&mut self.reading) => self.on_batch(batch).await?,
+                batch = next_batch(&mut self.reading), if !waits => self.on_batch(batch).await?,
+                () = tokio::time::sleep(room::LOOK), if waits => self.look_at_disk(None).await?,
                 _ = signals.next() => {
                     self.interrupted = true;
                     self.reading = None;
@@ -237,7 +249,7 @@ impl Listener<'_> {
                 }
             }
         }
-        Ok(true)
+        Ok(!self.gave_up)
     }
 
     async fn on_end(&mut self, end: TaskEnd) -> Result<(), RunError> {
@@ -330,6 +342,37 @@ impl Listener<'_> {
                 .cancel_all(self.intake.suite(), true)
                 .await?;
             self.printer.note(notes::halted(rule, rest)).await;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the run can write what it has to, and ends it when it could not for too long.
+    async fn look_at_disk(&mut self, engine: Option<&Engine>) -> Result<(), RunError> {
+        if self.intake.waits_for().is_some() {
+            let taken = self.intake.take_waiting(&mut self.ledger).await?;
+            self.delivery.expect(&taken).await?;
+        }
+        let kept = match engine {
+            Some(engine) => engine.unwritable().await,
+            None => None,
+        };
+        let stored = self.intake.waits_for().or(self.coordinator.failing());
+        let looked = self.look.look().await.cloned();
+        let found = kept.or(stored).or(looked);
+        match self.patience.looked(found.as_ref(), Instant::now()) {
+            _ if self.interrupted || self.gave_up => {}
+            Advice::GoOn => {}
+            Advice::Say(words) => self.printer.note(format!("mitosis: {words}")).await,
+            Advice::GiveUp(words) => {
+                self.printer
+                    .note(format!("mitosis: stopping: {words}"))
+                    .await;
+                self.gave_up = true;
+                self.reading = None;
+                let deadline = Duration::ZERO;
+                engine
+                    .inspect(|engine| engine.request_stop(ShutdownRequest::Graceful { deadline }));
+            }
         }
         Ok(())
     }

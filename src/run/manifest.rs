@@ -6,11 +6,14 @@
 //! [`Header::whole`] says whether the list had been read to its end.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::appended::Appended;
+use crate::file_system::lacks_room;
 
 const FILE_NAME: &str = "run.json";
 const TASKS_NAME: &str = "run.tasks";
@@ -65,6 +68,14 @@ pub enum ManifestError {
     },
 }
 
+impl ManifestError {
+    /// True when it may be written as soon as there is room.
+    #[must_use]
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if lacks_room(source))
+    }
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ManifestError + use<> {
     let path = path.to_owned();
     move |source| ManifestError::Io {
@@ -108,7 +119,7 @@ impl Header {
 /// Notes rows as tasks are accepted.
 #[derive(Debug)]
 pub struct NoteWriter {
-    file: File,
+    file: Appended,
     path: PathBuf,
 }
 
@@ -120,10 +131,11 @@ impl NoteWriter {
     pub fn create(state_dir: &Path) -> Result<Self, ManifestError> {
         let path = state_dir.join(TASKS_NAME);
         let file = File::create(&path).map_err(failed("write", &path))?;
+        let file = Appended::at(file, 0);
         Ok(Self { file, path })
     }
 
-    /// Notes tasks, `(line, row id)`, in the order of the input.
+    /// Notes tasks, `(line, row id)`, in the order of the input; while the disk is full with the next.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -145,8 +157,16 @@ impl NoteWriter {
             }
         }
         row.iter().for_each(|row| row.write(&mut text));
-        let written = self.file.write_all(text.as_bytes());
+        let written = self.file.append(text.as_bytes());
         written.map_err(failed("write", &self.path))
+    }
+
+    /// Writes what found no room.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Result<(), ManifestError> {
+        self.file.flush().map_err(failed("write", &self.path))
     }
 }
 

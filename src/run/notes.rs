@@ -8,6 +8,7 @@ use super::ledger::Place;
 use super::quote::{shell_word, shortened};
 use super::summary::{plural, span};
 use crate::protocol::TaskResult;
+use crate::protocol::byte_text;
 use crate::protocol::report::{Output, Reason};
 
 /// Characters of a command that are shown.
@@ -134,7 +135,7 @@ fn still_running(running: u64, deadline: Duration) -> String {
 /// How to go on with what is left in a state directory.
 #[must_use]
 pub fn resume_command(state_dir: &Path, again: &[String]) -> String {
-    let state_dir = state_dir.to_string_lossy();
+    let state_dir = byte_text::of_os(state_dir.as_os_str());
     let mut command = format!("mitosis run --state-dir {}", shell_word(&state_dir));
     for word in again {
         command.push(' ');

@@ -55,6 +55,8 @@ pub struct RunOptions {
     pub poll: PollConfig,
     /// What an accepted task survives.
     pub durability: Durability,
+    /// How long a state directory that cannot be written is waited for.
+    pub disk_wait: Duration,
     /// When to stop by itself, because the machine is taken away.
     pub ends: Option<Stop>,
     /// Say nothing on stderr but errors and failures.

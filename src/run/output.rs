@@ -167,7 +167,7 @@ mod tests {
         Output {
             bytes: content.len() as u64,
             tail: content[content.len() - 1..].to_vec(),
-            file: Some(path.to_str().unwrap().to_owned()),
+            file: Some(path.clone()),
             ..Output::default()
         }
     }

@@ -7,8 +7,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::quote::shell_word;
+use super::quote::{ansi_c, shell_word};
 use crate::protocol::TaskSpec;
+use crate::protocol::byte_text::byte_of;
 use crate::protocol::task::Stdin;
 
 /// The task as one line, without its end.
@@ -83,7 +84,7 @@ fn variables(spec: &TaskSpec) -> String {
 }
 
 fn has_control(text: &str) -> bool {
-    text.contains(char::is_control)
+    text.contains(|letter: char| letter.is_control() || byte_of(letter).is_some())
 }
 
 /// A word on one line.
@@ -91,24 +92,7 @@ fn word(word: &str) -> Cow<'_, str> {
     if !has_control(word) {
         return shell_word(word);
     }
-    let mut text = String::from("$'");
-    for c in word.chars() {
-        match c {
-            '\n' => text.push_str("\\n"),
-            '\t' => text.push_str("\\t"),
-            '\r' => text.push_str("\\r"),
-            '\\' | '\'' => text.extend(['\\', c]),
-            // Three octal digits: a digit that follows is no part of it.
-            c if c.is_control() => {
-                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                    let _ = write!(text, "\\{byte:03o}");
-                }
-            }
-            c => text.push(c),
-        }
-    }
-    text.push('\'');
-    Cow::Owned(text)
+    Cow::Owned(ansi_c(word))
 }
 
 #[cfg(test)]

@@ -19,12 +19,13 @@ use super::feed::BATCH;
 use super::input::InputTask;
 use super::key::Keys;
 use super::ledger::{Ledger, Past, Place};
-use super::manifest::{Header, NoteWriter, NotedRow, noted_rows};
+use super::manifest::{Header, ManifestError, NoteWriter, NotedRow, noted_rows};
 use super::options::SpecDefaults;
 use super::quote::shell_word;
 use super::summary::{Failure, plural};
 use crate::coordinator::Coordinator;
 use crate::coordinator::store::Life;
+use crate::file_system::Unwritable;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter};
 use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskSpec, TaskState};
@@ -66,6 +67,15 @@ pub struct Intake<'a> {
     repeated: u64,
     last_line: u64,
     first: Option<(i64, Uuid)>,
+    /// Tasks that the store could not take, and why.
+    waiting: Option<(Batch, Unwritable)>,
+}
+
+/// Tasks on their way into the store.
+#[derive(Debug)]
+struct Batch {
+    request: SubmitRequest,
+    lines: Vec<u64>,
 }
 
 /// What was taken at once.
@@ -188,6 +198,7 @@ impl<'a> Intake<'a> {
             repeated: 0,
             last_line: 0,
             first: None,
+            waiting: None,
         })
     }
 
@@ -216,7 +227,24 @@ impl<'a> Intake<'a> {
         first.map(|(_, uuid)| uuid)
     }
 
-    /// Accepts tasks. When this returns they are durable, and `ledger` counts them.
+    /// Why tasks wait to be accepted, if any do. Nothing more is to be taken until [`Self::take_waiting`] has taken them.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<Unwritable> {
+        self.waiting.as_ref().map(|(_, why)| why.clone())
+    }
+
+    /// Tries again to accept what found no room.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub async fn take_waiting(&mut self, ledger: &mut Ledger) -> Result<Taken, RunError> {
+        match self.waiting.take() {
+            Some((batch, _)) => self.accept(ledger, batch).await,
+            None => Ok(Taken::default()),
+        }
+    }
+
+    /// Accepts tasks. When this returns they are durable, and `ledger` counts them; or they wait for room on the disk.
     ///
     /// # Errors
     /// When the store or the state directory refuses.
@@ -245,7 +273,19 @@ impl<'a> Intake<'a> {
             suite: Some(SuiteRef::Uuid(self.header.suite)),
             tasks: tasks.into_iter().zip(keys).map(task).collect(),
         };
-        let submitted = self.coordinator.submit(request).await?;
+        self.accept(ledger, Batch { request, lines }).await
+    }
+
+    async fn accept(&mut self, ledger: &mut Ledger, batch: Batch) -> Result<Taken, RunError> {
+        let submitted = match self.coordinator.submit(batch.request.clone()).await {
+            Err(error) if error.is_retryable() => {
+                let why = Unwritable::of_database("the task database", &error);
+                self.waiting = Some((batch, why));
+                return Ok(Taken::default());
+            }
+            submitted => submitted?,
+        };
+        let lines = batch.lines;
         let known = submitted.tasks.iter().filter(|task| task.existing);
         let mut lives = self.lives(known.map(|task| task.id).collect()).await?;
         let on_line = |(line, task): (u64, crate::protocol::api::SubmittedTask)| {
@@ -381,8 +421,7 @@ impl<'a> Intake<'a> {
         }
         let repeated = self.repeated;
         notices.extend((repeated > 0).then(|| format!("{} repeated", plural(repeated, "task"))));
-        self.header.whole = true;
-        self.header.write(self.settings.state_dir)?;
+        self.close_notes()?;
         if !self.fresh {
             let dropped = self.drop_unwanted(ledger).await?;
             notices.extend((dropped > 0).then(|| {
@@ -395,6 +434,19 @@ impl<'a> Intake<'a> {
         }
         notices.extend(strangers(self.coordinator, self.header.suite).await?);
         Ok((taken, notices))
+    }
+
+    /// Notes that the input was read to its end, unless there is no room for that: then the next run looks for itself.
+    fn close_notes(&mut self) -> Result<(), ManifestError> {
+        let mut closed = self.notes.flush();
+        if closed.is_ok() {
+            self.header.whole = true;
+            closed = self.header.write(self.settings.state_dir);
+        }
+        match closed {
+            Err(error) if error.lacks_room() => Ok(()),
+            closed => closed,
+        }
     }
 
     /// Tasks that were accepted and not noted any more before a run was killed.

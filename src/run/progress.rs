@@ -3,6 +3,7 @@
 //! Owned by the printer thread, which hides the block while it writes anything else. It counts nothing itself; what the
 //! block looks like is [`super::block`]'s part.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -34,6 +35,8 @@ pub struct Standing {
     pub counts: Counts,
     /// Tasks being executed.
     pub running: u64,
+    /// The state directory cannot be written, so tasks wait.
+    pub waits_for_disk: bool,
 }
 
 /// The shown progress.
@@ -94,7 +97,9 @@ impl Progress {
                 if last.elapsed() >= LINE_INTERVAL {
                     *last = Instant::now();
                     let total = standing.counts.total;
-                    eprintln!("{}/{total}{}", standing.done(), words(standing));
+                    let done = standing.done();
+                    // Nobody is left to be told when stderr is closed.
+                    let _ = writeln!(io::stderr(), "{done}/{total}{}", words(standing));
                 }
             }
         }
@@ -155,8 +160,15 @@ impl Standing {
 }
 
 fn words(standing: Standing) -> String {
-    let Standing { counts, running } = standing;
+    let Standing {
+        counts,
+        running,
+        waits_for_disk,
+    } = standing;
     let mut words = format!("  running {running}");
+    if waits_for_disk {
+        words.push_str(", waiting for room on the disk");
+    }
     for (count, word) in [(counts.failed, "failed"), (counts.cancelled, "cancelled")] {
         if count > 0 {
             words.push_str(&format!(", {word} {count}"));
@@ -174,6 +186,7 @@ mod tests {
         let mut standing = Standing {
             counts: Counts::default(),
             running: 2,
+            waits_for_disk: false,
         };
         assert_eq!(words(standing), "  running 2");
         standing.counts.failed = 1;

@@ -4,6 +4,7 @@
 //! manager (its workers first), HTTP face, printer, coordinator, state directory. What happens while tasks run is
 //! [`super::listen`]'s part.
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use super::printer::Printer;
 use super::progress::{Progress, Standing};
 use super::reading::Reading;
 use super::records::{RecordError, Records};
+use super::room::{Look, Patience};
 use super::state_dir::{Removal, StateDir};
 use super::summary::{Figures, Summary, plural};
 use super::verdict;
@@ -93,20 +95,35 @@ pub async fn run(options: RunOptions, input: Option<Reading>) -> Result<Outcome,
     let records = prepare_files(&options, input.as_ref())?;
     let state_dir = open_state_dir(&options)?;
     announce(&options, &state_dir);
-    let coordinator = Coordinator::open(CoordinatorConfig {
+    let opened = Coordinator::open(CoordinatorConfig {
         durability: options.durability,
         capacity: Some(options.capacity()),
         ..CoordinatorConfig::new(state_dir.path())
-    })
-    .await?;
+    });
+    let coordinator = match opened.await {
+        Ok(coordinator) => coordinator,
+        Err(error) => {
+            state_dir.remove_unused();
+            return Err(error.into());
+        }
+    };
+    let begun = Cell::new(false);
     let work = Work {
         options: &options,
         coordinator: &coordinator,
         state_dir: state_dir.path(),
         input,
         records,
+        begun: &begun,
     };
-    let finished = work.perform(&mut signals).await;
+    let finished = match work.perform(&mut signals).await {
+        Err(refused) if !begun.get() => {
+            coordinator.close_for_removal().await;
+            state_dir.remove_unused();
+            return Err(refused);
+        }
+        finished => finished,
+    };
     let single = match &finished {
         Ok(finished) => single_result(&coordinator, finished).await?,
         Err(_) => None,
@@ -176,6 +193,8 @@ struct Finished {
     ledger: Ledger,
     single: Option<Uuid>,
     interrupted: bool,
+    /// It ended because its state could not be written.
+    gave_up: bool,
     halted: Option<Halt>,
     failures: Vec<Told>,
     engine: Figures,
@@ -201,6 +220,8 @@ struct Work<'a> {
     state_dir: &'a Path,
     input: Option<Reading>,
     records: Records,
+    /// Set once tasks may run.
+    begun: &'a Cell<bool>,
 }
 
 impl Work<'_> {
@@ -211,6 +232,7 @@ impl Work<'_> {
             state_dir,
             input,
             mut records,
+            begun,
         } = self;
         fit::check_open(coordinator, options).await?;
         let settings = plan::Settings {
@@ -231,6 +253,7 @@ impl Work<'_> {
         let standing = Standing {
             counts: ledger.counts(),
             running: 0,
+            waits_for_disk: false,
         };
         let progress = Progress::new(options.progress, options.screen, standing);
         let (given, given_writer) = given::open(state_dir)?;
@@ -248,8 +271,11 @@ impl Work<'_> {
             interrupted: false,
             halting: Halting::No,
             failures: Vec::new(),
+            look: Look::at(state_dir.to_owned()),
+            patience: Patience::new(options.disk_wait),
+            gave_up: false,
         };
-        let engine = execute(&mut listener, state_dir, signals).await?;
+        let engine = execute(&mut listener, state_dir, signals, begun).await?;
         listener.delivery.finish().await?;
         let single = listener.intake.single();
         let (ledger, interrupted) = (listener.ledger, listener.interrupted);
@@ -257,6 +283,7 @@ impl Work<'_> {
             ledger,
             single,
             interrupted,
+            gave_up: listener.gave_up,
             halted: listener.halting.rule(),
             failures: listener.failures,
             engine,
@@ -273,6 +300,7 @@ async fn execute(
     listener: &mut Listener<'_>,
     state_dir: &Path,
     signals: &mut ShutdownSignals,
+    begun: &Cell<bool>,
 ) -> Result<Figures, RunError> {
     let ends = listener.coordinator.ends();
     let is_stream = listener.reading.as_ref().is_some_and(Reading::is_stream);
@@ -299,6 +327,7 @@ async fn execute(
     };
     let (started, taken) = tokio::join!(Engine::start(options, coordinator, state_dir), first);
     let started = started?;
+    begun.set(true);
     let heard = match taken {
         Ok(()) => listener.listen(&ends, &started, signals).await,
         Err(error) => Err(error),
@@ -332,6 +361,7 @@ fn conclude(
     // Of a pipe that was cut off nobody knows what it still would have brought.
     let cut_off = finished.interrupted && !finished.ledger.is_closed();
     let exit = match &finished.unread {
+        _ if finished.gave_up => Exit::System,
         Some(_) => Exit::Usage,
         None if cut_off => Exit::Interrupted,
         None => verdict::exit(counts, finished.interrupted, finished.halted, single),

@@ -16,6 +16,7 @@ use regex_lite::Regex;
 
 use super::combine::Table;
 use super::steady;
+use crate::protocol::byte_text;
 use crate::protocol::task_lines::MAX_LINE_BYTES;
 
 /// A source of arguments.
@@ -87,19 +88,6 @@ pub enum SourceError {
     /// Standard input can be read once.
     #[error("standard input is named as a source twice; name it once")]
     StdinTwice,
-    /// No text.
-    #[error(
-        "{place}, byte {column}: 0x{byte:02x} is not UTF-8, and tasks are kept as text; rename the file, or give the command \
-         a directory or a pattern and let it find the file itself"
-    )]
-    NotUtf8 {
-        /// Which argument of which source.
-        place: Place,
-        /// Its place in the argument, in bytes from 1.
-        column: usize,
-        /// The byte.
-        byte: u8,
-    },
     /// A NUL byte in a line.
     #[error(
         "{0} has a NUL byte, which no program can be given; with -0 arguments end with NUL instead of the line"
@@ -249,27 +237,22 @@ fn texts(words: &[OsString], source: &str) -> Result<Vec<String>, SourceError> {
 /// One argument as text.
 ///
 /// # Errors
-/// When it is no text, or longer than the kernel takes.
+/// When it is longer than the kernel takes, or holds what it does not take.
 pub(super) fn text(bytes: &[u8], number: usize, source: &str) -> Result<String, SourceError> {
     let place = || Place {
         number,
         source: source.to_owned(),
     };
-    let text = std::str::from_utf8(bytes).map_err(|error| SourceError::NotUtf8 {
-        place: place(),
-        column: error.valid_up_to() + 1,
-        byte: bytes[error.valid_up_to()],
-    })?;
-    if text.contains('\0') {
+    if bytes.contains(&0) {
         return Err(SourceError::Nul(place()));
     }
-    if text.len() > MAX_LINE_BYTES {
+    if bytes.len() > MAX_LINE_BYTES {
         return Err(SourceError::TooLong {
             place: place(),
-            bytes: text.len(),
+            bytes: bytes.len(),
         });
     }
-    Ok(text.to_owned())
+    Ok(byte_text::of_bytes(bytes).into_owned())
 }
 
 impl Origin {
@@ -446,15 +429,9 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_no_text_are_told_with_their_place() {
-        let bad = || OsString::from_vec(b"ab\xff.txt".to_vec());
-        let mut line = words(&["cat", ":::", "good"]);
-        line.push(bad());
-        refused(
-            split(&line),
-            &["argument 2 of `:::`, byte 3: 0xff", "rename"],
-        );
-        refused(split(&[bad()]), &["argument 1 of the command, byte 3"]);
+    fn words_that_are_no_text_are_kept() {
+        let (command, _) = split(&[OsString::from_vec(b"ab\xff.txt".to_vec())]).unwrap();
+        assert_eq!(command, ["ab\u{10FFFF}.txt"]);
     }
 
     fn read(content: &[u8], reading: &Reading) -> Result<Vec<Vec<String>>, SourceError> {

@@ -1,20 +1,27 @@
 //! The state directory of a run: made fresh or given, and removed after full success.
 //!
-//! A fresh one lies below `$XDG_STATE_HOME/mitosis/runs` (default `~/.local/state`), or below the temporary directory
-//! where that place has a file system on which SQLite's write-ahead log cannot work. This module makes and removes
-//! directories; the coordinator locks them.
+//! A fresh one lies below `$XDG_STATE_HOME/mitosis/runs` (default `~/.local/state`), or below a temporary directory where
+//! that place is somebody else's, cannot be made, or has a file system on which SQLite's write-ahead log cannot work. This
+//! module makes and removes directories; the coordinator locks them, [`mitosis_bridge::ours`] says whether they are ours.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use mitosis_bridge::ours::{self, NotOurs};
 
 use crate::file_system::network_name;
+use crate::file_system::removal::remove;
 
 /// The directory of one run.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     removal: Removal,
+    /// It was made for this run.
+    is_new: bool,
     /// What the user should know about the choice of the place.
     notice: Option<String>,
 }
@@ -40,7 +47,13 @@ pub enum StateDirError {
         #[source]
         source: io::Error,
     },
+    /// It is somebody else's, or may become so.
+    #[error("the state directory cannot be used; choose another with --state-dir")]
+    NotOurs(#[from] NotOurs),
 }
+
+/// What a directory holds that was a state directory before.
+pub const MARKS: &[&str] = &["store.lock", "manager.lock"];
 
 impl StateDir {
     /// Makes a fresh directory that nobody else uses.
@@ -49,15 +62,20 @@ impl StateDir {
     /// When no directory can be made.
     pub fn fresh(removal: Removal) -> Result<Self, StateDirError> {
         let usual = default_root().join("runs");
-        let (root, notice) = root_of_fresh(&usual, network_name);
-        make(&root).map_err(|source| StateDirError::Create {
-            path: root.clone(),
-            source,
-        })?;
+        let (root, notice) = root_of_fresh(&usual, &temporary_roots(), network_name)?;
+        prune(&root, SystemTime::now());
         let path = make_unique(&root)?;
+        if removal == Removal::Never {
+            let mark = path.join(KEPT);
+            std::fs::write(&mark, "").map_err(|source| StateDirError::Create {
+                path: path.clone(),
+                source,
+            })?;
+        }
         Ok(Self {
             path,
             removal,
+            is_new: true,
             notice,
         })
     }
@@ -75,27 +93,20 @@ impl StateDir {
         path: &Path,
         network_name: impl Fn(&Path) -> Option<&'static str>,
     ) -> Result<Self, StateDirError> {
-        make(path).map_err(|source| StateDirError::Create {
-            path: path.to_owned(),
-            source,
-        })?;
-        let notice = network_name(path).map(|name| {
+        let is_new = !path.exists();
+        // Children have other working directories, and the resume command must work from anywhere.
+        let path = ours::private_tree(path, MARKS)?;
+        let notice = network_name(&path).map(|name| {
             format!(
                 "{} is on {name}, a network file system: its task database is used by this process alone; a directory on \
                  a local disk is faster and safer",
                 path.display()
             )
         });
-        // Children have other working directories, and the resume command must work from anywhere.
-        let path = path
-            .canonicalize()
-            .map_err(|source| StateDirError::Create {
-                path: path.to_owned(),
-                source,
-            })?;
         Ok(Self {
             path,
             removal: Removal::Never,
+            is_new,
             notice,
         })
     }
@@ -118,6 +129,14 @@ impl StateDir {
         self.removal == Removal::AfterSuccess
     }
 
+    /// Removes the directory of a run that began nothing, where it was made for it.
+    pub fn remove_unused(self) {
+        if self.is_new {
+            // It holds nothing; that it stays is no reason for another error.
+            let _ = remove(&self.path);
+        }
+    }
+
     /// Removes the directory if it may go. True when it is gone.
     ///
     /// # Errors
@@ -125,9 +144,53 @@ impl StateDir {
     pub fn remove_after_success(self) -> io::Result<bool> {
         match self.removal {
             Removal::Never => Ok(false),
-            Removal::AfterSuccess => std::fs::remove_dir_all(&self.path).map(|()| true),
+            Removal::AfterSuccess => remove(&self.path).map(|()| true),
         }
     }
+}
+
+/// A fresh directory that nobody used for so long is removed.
+const PRUNED_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// In a fresh directory that is to be kept.
+const KEPT: &str = "kept";
+
+/// Removes what runs left here that failed or were interrupted and that nobody has gone on with for 30 days, unless they were
+/// to be kept. What cannot be removed, or is in use, stays.
+fn prune(root: &Path, now: SystemTime) {
+    let oldest = now - PRUNED_AFTER;
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        let store = dir.join("store.db");
+        let used = [&dir, &store, &dir.join("store.db-wal")];
+        let used = used
+            .into_iter()
+            .filter_map(|path| path.metadata().ok()?.modified().ok());
+        let is_old = used.max().is_some_and(|used| used < oldest);
+        if !is_old || !is_run_name(&entry.file_name()) || dir.join(KEPT).exists() {
+            continue;
+        }
+        let lock = std::fs::File::options()
+            .write(true)
+            .open(dir.join("store.lock"));
+        let is_free = lock.is_ok_and(|lock| {
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+        });
+        if is_free && ours::check(&dir, ours::Want::PrivateDir).is_ok() {
+            tracing::info!(dir = %dir.display(), "an old run is removed: nobody has gone on with it for 30 days");
+            let _ = remove(&dir);
+        }
+    }
+}
+
+/// True for a name that [`make_unique`] gives.
+fn is_run_name(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.split_once('-').is_some_and(|(time, random)| {
+        time.len() == 14
+            && time.bytes().all(|byte| byte.is_ascii_digit())
+            && random.len() == 8
+            && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// Where state lies by default: `$XDG_STATE_HOME/mitosis`, else `~/.local/state/mitosis`, else below the temporary
@@ -144,38 +207,67 @@ pub fn default_root() -> PathBuf {
         .map_or_else(private_temporary, |root| root.join("mitosis"))
 }
 
-/// Where fresh directories are made, and a sentence where that is not the usual place.
+/// Where fresh directories are made, and a sentence where that is not the usual place: the first of the temporary places
+/// that is ours or can be, and else a new one beside them.
 fn root_of_fresh(
     usual: &Path,
+    temporary: &[PathBuf],
     network_name: impl Fn(&Path) -> Option<&'static str>,
-) -> (PathBuf, Option<String>) {
-    match make(usual).map(|()| network_name(usual)) {
-        Ok(None) => (usual.to_owned(), None),
-        Ok(Some(name)) => elsewhere(usual, &format!("is on {name}, a network file system")),
-        Err(error) => elsewhere(usual, &format!("cannot be made ({error})")),
+) -> Result<(PathBuf, Option<String>), StateDirError> {
+    let why = match ours::private_tree(usual, MARKS) {
+        Ok(root) => match network_name(&root) {
+            None => return Ok((root, None)),
+            Some(name) => format!("{} is on {name}, a network file system", usual.display()),
+        },
+        Err(error) => in_words(&error),
+    };
+    let root = elsewhere(temporary)?;
+    let notice = format!("{why}; using {} instead", root.display());
+    Ok((root, Some(notice)))
+}
+
+fn elsewhere(temporary: &[PathBuf]) -> Result<PathBuf, StateDirError> {
+    let user = rustix::process::geteuid().as_raw();
+    let mut refused = None;
+    for place in temporary {
+        let taken = place.join(format!("mitosis-{user}")).join("runs");
+        match ours::private_tree(&taken, MARKS) {
+            Ok(root) => return Ok(root),
+            Err(error) => refused.get_or_insert(error),
+        };
     }
+    for place in temporary {
+        let random = uuid::Uuid::new_v4().simple();
+        if let Ok(root) = ours::private_tree(&place.join(format!("mitosis-{user}-{random}")), &[]) {
+            return Ok(root);
+        }
+    }
+    let nowhere = || io::Error::from(io::ErrorKind::NotFound);
+    Err(refused.map_or_else(
+        || StateDirError::Create {
+            path: std::env::temp_dir(),
+            source: nowhere(),
+        },
+        StateDirError::NotOurs,
+    ))
+}
+
+/// An error and its cause.
+fn in_words(error: &NotOurs) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error} ({cause})"))
 }
 
 fn private_temporary() -> PathBuf {
-    let user = rustix::process::getuid().as_raw();
+    let user = rustix::process::geteuid().as_raw();
     std::env::temp_dir().join(format!("mitosis-{user}"))
 }
 
-fn elsewhere(usual: &Path, why: &str) -> (PathBuf, Option<String>) {
-    let root = private_temporary().join("runs");
-    let notice = format!(
-        "{} {why}; using {} instead",
-        usual.display(),
-        root.display()
-    );
-    (root, Some(notice))
-}
-
-fn make(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+/// Temporary directories, each once.
+fn temporary_roots() -> Vec<PathBuf> {
+    let mut roots = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
+    roots.dedup();
+    roots
 }
 
 /// A new directory whose name begins with the time, so that a listing shows the order of the runs.
@@ -214,6 +306,7 @@ mod tests {
         let state = StateDir {
             path: first.clone(),
             removal: Removal::AfterSuccess,
+            is_new: true,
             notice: None,
         };
         assert!(state.remove_after_success().unwrap());
@@ -225,14 +318,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let usual = dir.path().join("usual");
         let nfs = |path: &Path| path.starts_with(dir.path()).then_some("NFS");
-        let (root, notice) = root_of_fresh(&usual, nfs);
-        assert!(!root.starts_with(dir.path()));
+        let temporary = tempfile::tempdir().unwrap();
+        let places = [temporary.path().to_owned()];
+        let (root, notice) = root_of_fresh(&usual, &places, nfs).unwrap();
+        assert!(root.starts_with(temporary.path()));
         let notice = notice.unwrap();
         assert!(
             notice.contains("NFS") && notice.contains("instead"),
             "{notice}"
         );
-        assert_eq!(root_of_fresh(&usual, |_| None), (usual.clone(), None));
+        let local = root_of_fresh(&usual, &places, |_| None).unwrap();
+        assert_eq!(local, (usual.clone(), None));
 
         let given = StateDir::given_on(&usual, nfs).unwrap();
         assert_eq!(given.path(), usual.canonicalize().unwrap());
@@ -241,5 +337,42 @@ mod tests {
             notice.contains("NFS") && notice.contains("alone"),
             "{notice}"
         );
+    }
+
+    #[test]
+    fn a_name_that_somebody_has_taken_is_stepped_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        // A link where the usual name would be, as a stranger can make one in a directory that all may write to.
+        let taken = dir.path().join(format!("mitosis-{user}"));
+        std::os::unix::fs::symlink(&file, &taken).unwrap();
+        let places = [dir.path().to_owned()];
+        let (root, notice) = root_of_fresh(&file.join("x"), &places, |_| None).unwrap();
+        assert!(root.starts_with(dir.path()) && !root.starts_with(&taken));
+        assert!(notice.unwrap().contains("instead"));
+    }
+
+    #[test]
+    fn old_runs_go_unless_they_are_new_kept_or_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |name: &str| {
+            let path = dir.path().join(name);
+            ours::private_dir(&path).unwrap();
+            std::fs::write(path.join("store.lock"), "").unwrap();
+            path
+        };
+        let [old, kept, used] = ["00000001", "00000002", "00000003"]
+            .map(|random| run(&format!("20260101000000-{random}")));
+        let strange = run("mine");
+        std::fs::write(kept.join(KEPT), "").unwrap();
+        let lock = std::fs::File::open(used.join("store.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let now = SystemTime::now();
+        prune(dir.path(), now + PRUNED_AFTER / 2);
+        assert!(old.exists());
+        prune(dir.path(), now + PRUNED_AFTER * 2);
+        assert!(!old.exists() && kept.exists() && used.exists() && strange.exists());
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::ledger::Place;
+use crate::protocol::byte_text;
 
 /// A pattern for output files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,14 +115,13 @@ impl StemPattern {
     #[must_use]
     pub fn root(&self) -> PathBuf {
         let fixed = self.text.split('{').next().unwrap_or_default();
-        if fixed.len() == self.text.len() {
-            return fixed.into();
-        }
-        match fixed.rsplit_once('/') {
-            Some(("", _)) => "/".into(),
-            Some((directory, _)) => directory.into(),
-            None => ".".into(),
-        }
+        let root = match fixed.rsplit_once('/') {
+            _ if fixed.len() == self.text.len() => fixed,
+            Some(("", _)) => "/",
+            Some((directory, _)) => directory,
+            None => ".",
+        };
+        byte_text::to_os(root).into_owned().into()
     }
 
     /// The stem of a task.
@@ -151,7 +151,7 @@ impl StemPattern {
         if place.follow_up > 0 && !self.parts.contains(&Part::Line) {
             stem.push_str(&format!(".{place}"));
         }
-        stem.into()
+        byte_text::to_os(&stem).into_owned().into()
     }
 
     /// Holds that no two tasks have the same stem.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::ledger::{Counts, Ledger, Place};
 use super::options::RunOptions;
 use crate::protocol::api::TaskEnd;
+use crate::protocol::byte_text;
 
 /// Samples of a duration.
 #[derive(Debug, Clone, Default)]
@@ -125,6 +126,7 @@ pub struct Summary {
     /// True when a signal ended the run before its tasks had ended.
     pub interrupted: bool,
     /// Where the tasks are kept; `null` when the directory was removed after full success.
+    #[serde(serialize_with = "byte_text::optional_path::serialize")]
     pub state_dir: Option<PathBuf>,
     /// The first 100 failures.
     pub failures: Vec<Failure>,

@@ -187,7 +187,8 @@ impl LineWriter {
 
 impl Write for LineWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(&self.line(event))?;
+        // Nobody can be told that a line finds no room or no reader, and it is no reason to end.
+        let _ = io::stderr().write_all(&self.line(event));
         Ok(event.len())
     }
 

@@ -21,6 +21,7 @@ use mitosis_bridge::client::ClientFds;
 use tracing::{error, info};
 
 use crate::exit_code::Exit;
+use crate::guard;
 use crate::telemetry::logging::{self, LogFormat, LogSettings, Role};
 use crate::telemetry::verbosity::follow_signals;
 
@@ -81,6 +82,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 /// Logging is the caller's.
 #[must_use]
 pub fn run_from_args(args: WorkerArgs) -> Exit {
+    guard::panics_end_with(guard::WORKER_PANICKED);
     if !args.managed
         && let Err(error) = secret::deny_inspection()
     {

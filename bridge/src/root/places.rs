@@ -143,7 +143,7 @@ mod tests {
             "relative: it is not an absolute path",
             "missing: No such file",
             "open: others may rename",
-            "link: it is not a directory",
+            "link: it is a symbolic link",
             "file: it is not a directory",
             "ü: its path has characters",
             "bytes, too many",

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::protocol::byte_text;
 use crate::run::options::OutputOptions;
 use crate::run::records::RecordPaths;
 use crate::run::results::ResultsFile;
@@ -17,7 +19,7 @@ use crate::run::template::{Template, TemplateError};
 pub(super) struct OutputArgs {
     /// Write outputs to DIR/<line>.out and DIR/<line>.err; {#} (line), {id}, {} and {1}
     /// (arguments) in DIR name the files instead.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = stem_pattern())]
     output_dir: Option<StemPattern>,
     /// Write outputs in the order of the input, each as soon as all before it are written.
     #[arg(short, long, conflicts_with_all = ["output_dir", "json"])]
@@ -76,7 +78,7 @@ impl OutputArgs {
 
     /// What a resuming command line repeats.
     pub(super) fn words(&self) -> Vec<String> {
-        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let path = |path: &PathBuf| byte_text::of_os(path.as_os_str()).into_owned();
         let results = self.results.as_ref().map(|file| &file.path);
         let values = [
             (
@@ -105,4 +107,9 @@ impl OutputArgs {
             .chain(flags.map(|(name, _)| name.to_owned()))
             .collect()
     }
+}
+
+/// A pattern of any bytes.
+fn stem_pattern() -> impl TypedValueParser<Value = StemPattern> {
+    OsStringValueParser::new().try_map(|text| byte_text::of_os(&text).parse::<StemPattern>())
 }

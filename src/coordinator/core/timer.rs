@@ -21,6 +21,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// Runs until the coordinator stops.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut pause = SHORTEST_PAUSE;
+    let mut told = false;
     loop {
         tokio::select! {
             biased;
@@ -30,13 +31,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         pause = match shared.store.advance().await {
             Ok(changes) => {
+                told = false;
                 let due = changes.next_due.unwrap_or(LONGEST_PAUSE);
                 shared.publish_due(changes).await;
                 due.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
             }
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
-                tracing::warn!(%error, "deadlines cannot be looked at; trying again");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "deadlines cannot be looked at; trying again until they can");
+                }
                 LONGEST_PAUSE
             }
         };

@@ -14,6 +14,7 @@ use metrics::{counter, histogram};
 use utoipa::openapi::OpenApi;
 
 use super::failure::Failure;
+use crate::guard::tolerated;
 use crate::telemetry::labels::STATUS_CLASSES;
 use crate::telemetry::names;
 
@@ -58,7 +59,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answered = AssertUnwindSafe(tolerated(next.run(request)))
+        .catch_unwind()
+        .await;
     let response = answered.unwrap_or_else(|_| {
         // The panic hook has logged the place and the message.
         tracing::error!(%method, route, "a handler panicked");

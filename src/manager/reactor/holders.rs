@@ -256,8 +256,24 @@ impl Reactor {
         ticket
     }
 
+    /// The spool can be written or cannot. Who waits for an answer meanwhile owes nothing, and has all its time again
+    /// afterwards. Where this manager is leaving, reports are answered without being kept: otherwise their senders would
+    /// have to be killed, and what they tell would be lost all the same.
+    pub(crate) fn spool_fails(&mut self, fails: bool, now: Now) {
+        if std::mem::replace(&mut self.unwritable, fails) && !fails {
+            for holder in self.holders.values_mut() {
+                holder.owes = holder.owes.map(|(key, _)| (key, now.mono));
+            }
+        }
+        self.answer_waiting();
+    }
+
     /// Looks for holders that owe something for too long.
     pub(super) fn watch_holders(&mut self, now: Now) {
+        if self.unwritable {
+            self.watch_at = Some(now.mono + super::WATCH);
+            return;
+        }
         let mut overdue = Vec::new();
         let mut late = Vec::new();
         let mut watching = false;

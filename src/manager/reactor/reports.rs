@@ -215,9 +215,13 @@ impl Reactor {
             verdict,
             url,
         });
-        if ticket <= self.durable {
+        if ticket <= self.durable || self.gives_up_keeping() {
             self.answer_waiting();
         }
+    }
+
+    fn gives_up_keeping(&self) -> bool {
+        self.unwritable && self.draining.is_some()
     }
 
     /// The spool has written everything up to this number.
@@ -235,9 +239,10 @@ impl Reactor {
         self.answer_waiting();
     }
 
-    fn answer_waiting(&mut self) {
+    pub(super) fn answer_waiting(&mut self) {
+        let all = self.gives_up_keeping();
         while let Some(first) = self.waiting.front()
-            && first.ticket <= self.durable
+            && (all || first.ticket <= self.durable)
         {
             let Waiting {
                 to,

@@ -227,6 +227,25 @@ fn after_a_sleep_nothing_is_begun_under_a_lease_that_ended_meanwhile() {
 }
 
 #[test]
+fn nobody_is_late_while_the_spool_cannot_be_written() {
+    let mut world = World::new(1);
+    world.submit();
+    world.settle();
+    world.reactor.spool_fails(true, world.now);
+    for _ in 0..200 {
+        world.pass(Duration::from_millis(200));
+    }
+    assert_eq!(world.ordered_to_end(), [], "40 s of a full disk");
+    world.reactor.spool_fails(false, world.now);
+    world.pass(Duration::from_millis(1500));
+    assert_eq!(world.ordered_to_end(), [], "it has all its time again");
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(200));
+    }
+    assert_eq!(world.ordered_to_end().len(), 1);
+}
+
+#[test]
 fn cancels_end_a_task_wherever_it_is() {
     // At the bridge.
     let mut world = World::new(1);

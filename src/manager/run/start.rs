@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::comm::link::Connector;
 use crate::comm::{begun, ended};
+use crate::file_system::removal::{remove, remove_set_aside, set_aside_if_needed};
 use crate::process;
 use crate::process::groups::GroupHome;
 use crate::telemetry::exposition::{self, Source};
@@ -106,7 +107,7 @@ pub(super) async fn start(
         exit: None,
         tokens: Tokens::default(),
         gate: Gate::Open,
-        spool_trouble: None,
+        unwritable: None,
         pausing: Vec::new(),
         resuming: Vec::new(),
         only_time: false,
@@ -192,11 +193,10 @@ fn notes_in(slots: &Path) -> SlotNotes {
     notes
 }
 
+/// Whatever tasks left there does not keep a manager from starting.
 fn wipe(dir: &Path) -> Result<(), ManagerError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("wipe", dir)(error)),
-        _ => Ok(()),
-    }
+    dir.parent().into_iter().for_each(remove_set_aside);
+    set_aside_if_needed(dir, remove(dir)).map_err(at("wipe", dir))
 }
 
 fn reactor(

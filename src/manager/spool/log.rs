@@ -1,10 +1,12 @@
 //! The file behind the spool and the thread that writes it.
 //!
 //! A batch is one write. When it fails (a full disk), the file is cut back to its last whole record and the same batch
-//! is tried again every second: reports are not acknowledged meanwhile, so workers keep them.
+//! is tried again every second: reports are not acknowledged meanwhile, so workers keep them. That it fails, and that it
+//! works again, is logged once.
 //! When every report is committed the file is emptied; when it has grown large with few open reports, those are written
 //! to a fresh file that replaces it.
 
+use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -18,6 +20,7 @@ use super::record::{MAGIC, Record};
 use super::recovery::{Open, Recovered, read};
 use super::unreported::SlotNotes;
 use super::{Progress, invalid};
+use crate::file_system::Unwritable;
 
 const FILE: &str = "reports.log";
 /// The file is emptied only from this size on: emptying costs as much as some dozen appends.
@@ -152,6 +155,7 @@ fn fresh(path: &Path, durability: Durability, open: &Open) -> io::Result<File> {
 pub(super) fn run(
     mut log: Log,
     batches_rx: &flume::Receiver<Vec<Record>>,
+    patience_rx: &flume::Receiver<Infallible>,
     progress_tx: &watch::Sender<Progress>,
 ) {
     let mut encoded = Vec::new();
@@ -166,7 +170,7 @@ pub(super) fn run(
             log.open.apply(record);
             records += 1;
         }
-        if !write_until_done(&mut log, &encoded, batches_rx, progress_tx) {
+        if !write_until_done(&mut log, &encoded, patience_rx, progress_tx) {
             return;
         }
         if let Err(error) = log.tidy() {
@@ -188,17 +192,28 @@ pub(super) fn run(
 fn write_until_done(
     log: &mut Log,
     encoded: &[u8],
-    batches_rx: &flume::Receiver<Vec<Record>>,
+    patience_rx: &flume::Receiver<Infallible>,
     progress_tx: &watch::Sender<Progress>,
 ) -> bool {
+    let mut told = false;
     while let Err(error) = log.write(encoded) {
-        tracing::error!(%error, file = %log.path.display(), "the spool cannot be written; trying again");
-        progress_tx.send_modify(|progress| progress.failing = Some(error.to_string()));
-        if batches_rx.is_disconnected() {
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!(%error, file = %log.path.display(), "the spool cannot be written; trying again until it can");
+        }
+        let what = format!("`{}`", log.path.display());
+        let failing = Unwritable::of(&what, &error);
+        progress_tx.send_if_modified(|progress| {
+            let news = progress.failing.as_ref() != Some(&failing);
+            progress.failing = Some(failing);
+            news
+        });
+        // Batches wait in their channel until this one is written.
+        if patience_rx.recv_timeout(RETRY) == Err(flume::RecvTimeoutError::Disconnected) {
             return false;
         }
-        // Nothing is received here: batches wait in their channel until this one is written.
-        std::thread::park_timeout(RETRY);
+    }
+    if told {
+        tracing::info!(file = %log.path.display(), "the spool can be written again");
     }
     true
 }

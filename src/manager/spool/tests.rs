@@ -56,15 +56,16 @@ async fn written(spool: &mut Spool, through: u64) {
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_disk_that_cannot_be_written() {
     let (batches_tx, batches_rx) = flume::bounded(1);
+    let (patience_tx, patience_rx) = flume::bounded::<std::convert::Infallible>(1);
     let (_progress_tx, progress_rx) = watch::channel(Progress::default());
     // As the thread does while its writes fail: it takes nothing before it is told to give up.
     let thread = std::thread::Builder::new().spawn(move || {
-        while !batches_rx.is_disconnected() {
-            std::thread::yield_now();
-        }
+        let _told = patience_rx.recv();
+        drop(batches_rx);
     });
     let mut spool = Spool {
         batches_tx: Some(batches_tx),
+        patience_tx: Some(patience_tx),
         pending: Vec::new(),
         progress_rx,
         thread: Some(thread.unwrap()),

@@ -40,6 +40,9 @@ pub enum StartError {
     /// There is no usable token.
     #[error("failed to read the token")]
     Token(#[from] TokenError),
+    /// The worker's directory is somebody else's, or may become so.
+    #[error("the worker has no directory of its own; name another with --state-dir")]
+    NotOurs(#[from] mitosis_bridge::ours::NotOurs),
     /// The slot's directories cannot be used.
     #[error("failed to set up the executor")]
     Executor(#[from] ExecError),
@@ -121,7 +124,7 @@ impl StartError {
                 | OpenError::PollerDied => Exit::System,
             },
             Self::Setup(_) => Exit::Refused,
-            Self::Token(_) | Self::StateDir(_) => Exit::Usage,
+            Self::Token(_) | Self::StateDir(_) | Self::NotOurs(_) => Exit::Usage,
             Self::Register { source, .. } => match source {
                 CommError::Refused { .. } => Exit::Refused,
                 CommError::Retryable { .. } | CommError::PeerGone { .. } => Exit::ManagerGone,

@@ -9,11 +9,12 @@
 //! The lock is a `flock` lock and ends with the process, whatever kills it. Taking it kills what an earlier life of
 //! the same worker left running, before anything is run a second time. Blocks for a few file calls.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use mitosis_bridge::ours;
 use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 use uuid::Uuid;
@@ -39,10 +40,7 @@ pub(super) struct Slot {
 impl Slot {
     /// Makes and locks the directory of `worker`.
     pub(super) fn take(state_dir: &Path, worker: Uuid) -> Result<Self, StartError> {
-        let dir = state_dir.join(worker.to_string());
-        let mut private = DirBuilder::new();
-        let made = private.recursive(true).mode(0o700).create(&dir);
-        made.map_err(at("make the directory", &dir))?;
+        let dir = ours::private_tree(&state_dir.join(worker.to_string()), &[])?;
         let path = dir.join("lock");
         let lock = OpenOptions::new()
             .write(true)

@@ -22,9 +22,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use tokio::sync::watch;
+
 use self::pipe::FILL;
 use self::stream::{Ending, Stream};
 use super::ExecError;
+use super::stop::StopOrder;
 use crate::protocol::output::LogStream;
 use crate::protocol::report::Output;
 use crate::protocol::task::Streams;
@@ -62,6 +65,8 @@ pub(super) struct Captured {
     pub(super) stderr: Output,
     /// What could not be kept and why, for people.
     pub(super) trouble: Option<String>,
+    /// Whether bytes that the task wrote are gone.
+    pub(super) is_lost: bool,
 }
 
 impl Capture {
@@ -154,8 +159,13 @@ impl Capture {
     }
 
     /// Takes the output of a task whose processes are gone, and makes the streams ready for the next. `last_words` come
-    /// behind its error output.
-    pub(super) async fn finish(&mut self, plan: &Plan, last_words: &str) -> Captured {
+    /// behind its error output. A full disk is waited for until `stop` has an order.
+    pub(super) async fn finish(
+        &mut self,
+        plan: &Plan,
+        last_words: &str,
+        mut stop: watch::Receiver<StopOrder>,
+    ) -> Captured {
         let mut captured = Captured::default();
         if plan.streams == Streams::Discarded {
             return captured;
@@ -172,15 +182,16 @@ impl Capture {
             kept: &out,
             last_words: of_stdout,
         };
-        captured.stdout = self.stdout.finish(stdout, &mut troubles).await;
+        captured.stdout = self.stdout.finish(stdout, &mut stop, &mut troubles).await;
         if plan.streams == Streams::Separate {
             let stderr = Ending {
                 limit: plan.limit,
                 kept: &err,
                 last_words: of_stderr,
             };
-            captured.stderr = self.stderr.finish(stderr, &mut troubles).await;
+            captured.stderr = self.stderr.finish(stderr, &mut stop, &mut troubles).await;
         }
+        captured.is_lost = !troubles.is_empty();
         let longest = captured.stdout.bytes.max(captured.stderr.bytes);
         self.expects_much = longest >= FILL as u64 / 2;
         if self.live_dir.is_some() {

@@ -2,7 +2,7 @@
 //! shell, with the shell as the way back. A file that the kernel does not execute is a script for the shell, as `execvp`
 //! has it, unless it is no text.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +12,7 @@ use super::direct;
 use super::environment::Environment;
 use crate::process::{SpawnError, find_as_a_shell, resolve_program};
 use crate::protocol::WorkerTaskResp;
+use crate::protocol::byte_text::{to_bytes, to_os};
 use crate::protocol::task::Direct;
 
 pub(super) const SHELL: &str = "/bin/sh";
@@ -45,7 +46,8 @@ impl Command {
     ) -> Result<Self, SpawnError> {
         if !task.spec.shell {
             let args = &task.spec.args;
-            let program = resolve_program(OsStr::new(&args[0]), environment.path(task), cwd)?;
+            let program =
+                resolve_program(&to_os(&args[0]), environment.path(task).as_deref(), cwd)?;
             return Ok(Self {
                 program,
                 argv: strings(args.iter().map(String::as_str)),
@@ -57,7 +59,11 @@ impl Command {
             let mut words = shell.split_ascii_whitespace();
             let name = words.next().unwrap_or(SHELL);
             return Ok(Self {
-                program: resolve_program(OsStr::new(name), environment.path(task), cwd)?,
+                program: resolve_program(
+                    &to_os(name),
+                    environment.path(task).as_deref(),
+                    cwd,
+                )?,
                 argv: argv_of_a_shell(task, name, words),
                 env: environment.for_task(task),
                 fallback: Fallback::Script,
@@ -128,7 +134,7 @@ fn directly(
     let words = direct::words(&task.spec.args[0])?;
     // A shell has a search path of its own where there is none, or an empty one.
     let path = environment.path(task).filter(|path| !path.is_empty())?;
-    let program = find_as_a_shell(OsStr::new(&words[0]), path, cwd)?;
+    let program = find_as_a_shell(&to_os(&words[0]), &path, cwd)?;
     Some((program, words))
 }
 
@@ -166,6 +172,7 @@ fn shell_argv(task: &WorkerTaskResp) -> Vec<CString> {
 }
 
 fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<CString> {
-    let strings = texts.map(CString::new).collect::<Result<_, _>>();
+    let strings = texts.map(|text| CString::new(&*to_bytes(text)));
+    let strings = strings.collect::<Result<_, _>>();
     strings.expect("a validated spec has no NUL byte")
 }

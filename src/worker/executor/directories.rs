@@ -5,18 +5,23 @@
 //! up to 10 ms. So it is trusted only if it was already old when the directory was found empty: otherwise a file made
 //! within the same step would be missed. Until then the directory is read.
 //!
-//! The task owns these directories as much as the worker does and may have replaced, locked or filled them. Nothing here
+//! The task owns these directories as much as the worker does and may have replaced, locked, renamed or filled them, and
+//! the slot around them as well: whatever lies in it and is not the slot's own goes before the next task. Nothing here
 //! follows a symbolic link.
 
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{DirBuilder, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 
 use super::ExecError;
+use crate::comm::{begun, ended};
+use crate::file_system::removal::{is_set_aside, remove, set_aside_if_needed};
 use crate::protocol::ArtifactKind;
 use crate::worker::files::outgoing::Source;
 
@@ -31,7 +36,22 @@ pub(super) struct Directories {
     all: [TaskDirectory; 3],
     new_task: PathBuf,
     outgoing: PathBuf,
+    /// The directory around them.
+    slot: PathBuf,
+    /// What it looked like when nothing else was in it, if that look can be trusted.
+    plain: Option<Look>,
 }
+
+/// What belongs into a slot.
+const OWN: [&str; 7] = [
+    "result",
+    "exec",
+    "resource",
+    "new_task.json",
+    "outgoing",
+    "stdout",
+    "stderr",
+];
 
 #[derive(Debug)]
 struct TaskDirectory {
@@ -84,6 +104,8 @@ impl Directories {
             all: ["result", "exec", "resource"].map(task_directory),
             new_task: slot.join("new_task.json"),
             outgoing: slot.join("outgoing"),
+            slot: slot.to_owned(),
+            plain: None,
         };
         for path in directories.paths().iter().chain([&directories.outgoing]) {
             wipe(path).map_err(error("empty the directory", path))?;
@@ -141,6 +163,14 @@ impl Directories {
             }
             _ => {}
         }
+        let strangers = self.strangers()?;
+        if !strangers.is_empty() {
+            let all = move || {
+                let mut paths = strangers.iter();
+                paths.try_for_each(|path| set_aside_if_needed(path, remove(path)))
+            };
+            blocking(all).await?;
+        }
         if self.look() {
             return Ok(());
         }
@@ -148,6 +178,29 @@ impl Directories {
         blocking(move || paths.iter().try_for_each(|path| wipe(path))).await?;
         self.look();
         Ok(())
+    }
+
+    /// What lies in the slot and is not its own.
+    fn strangers(&mut self) -> io::Result<Vec<PathBuf>> {
+        let meta = std::fs::symlink_metadata(&self.slot)?;
+        let look = Look::of(&meta);
+        if self.plain == Some(look) {
+            return Ok(Vec::new());
+        }
+        self.plain = None;
+        let names = [begun::FILE].into_iter().chain(ended::FILES).chain(OWN);
+        let own: HashSet<OsString> = names.map(OsString::from).collect();
+        let mut strangers = Vec::new();
+        for entry in std::fs::read_dir(&self.slot)? {
+            let name = entry?.file_name();
+            if !own.contains(&name) && !is_set_aside(&name) {
+                strangers.push(self.slot.join(name));
+            }
+        }
+        if strangers.is_empty() && is_settled(&meta) {
+            self.plain = Some(look);
+        }
+        Ok(strangers)
     }
 
     fn paths(&self) -> [PathBuf; 3] {
@@ -174,15 +227,20 @@ impl TaskDirectory {
         if !usable || !reads_empty(&self.path).unwrap_or(false) {
             return false;
         }
-        let age = meta
-            .modified()
-            .ok()
-            .and_then(|at| SystemTime::now().duration_since(at).ok());
-        if age.is_some_and(|age| age >= SETTLED) {
+        if is_settled(&meta) {
             self.empty = Some(look);
         }
         true
     }
+}
+
+/// True when a change would show.
+fn is_settled(meta: &Metadata) -> bool {
+    let age = meta
+        .modified()
+        .ok()
+        .and_then(|at| SystemTime::now().duration_since(at).ok());
+    age.is_some_and(|age| age >= SETTLED)
 }
 
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
@@ -204,51 +262,6 @@ fn reads_empty(path: &Path) -> io::Result<bool> {
 fn wipe(path: &Path) -> io::Result<()> {
     set_aside_if_needed(path, remove(path))?;
     DirBuilder::new().mode(PRIVATE).create(path)
-}
-
-/// Removes whatever is at `path`, trees whose directories were locked by their owner included.
-fn remove(path: &Path) -> io::Result<()> {
-    let meta = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !meta.is_dir() {
-        return std::fs::remove_file(path);
-    }
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unlock(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        removed => removed,
-    }
-}
-
-/// Gives the owner access to every directory of a tree. Tools that keep read-only caches leave such trees.
-fn unlock(directory: &Path) -> io::Result<()> {
-    std::fs::set_permissions(directory, Permissions::from_mode(PRIVATE))?;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        // The type of the entry itself: a link to a directory is no directory.
-        if entry.file_type()?.is_dir() {
-            unlock(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Moves aside what cannot be removed (a mount point, files of another user), so that the next task does not see it.
-fn set_aside_if_needed(path: &Path, removed: io::Result<()>) -> io::Result<()> {
-    let Err(error) = removed else { return Ok(()) };
-    let aside = path.with_extension(format!("stuck-{}", uuid::Uuid::new_v4().simple()));
-    tracing::warn!(
-        path = %path.display(),
-        aside = %aside.display(),
-        error = %error,
-        "what a task left cannot be removed and is moved aside",
-    );
-    std::fs::rename(path, aside)
 }
 
 #[cfg(test)]

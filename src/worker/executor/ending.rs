@@ -2,20 +2,28 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::capture::Captured;
 use super::direct;
 use super::follow_ups;
 use super::limits as usage_limits;
 use super::running::{Running, SWEEP_LIMIT};
-use super::stop::{End, Limits};
+use super::stop::{End, Limits, StopOrder};
 use crate::process::{self, ExitInfo, ExitStatus, Pid, Swept};
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Leftovers, Reason, TaskResult};
 use crate::protocol::task::OnLeftovers;
 
 impl Running<'_> {
-    /// Clears away what the leader left and puts the result together.
-    pub(super) async fn conclude(self, end: End, info: Option<ExitInfo>) -> TaskResult {
+    /// Clears away what the leader left and puts the result together. While the disk is full its output is waited for,
+    /// until `stop` says otherwise.
+    pub(super) async fn conclude(
+        self,
+        end: End,
+        info: Option<ExitInfo>,
+        stop: watch::Receiver<StopOrder>,
+    ) -> TaskResult {
         let (end, last_words) = match info {
             Some(info) if self.is_direct => as_a_shell(end, info),
             _ => (end, None),
@@ -50,8 +58,15 @@ impl Running<'_> {
         }
         let mut captured = executor
             .capture
-            .finish(&plan, last_words.as_deref().unwrap_or_default())
+            .finish(&plan, last_words.as_deref().unwrap_or_default(), stop)
             .await;
+        let end = match end.reason {
+            Reason::Exit if captured.is_lost && end.status == Some(ExitStatus::Code(0)) => End {
+                reason: Reason::OutputLost,
+                ..end
+            },
+            _ => end,
+        };
         if !left.is_empty() {
             tracing::warn!(processes = ?left, "processes of the task cannot be killed");
             // They may go on writing, so the next task gets other files.

@@ -4,6 +4,7 @@
 //! task (`MITO_*`). The first and the constant half of the last are encoded once per worker; a task without variables
 //! of its own costs a handful of short strings.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,6 +16,7 @@ use super::directories::Directories;
 use super::{ExecConfig, ExecError};
 use crate::process::MARK;
 use crate::protocol::WorkerTaskResp;
+use crate::protocol::byte_text::{of_bytes, to_bytes, to_os};
 use crate::protocol::frame::EnvPolicy;
 use crate::protocol::task::ResourceIds;
 
@@ -128,11 +130,11 @@ impl Environment {
         let gpus = task.ids.as_ref().filter(|ids| !ids.gpus.is_empty());
         let is_set = |name: &str| spec.contains_key(name) || (gpus.is_some() && name == GPUS);
         let mut names = spec.keys().map(String::as_str).chain(gpus.map(|_| GPUS));
-        let overrides = names.any(|name| self.inherited.contains(name.as_bytes()));
+        let overrides = names.any(|name| self.inherited.contains(&*to_bytes(name)));
         let mut variables = if overrides {
             let kept = self.constant.iter().filter(|entry| {
                 let name = name_of(entry);
-                let overridden = || is_set(&String::from_utf8_lossy(name));
+                let overridden = || is_set(&of_bytes(name));
                 !(self.inherited.contains(name) && overridden())
             });
             kept.cloned().collect()
@@ -142,7 +144,7 @@ impl Environment {
         for (name, value) in spec {
             let is_systems = RESERVED.contains(&name.as_str()) || (gpus.is_some() && name == GPUS);
             if !is_systems {
-                variables.extend(encode(name.as_bytes(), value.as_bytes()));
+                variables.extend(encode(&to_bytes(name), &to_bytes(value)));
             }
         }
         variables.extend(about(task));
@@ -152,7 +154,8 @@ impl Environment {
     /// The whole environment of a line that is executed without a shell, with what a shell would have changed in it.
     pub(super) fn for_line(&mut self, task: &WorkerTaskResp, cwd: &Path) -> Vec<CString> {
         let mut variables = self.for_task(task);
-        let own = task.spec.env.get(PWD).map(OsStr::new);
+        let own = task.spec.env.get(PWD).map(|pwd| to_os(pwd));
+        let own = own.as_deref();
         let pwd = match own {
             None if cwd == self.default_cwd => self.default_pwd.clone(),
             _ => encoded_pwd(cwd, own.or(self.callers_pwd.as_deref())),
@@ -189,9 +192,9 @@ impl Environment {
     }
 
     /// The search path of a task.
-    pub(super) fn path<'a>(&'a self, task: &'a WorkerTaskResp) -> Option<&'a OsStr> {
-        let own = task.spec.env.get("PATH").map(OsStr::new);
-        own.or(self.path.as_deref())
+    pub(super) fn path<'a>(&'a self, task: &'a WorkerTaskResp) -> Option<Cow<'a, OsStr>> {
+        let own = task.spec.env.get("PATH").map(|path| to_os(path));
+        own.or_else(|| self.path.as_deref().map(Cow::Borrowed))
     }
 }
 
@@ -235,7 +238,7 @@ fn about(task: &WorkerTaskResp) -> impl Iterator<Item = CString> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)));
     let all = always.into_iter().chain(sometimes);
-    all.filter_map(|(name, value)| encode(name.as_bytes(), value.as_bytes()))
+    all.filter_map(|(name, value)| encode(name.as_bytes(), &to_bytes(&value)))
 }
 
 fn encode(name: &[u8], value: &[u8]) -> Option<CString> {

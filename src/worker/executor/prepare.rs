@@ -25,6 +25,7 @@ use crate::process::limited::Entry;
 use crate::process::passed::Passed;
 use crate::process::{self, Child, ProcessGroup, SpawnError, SpawnSpec, Stdio, spawn};
 use crate::protocol::WorkerTaskResp;
+use crate::protocol::byte_text;
 use crate::protocol::frame::CwdPolicy;
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
@@ -142,7 +143,7 @@ impl Executor {
         self.tidy().await?;
         self.fetch_inputs(task, stop).await?;
         let cwd = match &task.spec.cwd {
-            Some(cwd) => self.default_cwd.join(cwd),
+            Some(cwd) => self.default_cwd.join(&*byte_text::to_os(cwd)),
             None => self.default_cwd.clone(),
         };
         let input = stdin::open(task.spec.stdin.as_ref(), &cwd)

@@ -4,6 +4,7 @@
 //! the group is killed first; then it is reaped; then adopted descendants are killed until none is left; only then is
 //! the output read, because only then nobody writes to it.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use super::prepare::Executor;
 use super::standstill::StandstillWatch;
 use super::stop::{Action, End, Event, Lifecycle, Limits, StopOrder};
 use super::watch::Watch;
+use crate::file_system::lacks_room;
 use crate::process::groups::TaskGroup;
 use crate::process::{self, Child, Pid, Signal};
 use crate::protocol::WorkerTaskResp;
@@ -148,7 +150,7 @@ impl Running<'_> {
         if is_ordered {
             stop.mark_changed();
         } else if self.wait_shortly() == Waited::Exited && !self.is_waiting_for_leftovers() {
-            return self.exited().await;
+            return self.exited(stop).await;
         }
         if self.executor.capture.expects_much() {
             self.read_along();
@@ -175,18 +177,17 @@ impl Running<'_> {
                 }
                 () = tokio::time::sleep_until(wake_at.into()) => Event::Time,
                 read = watch.turn(&mut executor.capture, plan), if watch.is_reading() => {
-                    if let Err(error) = read {
-                        tracing::warn!(%error, "the running task's output finds no place and waits");
-                        looks.come_closer(Instant::now(), CLOSE_PAUSE);
+                    match read {
+                        Ok(()) => Event::Time,
+                        Err(error) => looks.finds_no_place(&error),
                     }
-                    Event::Time
                 }
             };
             // The exit comes before anything else that has happened by now: what has ended by itself is not signaled
             // and keeps its real result.
             if self.child.has_exited() {
                 if !self.is_waiting_for_leftovers() {
-                    return self.exited().await;
+                    return self.exited(stop).await;
                 }
                 has_exited = true;
                 looks.come_closer(Instant::now(), LEFTOVERS_PAUSE);
@@ -197,7 +198,7 @@ impl Running<'_> {
             match self.lifecycle.handle(now, event) {
                 Some(Action::Terminate) => self.terminate(),
                 Some(Action::Kill) => self.kill(),
-                Some(Action::Finish(end)) => return self.conclude(end, None).await,
+                Some(Action::Finish(end)) => return self.conclude(end, None, stop).await,
                 None => {}
             }
             if now >= looks.next {
@@ -270,15 +271,18 @@ impl Running<'_> {
         process::reap_adopted();
         if !self.watch.is_reading() {
             let read = self.watch.try_all(&mut self.executor.capture, &self.plan);
-            if read.is_err() {
-                looks.come_closer(now, CLOSE_PAUSE);
+            if let Err(error) = read {
+                let event = looks.finds_no_place(&error);
+                if event == Event::OutputLost && self.lifecycle.handle(now, event).is_some() {
+                    self.kill();
+                }
                 return;
             }
         }
         looks.done(now);
     }
 
-    async fn exited(mut self) -> TaskResult {
+    async fn exited(mut self, stop: watch::Receiver<StopOrder>) -> TaskResult {
         if self.ran_out_of_memory() {
             // The end of the leader is its consequence.
             self.lifecycle.handle(Instant::now(), Event::OutOfMemory);
@@ -298,8 +302,8 @@ impl Running<'_> {
         let event = info.map(|info| Event::Exited(info.status));
         let action = event.and_then(|event| self.lifecycle.handle(Instant::now(), event));
         match action {
-            Some(Action::Finish(end)) => self.conclude(end, info).await,
-            _ => self.conclude(lost, None).await,
+            Some(Action::Finish(end)) => self.conclude(end, info, stop).await,
+            _ => self.conclude(lost, None, stop).await,
         }
     }
 }
@@ -321,6 +325,8 @@ struct Looks {
     next: Instant,
     pause: Duration,
     longest: Duration,
+    /// It was said that the output finds no place.
+    told: bool,
 }
 
 impl Looks {
@@ -333,6 +339,7 @@ impl Looks {
             } else {
                 LONGEST_PAUSE
             },
+            told: false,
         }
     }
 
@@ -343,5 +350,17 @@ impl Looks {
 
     fn come_closer(&mut self, now: Instant, pause: Duration) {
         self.next = self.next.min(now + pause);
+    }
+
+    /// The output finds no place: it waits for a full disk, and for nothing else.
+    fn finds_no_place(&mut self, error: &io::Error) -> Event {
+        if !lacks_room(error) {
+            return Event::OutputLost;
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(%error, "the running task's output finds no place and waits");
+        }
+        self.next = Instant::now() + CLOSE_PAUSE;
+        Event::Time
     }
 }

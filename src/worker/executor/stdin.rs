@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
 
+use crate::protocol::byte_text::{to_bytes, to_os};
 use crate::protocol::task::Stdin;
 
 /// Opens the input of a task; `None` means `/dev/null`. A relative file is relative to `cwd`.
@@ -15,14 +16,14 @@ pub(super) fn open(stdin: Option<&Stdin>, cwd: &Path) -> io::Result<Option<Owned
     match stdin {
         None => Ok(None),
         Some(Stdin::Text(text)) => inline(text).map(Some),
-        Some(Stdin::File(name)) => file(&cwd.join(name)).map(Some),
+        Some(Stdin::File(name)) => file(&cwd.join(&*to_os(name))).map(Some),
     }
 }
 
 /// A file in memory: unlike a pipe it needs nobody to feed it.
 fn inline(text: &str) -> io::Result<OwnedFd> {
     let mut file = std::fs::File::from(memfd_create("mitosis-stdin", MemfdFlags::CLOEXEC)?);
-    file.write_all(text.as_bytes())?;
+    file.write_all(&to_bytes(text))?;
     file.rewind()?;
     Ok(file.into())
 }

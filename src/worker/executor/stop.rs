@@ -55,6 +55,8 @@ pub(super) enum Event {
     Order(StopOrder),
     /// The kernel has killed a process of the task for its memory limit.
     OutOfMemory,
+    /// What it writes finds no place, and never will.
+    OutputLost,
     /// Nothing but time.
     Time,
 }
@@ -85,6 +87,7 @@ pub(super) struct End {
 enum Cause {
     Timeout,
     OutOfMemory,
+    OutputLost,
     Stop(StopReason),
 }
 
@@ -93,6 +96,7 @@ impl Cause {
         match self {
             Self::Timeout => Reason::Timeout,
             Self::OutOfMemory => Reason::Oom,
+            Self::OutputLost => Reason::OutputLost,
             Self::Stop(StopReason::Cancelled) => Reason::Cancelled,
             Self::Stop(StopReason::HandBack) => Reason::Preempted,
         }
@@ -186,6 +190,7 @@ impl Lifecycle {
             Event::Order(StopOrder::Graceful(reason)) => self.terminate(now, Cause::Stop(reason)),
             Event::Order(StopOrder::Immediate(reason)) => self.kill(now, Cause::Stop(reason)),
             Event::OutOfMemory => self.kill(now, Cause::OutOfMemory),
+            Event::OutputLost => self.kill(now, Cause::OutputLost),
             Event::Time => self.time_passed(now),
         }
     }

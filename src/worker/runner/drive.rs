@@ -18,6 +18,7 @@ use mitosis_bridge::{Ending, HaltAfter, SharedGate};
 use tracing::{debug, info, warn};
 
 use crate::comm::ended::{Ended, Ends};
+use crate::guard::tolerated;
 use crate::protocol::frame::HaltLimits;
 use crate::protocol::{Outcome, ReportTaskOp, TaskResult};
 use crate::worker::clock::unix_us;
@@ -173,7 +174,7 @@ async fn run(
     let began_us = unix_us();
     let run = runner.run(std::sync::Arc::clone(task), job.orders.clone(), status);
     // A panic inside the executor is the task's failure and not the worker's: nothing of the queue is borrowed.
-    let mut run = std::pin::pin!(AssertUnwindSafe(run).catch_unwind());
+    let mut run = std::pin::pin!(AssertUnwindSafe(tolerated(run)).catch_unwind());
     let mut abandoned = queue.abandoned();
     let mut told = false;
     let ended = loop {

@@ -46,6 +46,7 @@ impl RunnerThread {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
+        // A panic outside a task ends the process, as of any thread: half a worker is of no use to anybody.
         let run = move || {
             // Of this thread alone, and so of what it starts.
             if nice > 0
@@ -54,13 +55,7 @@ impl RunnerThread {
                 let error = io::Error::from(errno);
                 tracing::warn!(%error, "tasks do not get the nice value that was asked for");
             }
-            let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
-            }));
-            if driven.is_err() {
-                tracing::error!("the thread that runs tasks panicked; this worker ends");
-                std::process::abort();
-            }
+            runtime.block_on(drive(end, &runner, status.as_ref(), gate, ends));
         };
         let thread = std::thread::Builder::new()
             .name("mitosis-runner".to_owned())

@@ -1,6 +1,6 @@
 //! The part of an output's end that grows with it: a name, a cut, a copy, and the slot's next file.
 //!
-//! Blocks for file calls. Owned by the stream; what it is given is a file that nobody writes to any more.
+//! Blocks for file calls, [`ordered_meanwhile`] alone does not. Owned by the stream; what it is given is a file that nobody writes to any more.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,10 +8,17 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::super::compact;
+use super::super::stop::StopOrder;
 use crate::protocol::report::Gap;
 use crate::protocol::task::OUTPUT_TAIL_BYTES;
+
+/// Pause between two tries to write while the disk is full.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// An output that is longer than its tail.
 pub(super) struct Settling {
@@ -126,4 +133,17 @@ pub(super) fn read_end(file: &File, size: u64) -> io::Result<Vec<u8>> {
     let mut tail = vec![0; len];
     file.read_exact_at(&mut tail, size - len as u64)?;
     Ok(tail)
+}
+
+/// Waits for a while; true when there is an order to end the task, which has ended.
+pub(super) async fn ordered_meanwhile(stop: &mut watch::Receiver<StopOrder>) -> bool {
+    let order = async {
+        let is_order = |order: &StopOrder| *order != StopOrder::None;
+        let is_given = stop.wait_for(is_order).await.is_ok();
+        if !is_given {
+            // Nobody will give an order any more.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::time::timeout(ROOM_PAUSE, order).await.is_ok()
 }

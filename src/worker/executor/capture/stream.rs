@@ -13,9 +13,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::super::compact::{self, Punching};
+use super::super::stop::StopOrder;
 use super::pipe::{FILL, Flow, Pipe};
-use super::settle::{Settling, fresh, read_end, remove_if_there};
+use super::settle::{Settling, fresh, ordered_meanwhile, read_end, remove_if_there};
+use crate::file_system::{Unwritable, lacks_room};
 use crate::protocol::report::Output;
 use crate::protocol::task::OUTPUT_TAIL_BYTES;
 
@@ -220,15 +224,20 @@ impl Stream {
     /// Takes the rest of a task that has ended, and makes the stream ready for the next.
     pub(super) async fn finish(
         &mut self,
-        ending: Ending<'_>,
+        mut ending: Ending<'_>,
+        stop: &mut watch::Receiver<StopOrder>,
         troubles: &mut Vec<String>,
     ) -> Output {
         let mut output = Output::default();
-        if let Err(error) = self.settle(ending, &mut output).await {
-            troubles.push(format!(
-                "the output could not be kept in `{}`: {error}",
-                ending.kept.display()
-            ));
+        while let Err(error) = self.settle(&mut ending, &mut output).await {
+            // What exceeds its limit may be half cut already.
+            let is_whole = output.bytes <= ending.limit;
+            if is_whole && lacks_room(&error) && !ordered_meanwhile(stop).await {
+                continue;
+            }
+            let what = format!("the output of the task in `{}`", ending.kept.display());
+            let unwritable = Unwritable::of(&what, &error);
+            troubles.push(format!("{unwritable}; {}", unwritable.remedy()));
             // A file in an unknown state is not given to the next task; if even that fails, truncating the present
             // one is what is left to try.
             let renewed = self.renew().or_else(|_| self.file.set_len(0));
@@ -237,20 +246,18 @@ impl Stream {
                     .err()
                     .map(|error| format!("nor be removed: {error}")),
             );
+            break;
         }
         self.forget();
         output
     }
 
-    async fn settle(&mut self, ending: Ending<'_>, output: &mut Output) -> io::Result<()> {
-        let Ending {
-            limit,
-            kept,
-            last_words,
-        } = ending;
+    /// Goes on where it stopped when it is called again after an error.
+    async fn settle(&mut self, ending: &mut Ending<'_>, output: &mut Output) -> io::Result<()> {
+        let (limit, kept) = (ending.limit, ending.kept);
         let mut flow = self.fill()?;
         if flow != Flow::More {
-            self.add(last_words);
+            self.add(std::mem::take(&mut ending.last_words));
         }
         let size = self.written + self.held.len() as u64;
         let small = limit.min(OUTPUT_TAIL_BYTES as u64);
@@ -260,7 +267,7 @@ impl Stream {
             self.retire_pipe(flow);
             return Ok(());
         }
-        let taken = self.take_rest(flow, last_words);
+        let taken = self.take_rest(flow, &mut ending.last_words);
         let size = self.written + self.held.len() as u64;
         output.bytes = size;
         flow = taken?;
@@ -284,20 +291,20 @@ impl Stream {
         output.gap = settled.gap;
         self.file = Arc::new(settled.fresh);
         if settled.is_kept {
-            output.file = Some(kept.to_string_lossy().into_owned());
+            output.file = Some(kept.to_owned());
         }
         Ok(())
     }
 
     /// Moves what the pipe still holds to the file.
-    fn take_rest(&mut self, mut flow: Flow, last_words: &str) -> io::Result<Flow> {
+    fn take_rest(&mut self, mut flow: Flow, last_words: &mut &str) -> io::Result<Flow> {
         let end = self.written + REST;
         self.flush()?;
         if flow == Flow::More {
             while flow == Flow::More && self.written < end {
                 flow = self.step()?;
             }
-            self.add(last_words);
+            self.add(std::mem::take(last_words));
             self.flush()?;
         }
         Ok(flow)
