@@ -42,7 +42,6 @@ fn instead(option: &str) -> Option<&'static str> {
         "-t" => {
             "--dry-run shows every command, and --tag puts the task before each line of its output"
         }
-        "--verbose-commands" => "--dry-run shows every command",
         "-u" | "--ungroup" => "--line-buffer writes lines as they come, whole",
         "--latest-line" | "--ll" | "--color" | "--colour" | "--ctag" | "--ctagstring" => TAG,
         "--process-slot-var" => "a task finds the number of its place, from 0, in $MITO_WORKER_ID",
@@ -66,7 +65,7 @@ fn instead(option: &str) -> Option<&'static str> {
         "--arg-sep" | "--arg-file-sep" => "`:::` and `::::` begin arguments and files",
         "--rpl" | "--plus" | "--parens" | "--trim" | "--extensionreplace" | "--er"
         | "--basenamereplace" | "--bnr" | "--dirnamereplace" | "--seqreplace" => FORMS,
-        "--quote" | "-Q" => {
+        "--quote" => {
             "several words are a program and its arguments, and each argument is quoted for its place: \
             nothing needs to be quoted twice"
         }

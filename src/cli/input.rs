@@ -87,7 +87,7 @@ pub(super) struct InputArgs {
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     shell: Option<String>,
     /// Print what would run, a line per task that can be pasted (with --json as .jsonl), and run nothing.
-    #[arg(long)]
+    #[arg(long, alias = "dryrun")]
     dry_run: bool,
     /// How the input is to be read.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]

@@ -390,6 +390,36 @@ fn beginnings_are_as_far_apart_as_was_asked_for() {
 }
 
 #[test]
+fn what_a_task_leaves_behind_is_waited_for_or_fails_it_where_that_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let line = "(sleep 0.5; echo saved > late; echo late) & echo early";
+    sandbox
+        .run(["run", "--", line])
+        .code(0)
+        .says(&["left behind"]);
+    assert!(!sandbox.path("late").exists());
+    let waits = sandbox
+        .run(["run", "--leftovers", "wait", "--", line])
+        .code(0);
+    assert_eq!(waits.out(), "early\nlate\n");
+    assert!(!waits.stderr.contains("left behind"), "{}", waits.stderr);
+    assert_eq!(sandbox.text("late"), "saved\n");
+    let fails = sandbox.run(["run", "--leftovers", "fail", "--", line]);
+    fails.code(1).says(&["leftovers", "1 failed"]);
+    sandbox
+        .run([
+            "run",
+            "--leftovers",
+            "wait",
+            "--timeout",
+            "500ms",
+            "--",
+            "sleep 1000 & :",
+        ])
+        .code(124);
+}
+
+#[test]
 fn the_programs_that_are_compared_with_are_there() {
     for program in ["xargs", "parallel", "make"] {
         let found = Command::new(program).arg("--version").output();

@@ -87,7 +87,7 @@ fn the_longest_line_runs() {
 fn a_number_of_workers_outside_1_to_256_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.file("list.txt", TRACE);
-    for number in ["0", "257", "-1", "many"] {
+    for number in ["0", "257", "+", "many"] {
         let option = format!("--workers={number}");
         refused(
             &sandbox,

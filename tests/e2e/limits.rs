@@ -189,7 +189,7 @@ fn what_cannot_be_started_is_told_in_the_same_words_with_limits() {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let no_format = script("format", "no program\n");
+    let no_format = script("format", "no\0program\n");
     let no_interpreter = script("lost", "#!/no/such/interpreter\n");
     for (args, part) in [
         ("no-such-program-at-all", "was not found in PATH"),

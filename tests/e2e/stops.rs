@@ -88,7 +88,7 @@ fn time_limits_stand_still_with_a_run_that_is_suspended_in_a_terminal() {
     let all_stopped = || {
         let all = processes::of(sandbox.root());
         let are_stopped = !all.is_empty() && all.iter().all(|process| process.state == 'T');
-        are_stopped.then_some(()).ok_or(format!("{all:?}"))
+        are_stopped.then_some(()).ok_or_else(|| format!("{all:?}"))
     };
     wait::until("everything to stand still", wait::LONG, all_stopped);
     wait::holds("the standstill", pause, all_stopped);
@@ -96,6 +96,34 @@ fn time_limits_stand_still_with_a_run_that_is_suspended_in_a_terminal() {
     let (status, screen, _) = terminal.finish();
     assert_eq!(status.code(), Some(0), "{screen}");
     assert_eq!(sandbox.lines("log"), ["one", "two"]);
+}
+
+#[test]
+fn a_run_that_is_stopped_from_outside_repeats_nothing_of_what_went_on() {
+    let sandbox = Sandbox::new();
+    let pause = Duration::from_secs(size(3, 150) as u64);
+    let line = |number: u32| format!("echo {number} >> log; sleep 0.5; echo {number} >> ended\n");
+    sandbox.file("list.txt", (1..=6).map(line).collect::<String>());
+    let run = sandbox.start(["run", "list.txt", "-w", "2"]);
+    wait::until("the tasks to begin", wait::LONG, || {
+        (sandbox.path("log").exists())
+            .then_some(())
+            .ok_or_else(|| run.stderr())
+    });
+    run.signal(Signal::STOP);
+    wait::until("what had begun to end", wait::LONG, || {
+        sandbox
+            .path("ended")
+            .exists()
+            .then_some(())
+            .ok_or_else(|| run.stderr())
+    });
+    wait::holds("the pause", pause, || Ok(()));
+    run.signal(Signal::CONT);
+    run.finish().code(0);
+    let mut begun = sandbox.lines("log");
+    begun.sort();
+    assert_eq!(begun, ["1", "2", "3", "4", "5", "6"]);
 }
 
 #[test]

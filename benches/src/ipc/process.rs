@@ -131,7 +131,10 @@ fn spawn(control: OwnedFd, inherit: Vec<(OwnedFd, RawFd)>) -> Result<Child, Benc
         // A client prints nothing; its own errors go where this process's go.
         stdout: stderr.as_fd().into(),
         stderr: stderr.as_fd().into(),
-        inherit,
+        inherit: inherit
+            .into_iter()
+            .map(|(fd, number)| (fd.into(), number))
+            .collect(),
         // A Ctrl-C is for the measuring process, which ends its clients in order.
         process_group: ProcessGroup::New,
     };

@@ -94,7 +94,7 @@ pub(super) struct StopArgs {
     #[arg(long, conflicts_with = "halt")]
     fail_fast: bool,
     /// When to cancel the rest: now|soon,fail|success|done=N or N% of all tasks; soon lets running tasks end.
-    #[arg(long, value_name = "WHEN,WHAT=N|N%")]
+    #[arg(long, alias = "halt-on-error", value_name = "WHEN,WHAT=N|N%")]
     halt: Option<Halt>,
 }
 
