@@ -1,10 +1,8 @@
 //! Commands with arguments: what runs, what is shown, what is refused. The placeholders one by one are tested beside their
 //! code; here the program is asked, and GNU parallel beside it.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::pipe;
-use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
 
 use crate::support::{Running, Sandbox, Service};
@@ -345,25 +343,6 @@ fn a_position_that_no_source_fills_is_refused() {
         &["touch", "it-ran", "{3}", ":::", "a", ":::", "b"],
         &["`{3}`", "2 arguments"],
     );
-}
-
-#[test]
-fn an_argument_that_is_no_text_is_refused_with_its_place() {
-    let sandbox = Sandbox::new();
-    let bad = OsString::from_vec(b"b\xe4d.txt".to_vec());
-    let line: Vec<OsString> = ["run", "touch", "it-ran", ":::", "ok"]
-        .map(OsString::from)
-        .into();
-    sandbox
-        .run(line.into_iter().chain([bad]))
-        .code(2)
-        .says(&["argument 2 of `:::`, byte 2: 0xe4 is not UTF-8", "rename"]);
-    let found = with_input(&sandbox, &["run", "-0", "touch", "it-ran"], b"ok\0b\xe4d\0");
-    found
-        .finish()
-        .code(2)
-        .says(&["argument 2 of standard input, byte 2: 0xe4"]);
-    nothing_was_made(&sandbox);
 }
 
 #[test]

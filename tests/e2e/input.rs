@@ -61,11 +61,12 @@ fn a_malformed_json_line_is_told_with_line_and_column_and_nothing_runs() {
 #[test]
 fn a_line_that_no_program_can_be_given_is_refused() {
     let sandbox = Sandbox::new();
-    sandbox.file("list.txt", b"touch it-ran\necho \xff\n");
+    let good = r#"{"args": ["touch", "it-ran"]}"#;
+    sandbox.file("list.jsonl", [good.as_bytes(), b"\n{\"\xff"].concat());
     refused(
         &sandbox,
-        &["run", "list.txt"],
-        &["line 2", "byte 6", "UTF-8"],
+        &["run", "list.jsonl"],
+        &["line 2", "byte 3", "UTF-8", "\\udbff\\udfff"],
     );
     sandbox.file("list.txt", b"touch it-ran\necho \0\n");
     refused(&sandbox, &["run", "list.txt"], &["line 2", "NUL"]);

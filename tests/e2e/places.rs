@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::support::Sandbox;
 
 /// As `command`, in a mount namespace of its own in which `script` was run. `None` where the system does not let us.
-fn inside(command: &Command, script: &str) -> Option<Command> {
+pub(crate) fn inside(command: &Command, script: &str) -> Option<Command> {
     let tried = Command::new("unshare")
         .args(["-m", "sh", "-c", script])
         .output();
@@ -104,4 +104,56 @@ fn few_descriptors_carry_two_workers() {
     if let Some(command) = inside(&command, "ulimit -n 256") {
         assert!(says(command, &["one", "two"]).status.success());
     }
+}
+
+#[test]
+fn a_start_that_is_refused_leaves_no_state_directory() {
+    let sandbox = Sandbox::new();
+    let runs = sandbox.root().join("state/mitosis/runs");
+    let left = || std::fs::read_dir(&runs).map_or(0, Iterator::count);
+    let mount = "mount -t tmpfs -o size=2m tmpfs /dev/shm";
+    let state = sandbox.path("named");
+    let named = state.to_str().expect("a path in UTF-8");
+    for more in [
+        &["--workers", "64"][..],
+        &["--workers", "64", "--state-dir", named],
+    ] {
+        if let Some(command) = inside(&two_lines(&sandbox, more), mount) {
+            let ran = says(command, &["64 workers need"]);
+            assert_eq!(ran.status.code(), Some(3));
+            assert!(left() == 0 && !state.exists(), "{more:?}");
+        }
+    }
+    let unfit = ["run", "--total-cpus", "1", "--cpus", "64", "--", "true"];
+    sandbox.run(unfit).code(2);
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn what_runs_left_long_ago_is_removed_by_a_later_one() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(["run", "--", "sh", "-c", "kill -9 $$"])
+        .code(137);
+    sandbox.run(["run", "--keep-state", "--", "true"]).code(0);
+    let runs = sandbox.root().join("state/mitosis/runs");
+    let left = || {
+        let entries = std::fs::read_dir(&runs).expect("the runs");
+        entries
+            .map(|entry| entry.expect("a run").path())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(left().len(), 2);
+    sandbox.run(["run", "--", "true"]).code(0);
+    assert_eq!(left().len(), 2, "they are young");
+    for run in left() {
+        for path in [run.join("store.db"), run.join("store.db-wal"), run] {
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+            if let Ok(file) = std::fs::File::open(path) {
+                file.set_modified(old).expect("its owner may");
+            }
+        }
+    }
+    sandbox.run(["run", "--", "true"]).code(0);
+    assert_eq!(left().len(), 1, "the one that was to be kept");
 }

@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::http;
 use crate::file_stream;
+use crate::protocol::byte_text::to_os;
 use crate::protocol::input::{Input, MAX_INPUT_BYTES, Source};
 use crate::protocol::signed_url::{absolute, hex};
 use crate::worker::backoff::Jitter;
@@ -89,7 +90,7 @@ async fn in_time(input: &Input, place: Place<'_>) -> Result<(), InputMissing> {
 }
 
 async fn one(input: &Input, place: Place<'_>) -> Result<(), String> {
-    let target = place.dir.join(&input.path);
+    let target = place.dir.join(&*to_os(&input.path));
     let mut jitter = Jitter::new();
     let mut failures = 0;
     loop {
@@ -109,7 +110,8 @@ async fn one(input: &Input, place: Place<'_>) -> Result<(), String> {
 async fn attempt(input: &Input, place: Place<'_>, target: &Path) -> Result<(), Failed> {
     match input.source() {
         Some(Source::File(path)) => {
-            let path = path.to_owned();
+            let text = path.to_str().unwrap_or_default();
+            let path = PathBuf::from(to_os(text).into_owned());
             let opened = tokio::task::spawn_blocking(move || regular_file(&path)).await;
             let file = opened.map_err(std::io::Error::other)??;
             take(input, target, file_stream::chunks(File::from_std(file))).await

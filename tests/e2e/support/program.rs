@@ -66,6 +66,11 @@ impl<'s> Running<'s> {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
+    /// Where its standard error goes.
+    pub(crate) fn stderr_path(&self) -> PathBuf {
+        self.stderr.clone()
+    }
+
     /// Where its standard output goes.
     pub(crate) fn stdout_path(&self) -> PathBuf {
         self.stdout.clone()

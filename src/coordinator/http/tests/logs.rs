@@ -36,7 +36,7 @@ fn kept(bytes: u64, tail: &str, file: Option<String>) -> Output {
     Output {
         bytes,
         tail: tail.into(),
-        file,
+        file: file.map(PathBuf::from),
         ..Output::default()
     }
 }

@@ -160,11 +160,7 @@ async fn long_output_is_kept_in_a_file_named_after_task_and_attempt() {
     let mut slot = Slot::new();
     let task = task(TaskSpec::shell_line("seq 1 5000; seq 1 6000 >&2"));
     let result = slot.run_task(&task).await;
-    let name = |stream| {
-        slot.path(&format!("output/{}.3.{stream}", task.uuid))
-            .display()
-            .to_string()
-    };
+    let name = |stream| slot.path(&format!("output/{}.3.{stream}", task.uuid));
     assert_eq!(result.stdout.file, Some(name("out")));
     assert_eq!(result.stderr.file, Some(name("err")));
     let whole = kept(&result.stdout);
