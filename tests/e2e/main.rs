@@ -36,6 +36,7 @@ mod roles;
 mod runs;
 mod stops;
 mod streams;
+mod submission;
 mod terminal;
 mod transcripts;
 mod tune;

@@ -151,7 +151,10 @@ impl Db {
                 .execute([holder.0])?;
             changes.gone.push(holder);
         }
-        changes.next_due = self.next_due()?;
+        let admitted = self.advance_submissions()?;
+        let more = admitted.next_due;
+        changes.extend(admitted);
+        changes.next_due = more.or(self.next_due()?);
         Ok(changes)
     }
 
