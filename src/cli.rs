@@ -28,6 +28,7 @@ mod run;
 mod select;
 mod show;
 pub mod sibling;
+mod submission;
 mod submit;
 pub mod table;
 mod tasks;

@@ -20,7 +20,7 @@ use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use crate::endpoint::{DiscoverError, Discovery};
 use crate::protocol::api::{
     CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, RetryRequest,
-    SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
 use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::why::TaskWhy;
@@ -240,10 +240,6 @@ impl Act {
     /// The client itself, for what is not about tasks.
     pub(super) fn client(&self) -> &ApiClient {
         &self.0
-    }
-
-    pub(super) async fn submit(&self, request: &SubmitRequest) -> Result<SubmitResponse, Failure> {
-        self.0.submit(request).await.map_err(refused)
     }
 
     pub(super) async fn wait_task(

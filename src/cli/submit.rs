@@ -13,9 +13,9 @@ use super::input::{ARGUMENTS_HELP, InputArgs, SpecArgs};
 use super::output;
 use super::reach::{Act, Reach, ReachArgs};
 use super::retry::RetryArgs;
-use super::select;
+use super::{select, submission};
 use crate::exit_code::Exit;
-use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, WaitResponse};
+use crate::protocol::api::{SubmitTask, SuiteRef, WaitResponse};
 use crate::protocol::{HumanDuration, Selector, TaskState};
 use crate::run::input::Source;
 use crate::run::options::SpecDefaults;
@@ -26,7 +26,7 @@ const ONE_WAIT: Duration = Duration::from_secs(30);
 
 const SUBMIT_HELP: &str = "\
 The input is that of `mitosis run`: a file of shell commands, a .jsonl file of task specs, `-` for standard input, or a
-command. All tasks are accepted, or none. Each line of stdout is the uuid of a task, in order; with --json
+command. All tasks are accepted, or none; many go up in parts, each repeated until it is answered. Each line of stdout is the uuid of a task, in order; with --json
 stdout is one object with `suite` and `tasks`.
 
 @ARGUMENTS@
@@ -96,12 +96,9 @@ impl SubmitArgs {
             (Some(uuid), _) => Some(SuiteRef::Uuid(uuid)),
             (None, name) => name.map(|name| SuiteRef::New { name }),
         };
-        let request = SubmitRequest {
-            suite,
-            tasks: tasks.into_iter().map(task).collect(),
-        };
+        let tasks = tasks.into_iter().map(task).collect();
         let service = Reach::to_act(&self.reach).await?;
-        let answer = service.submit(&request).await?;
+        let answer = submission::hand_over(&service, suite, tasks, global.quiet > 0).await?;
         if self.json {
             output::json(&answer)?;
         } else {

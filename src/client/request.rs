@@ -56,6 +56,20 @@ impl Call {
         }
     }
 
+    pub(super) fn put(url: Url) -> Self {
+        Self {
+            method: Method::PUT,
+            ..Self::get(url)
+        }
+    }
+
+    pub(super) fn delete(url: Url) -> Self {
+        Self {
+            method: Method::DELETE,
+            ..Self::get(url)
+        }
+    }
+
     pub(super) fn json(mut self, body: &impl Serialize) -> Self {
         self.body = Some(serde_json::to_vec(body).expect("API bodies are plain data"));
         self

@@ -23,6 +23,34 @@ impl ApiClient {
             .await
     }
 
+    /// Submits a part of a submission; `before` tasks came in earlier ones. May be repeated until it is answered.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn submit_part(
+        &self,
+        submission: Uuid,
+        (part, is_last): (usize, bool),
+        before: usize,
+        request: &SubmitRequest,
+    ) -> Result<SubmitResponse, ClientError> {
+        let call = Call::put(self.api(&format!("/submissions/{submission}")))
+            .with("part", part)
+            .with("last", is_last)
+            .with("before", before)
+            .json(request);
+        self.call(call).await
+    }
+
+    /// Gives a submission up whose last part has not come.
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn abandon(&self, submission: Uuid) -> Result<(), ClientError> {
+        let call = Call::delete(self.api(&format!("/submissions/{submission}")));
+        self.order(call).await
+    }
+
     /// One page of tasks.
     ///
     /// # Errors

@@ -359,6 +359,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_peer_that_talks_and_does_not_read_is_given_up() {
+        let (local, ends) = link();
+        (0..40).for_each(|number| local.told.send(number).unwrap());
+        let (sent_tx, _unread) = flume::bounded(1);
+        let sink = sent_tx
+            .into_sink()
+            .sink_map_err(|_| -> Infallible { unreachable!("the receiver outlives the pump") });
+        let pongs = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Some((Ok::<_, Infallible>(Packet::Pong), ()))
+        });
+        let cause = ends.cause.clone();
+        let end = pump(pongs, sink, ends, SHORT, std::future::pending()).await;
+        assert_eq!(end, PumpEnd::PeerSilent);
+        assert!(cause.words().unwrap().contains("read"), "{cause:?}");
+    }
+
+    #[tokio::test]
     async fn what_is_no_frame_ends_the_session() {
         for nonsense in [
             Packet::Foreign,

@@ -58,6 +58,11 @@ pub enum CoordinatorError {
         /// What the encoder says.
         message: String,
     },
+    /// Tasks that wait for each other came in several parts.
+    #[error(
+        "a submission whose tasks have `upstream` comes in one part; send all of it in one call"
+    )]
+    LinkedParts,
     /// One task of a submit needs more than anybody has.
     #[error(
         "task {index} can never run: it needs {}, and the most that anybody connected has is {}; ask for less, or \
@@ -161,6 +166,7 @@ impl CoordinatorError {
                 StoreError::Replaced | StoreError::Bound { .. } | StoreError::Stranger { .. },
             ) => "replaced",
             Self::Store(StoreError::Superseded(_)) => "superseded",
+            Self::Store(StoreError::PartMissing { .. }) => "part_missing",
             Self::Store(StoreError::Closed) | Self::Stopping => "stopping",
             Self::Store(StoreError::Busy) => "busy",
             Self::Store(StoreError::TookTooLong { .. }) => "took_too_long",
@@ -177,6 +183,7 @@ impl CoordinatorError {
             Self::NothingSubmitted
             | Self::BadTask { .. }
             | Self::BadChain(_)
+            | Self::LinkedParts
             | Self::Unencodable { .. } => "bad_task",
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::Unfit { .. } => "unfit",

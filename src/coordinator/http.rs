@@ -20,6 +20,7 @@ mod managers;
 mod observe;
 mod session;
 mod state;
+mod submissions;
 mod suites;
 mod tasks;
 mod tokens;
@@ -47,6 +48,7 @@ use crate::protocol::api::API_ROOT;
 pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
     let api = OpenApiRouter::new()
         .merge(tasks::routes())
+        .merge(submissions::routes())
         .merge(artifacts::routes())
         .merge(logs::routes())
         .merge(suites::routes())

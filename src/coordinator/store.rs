@@ -34,8 +34,8 @@ pub use model::{
     ArtifactRecord, Audit, CancelRest, CancelTarget, CancelWish, Cancelled, Changes, Claim,
     Claimed, ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind,
     HolderRecord, HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, MOST_AHEAD, NewTask,
-    NewTasks, QueuePlace, ReclaimCause, Reclaimed, Registered, Registration, Reported, RetryTarget,
-    SUBJECT_LABEL,
+    NewTasks, Part, QueuePlace, ReclaimCause, Reclaimed, Registered, Registration, Reported,
+    RetryTarget, SUBJECT_LABEL,
     Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
 };
 
@@ -113,6 +113,18 @@ pub trait Store: StoreReader {
     /// # Errors
     /// `NotFound` when the named suite does not exist.
     async fn submit(&self, batch: NewTasks) -> Result<Submitted, StoreError>;
+
+    /// Stores a part of a submission. Nothing of it can be claimed before the last part is stored, which accepts the whole;
+    /// a submission of one part is a submit that may be repeated. A part that is known is answered with the tasks that it
+    /// made. The tasks of several parts have no links.
+    ///
+    /// # Errors
+    /// `PartMissing` when an earlier part is not there; as [`Store::submit`].
+    async fn submit_part(&self, batch: NewTasks, part: Part) -> Result<Submitted, StoreError>;
+
+    /// Gives a submission up whose last part has not come: its tasks are cancelled, at the latest an hour after its newest
+    /// part even without this call. Nothing else changes.
+    async fn abandon(&self, submission: Uuid) -> Result<(), StoreError>;
 
     /// Stores a copy of each target, in the same suite, that names the old task in `retry_of`. The old one keeps its
     /// state.

@@ -106,8 +106,16 @@ fn wait(kind: WaitKind, message: impl Into<String>) -> Wait {
     }
 }
 
+/// No pause between two attempts is as long; a task that waits for the rest of its submission is due then.
+const CENTURY_US: i64 = 100 * 365 * 24 * 3600 * 1_000_000;
+
 fn pending(task: &TaskDetail, now_us: i64) -> Vec<Wait> {
     if let Some(due) = task.summary.due_at_us {
+        if due.saturating_sub(now_us) > CENTURY_US {
+            let message = "the rest of its submission has not come yet, and none of it runs before"
+                .to_owned();
+            return vec![wait(WaitKind::Queue, message)];
+        }
         let last = task.history.last().and_then(|attempt| attempt.end.clone());
         let last = last
             .map(|end| format!(" after `{end}`"))

@@ -41,6 +41,7 @@ mod runs;
 mod stops;
 mod strangers;
 mod streams;
+mod submission;
 mod terminal;
 mod transcripts;
 mod tune;

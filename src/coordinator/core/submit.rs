@@ -1,9 +1,11 @@
 //! Accepting tasks: check every spec, encode it once, store all or none.
 
+use uuid::Uuid;
+
 use super::Coordinator;
 use super::fit::lack;
 use crate::coordinator::error::CoordinatorError;
-use crate::coordinator::store::{NewTask, NewTasks};
+use crate::coordinator::store::{NewTask, NewTasks, Part};
 use crate::protocol::TaskSpec;
 use crate::protocol::api::{SubmitRequest, SubmitResponse, SubmitTask, SuiteRef};
 use crate::protocol::chain::{Chain, Link};
@@ -23,6 +25,44 @@ impl Coordinator {
     /// `BadTask`, `BadChain`, `TooLarge` and `Unfit` name the first bad task by its place in the request; `NotFound` when the named suite
     /// does not exist.
     pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, CoordinatorError> {
+        self.accept(request, None, 0).await
+    }
+
+    /// Stores a part of a submission that goes up in several calls; `before` tasks of it came in earlier ones. Nothing of it
+    /// is begun before the last part is stored, which accepts the whole. A part may be repeated, and is answered as before.
+    ///
+    /// # Errors
+    /// As [`Coordinator::submit`]; `PartMissing` when an earlier part is not there; `LinkedParts`.
+    pub async fn submit_part(
+        &self,
+        request: SubmitRequest,
+        part: Part,
+        before: usize,
+    ) -> Result<SubmitResponse, CoordinatorError> {
+        let is_whole = part.number == 0 && part.is_last;
+        let is_linked = |task: &SubmitTask| !task.spec.upstream.is_empty();
+        if !is_whole && request.tasks.iter().any(is_linked) {
+            return Err(CoordinatorError::LinkedParts);
+        }
+        self.accept(request, Some(part), before).await
+    }
+
+    /// Gives up a submission whose last part has not come: its tasks are cancelled.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn abandon(&self, submission: Uuid) -> Result<(), CoordinatorError> {
+        self.shared.store.abandon(submission).await?;
+        self.shared.timer.notify_one();
+        Ok(())
+    }
+
+    async fn accept(
+        &self,
+        request: SubmitRequest,
+        part: Option<Part>,
+        before: usize,
+    ) -> Result<SubmitResponse, CoordinatorError> {
         if self.shared.is_stopping() {
             return Err(CoordinatorError::Stopping);
         }
@@ -30,9 +70,9 @@ impl Coordinator {
             return Err(CoordinatorError::NothingSubmitted);
         }
         let batch = if request.tasks.len() <= INLINE_TASKS {
-            prepare(request)?
+            prepare(request, before)?
         } else {
-            tokio::task::spawn_blocking(|| prepare(request))
+            tokio::task::spawn_blocking(move || prepare(request, before))
                 .await
                 .map_err(|_| CoordinatorError::Stopping)??
         };
@@ -42,10 +82,14 @@ impl Coordinator {
             .enumerate()
             .find_map(|(index, spec)| Some((index, lack(&capacities, &spec.resources)?)));
         if let Some((index, lack)) = beyond {
+            let index = before + index;
             return Err(CoordinatorError::Unfit { index, lack });
         }
         let accepted = self.shared.complete(|shared| async move {
-            let submitted = shared.store.submit(batch).await?;
+            let submitted = match part {
+                None => shared.store.submit(batch).await?,
+                Some(part) => shared.store.submit_part(batch, part).await?,
+            };
             shared.publish(submitted.changes).await;
             for task in submitted
                 .response
@@ -64,10 +108,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn create_suite(
-        &self,
-        name: impl Into<String>,
-    ) -> Result<uuid::Uuid, CoordinatorError> {
+    pub async fn create_suite(&self, name: impl Into<String>) -> Result<Uuid, CoordinatorError> {
         let request = SubmitRequest {
             suite: Some(SuiteRef::New { name: name.into() }),
             tasks: Vec::new(),
@@ -76,8 +117,8 @@ impl Coordinator {
     }
 }
 
-fn prepare(request: SubmitRequest) -> Result<NewTasks, CoordinatorError> {
-    for (index, task) in request.tasks.iter().enumerate() {
+fn prepare(request: SubmitRequest, before: usize) -> Result<NewTasks, CoordinatorError> {
+    for (index, task) in (before..).zip(&request.tasks) {
         let valid = task.spec.validate();
         valid.map_err(|source| CoordinatorError::BadTask { index, source })?;
     }
@@ -85,7 +126,7 @@ fn prepare(request: SubmitRequest) -> Result<NewTasks, CoordinatorError> {
     let chain = chain.map_err(CoordinatorError::BadChain)?;
     let mut bytes = 0;
     let mut tasks = Vec::with_capacity(request.tasks.len());
-    for (index, (task, links)) in request.tasks.into_iter().zip(chain.links).enumerate() {
+    for (index, (task, links)) in (before..).zip(request.tasks.into_iter().zip(chain.links)) {
         let task = encode(index, task, links)?;
         bytes += task.encoded.len();
         if bytes > MAX_SUBMIT_BYTES {

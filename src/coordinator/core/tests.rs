@@ -464,3 +464,22 @@ async fn a_store_that_nobody_serves_can_be_read_and_is_not_changed() {
     assert_eq!(coordinator.epoch(), epoch + 1);
     coordinator.close().await;
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_not_ready() {
+    let dir = TempDir::new().unwrap();
+    let config = CoordinatorConfig::new(dir.path());
+    let clock = Arc::new(crate::coordinator::store::SystemClock::start());
+    let store = Arc::new(SqliteStore::open(&config, clock).await.unwrap());
+    let coordinator = Coordinator::with_store(config, store.clone()).await;
+    let coordinator = coordinator.unwrap();
+    coordinator.ready().await.unwrap();
+    store.refuse_writes().await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    // The last good answer is kept for a moment.
+    while coordinator.ready().await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "still ready");
+        tokio::task::yield_now().await;
+    }
+    coordinator.counts(None).await.expect("reading goes on");
+}

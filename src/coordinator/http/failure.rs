@@ -127,7 +127,9 @@ impl From<CoordinatorError> for Failure {
     fn from(error: CoordinatorError) -> Self {
         let status = match error.code() {
             "not_found" => StatusCode::NOT_FOUND,
-            "not_ended" | "not_followed" | "replaced" | "superseded" => StatusCode::CONFLICT,
+            "not_ended" | "not_followed" | "part_missing" | "replaced" | "superseded" => {
+                StatusCode::CONFLICT
+            }
             "too_many_followers" => StatusCode::TOO_MANY_REQUESTS,
             "worker_gone" => StatusCode::GONE,
             "bad_task" | "unfit" | "bad_query" | "bad_artifact" | "no_such_worker"

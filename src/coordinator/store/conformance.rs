@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use super::clock::ManualClock;
 use super::{
-    Changes, Claim, Holder, HolderKind, HolderSession, NewTask, NewTasks, Registered, Registration,
-    Store, StoreError, Submitted, Unstarted,
+    Changes, Claim, Holder, HolderKind, HolderSession, NewTask, NewTasks, Part, Registered,
+    Registration, Store, StoreError, Submitted, Unstarted,
 };
 use crate::protocol::api::{SubmittedTask, SuiteRef, TaskDetail};
 use crate::protocol::ids::{Boot, Lease, Try};

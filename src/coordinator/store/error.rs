@@ -23,6 +23,17 @@ pub enum StoreError {
     /// A newer session of the same holder exists; this one may not act any more.
     #[error("a newer session of the same holder has taken over")]
     Replaced,
+    /// A part of a submission came before an earlier one, or after the last.
+    #[error(
+        "submission {submission} has {there} parts, and another one came than the next; send its parts in order, each again until \
+         it is answered"
+    )]
+    PartMissing {
+        /// The submission.
+        submission: Uuid,
+        /// Parts that are there.
+        there: u32,
+    },
     /// A manager came with a token of somebody else than the one it belongs to.
     #[error(
         "manager {manager} was first connected with the token of `{bound}`, and its name stays with that; use a token of that \

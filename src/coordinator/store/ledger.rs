@@ -247,6 +247,14 @@ impl Record {
         }
     }
 
+    /// Its submission is complete: it waits in the queue from now on.
+    pub fn admit(&mut self, now_us: i64) {
+        if self.state == TaskState::Pending && self.waits == 0 {
+            self.state = TaskState::Ready;
+            self.queued_us = now_us;
+        }
+    }
+
     /// Applies one report of `sender`.
     pub fn report(
         &mut self,

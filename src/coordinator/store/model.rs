@@ -139,6 +139,17 @@ pub struct NewTask {
     pub links: Vec<Link>,
 }
 
+/// Which part of a submission a call brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Name of the submission, drawn by whoever submits: a uuid of version 7.
+    pub submission: Uuid,
+    /// Number of the part, from 0.
+    pub number: u32,
+    /// True for the last.
+    pub is_last: bool,
+}
+
 /// Tasks to be stored, all or none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTasks {

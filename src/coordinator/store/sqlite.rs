@@ -24,6 +24,7 @@ mod holders;
 mod levels;
 mod lives;
 mod lock;
+mod parts;
 mod query;
 mod results;
 mod retry;
@@ -53,7 +54,7 @@ use super::clock::{Clock, whole_us};
 use super::{
     ArtifactRecord, Audit, CancelRest, CancelTarget, CancelWish, Cancelled, Changes, Claim,
     Claimed, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind, HolderRecord,
-    HolderSession, Levels, Life, LiveHolder, NewTasks, OpenError, QueuePlace, Registered,
+    HolderSession, Levels, Life, LiveHolder, NewTasks, OpenError, Part, QueuePlace, Registered,
     Registration, Reported, RetryTarget, Store, StoreError, StoreReader, Submitted, TaskQuery,
     UploadFence, Whereabouts,
 };
@@ -153,6 +154,13 @@ impl SqliteStore {
             readers,
             writer,
         })
+    }
+
+    /// From now on nothing can be written, as on a full disk.
+    #[cfg(test)]
+    pub(in crate::coordinator) async fn refuse_writes(&self) {
+        let refuse = |db: &mut Db| Ok(db.conn.pragma_update(None, "query_only", true)?);
+        self.write("close", refuse).await.unwrap();
     }
 
     /// Runs a change.
@@ -314,6 +322,16 @@ impl Store for SqliteStore {
 
     async fn submit(&self, batch: NewTasks) -> Result<Submitted, StoreError> {
         self.write("submit", move |db| db.submit(&batch)).await
+    }
+
+    async fn submit_part(&self, batch: NewTasks, part: Part) -> Result<Submitted, StoreError> {
+        self.write("submit", move |db| db.submit_part(&batch, part))
+            .await
+    }
+
+    async fn abandon(&self, submission: Uuid) -> Result<(), StoreError> {
+        self.write("abandon", move |db| db.abandon(submission))
+            .await
     }
 
     async fn retry(

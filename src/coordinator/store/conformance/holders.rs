@@ -263,3 +263,18 @@ pub(in super::super) async fn a_lease_whose_failure_was_accepted_is_no_longer_he
     }
     assert_eq!(bench.claim(registered.session, 9).await.len(), 2);
 }
+
+pub(in super::super) async fn a_pause_for_all_reaches_those_who_come_later(backend: &dyn Backend) {
+    let mut bench = Bench::new(backend).await;
+    bench.manager(1).await;
+    let paused = bench.store.set_mode_of_all(Mode::Pause).await.unwrap();
+    assert_eq!(paused.len(), 1);
+    bench.restart().await;
+    for name in [1, 2] {
+        assert_eq!(bench.register(name, Vec::new()).await.mode, Mode::Pause);
+    }
+    bench.store.set_mode_of_all(Mode::Run).await.unwrap();
+    for name in [1, 2, 3] {
+        assert_eq!(bench.register(name, Vec::new()).await.mode, Mode::Run);
+    }
+}

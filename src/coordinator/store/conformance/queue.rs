@@ -150,3 +150,89 @@ pub(in super::super) async fn an_answer_is_bounded_in_bytes(backend: &dyn Backen
     let second = bench.claim(manager, 100).await.len();
     assert_eq!(first + second, 12);
 }
+
+pub(in super::super) async fn a_submission_in_parts_begins_as_a_whole(backend: &dyn Backend) {
+    let mut bench = Bench::new(backend).await;
+    let submission = uuid::Uuid::now_v7();
+    let tasks = || vec![new_task(None, TaskSpec::argv(["one"])); 3];
+    let part = |number, is_last| Part {
+        submission,
+        number,
+        is_last,
+    };
+    let send = async |bench: &Bench, number, is_last| {
+        let suite = None;
+        let batch = NewTasks {
+            suite,
+            tasks: tasks(),
+        };
+        bench.store.submit_part(batch, part(number, is_last)).await
+    };
+    let early = send(&bench, 1, false).await;
+    assert!(matches!(
+        early,
+        Err(StoreError::PartMissing { there: 0, .. })
+    ));
+    let first = send(&bench, 0, false).await.unwrap();
+    assert_eq!((first.changes.accepted, first.changes.ready), (3, 0));
+    let again = send(&bench, 0, false).await.unwrap();
+    assert_eq!(again.changes.accepted, 0);
+    assert_eq!(again.response.tasks[2].uuid, first.response.tasks[2].uuid);
+    bench.restart().await;
+    bench.clock.advance(TERM);
+    bench.store.advance().await.unwrap();
+    let manager = bench.manager(1).await;
+    assert_eq!(
+        bench.claim(manager, 9).await.len(),
+        0,
+        "nothing of it runs yet"
+    );
+    let last = send(&bench, 1, true).await.unwrap();
+    assert_eq!(last.response.suite, first.response.suite);
+    while bench.store.advance().await.unwrap().next_due == Some(Duration::ZERO) {}
+    let repeated = send(&bench, 1, true).await.unwrap();
+    assert_eq!(repeated.response.tasks[0].uuid, last.response.tasks[0].uuid);
+    assert_eq!(bench.counts().await, [(TaskState::Ready, 6)].into());
+    assert_eq!(bench.claim(manager, 9).await.len(), 6);
+    assert_eq!(bench.store.audit().await.unwrap().gap(), 0);
+}
+
+pub(in super::super) async fn a_submission_that_is_given_up_is_cancelled(backend: &dyn Backend) {
+    let bench = Bench::new(backend).await;
+    let part = Part {
+        submission: uuid::Uuid::now_v7(),
+        number: 0,
+        is_last: false,
+    };
+    let batch = NewTasks {
+        suite: None,
+        tasks: vec![new_task(None, TaskSpec::argv(["one"])); 3],
+    };
+    bench.store.submit_part(batch, part).await.unwrap();
+    bench.store.advance().await.unwrap();
+    assert_eq!(bench.counts().await, [(TaskState::Pending, 3)].into());
+    bench.clock.advance(Duration::from_secs(3601));
+    while bench.store.advance().await.unwrap().next_due == Some(Duration::ZERO) {}
+    assert_eq!(bench.counts().await, [(TaskState::Cancelled, 3)].into());
+    assert_eq!(bench.store.audit().await.unwrap().gap(), 0);
+}
+
+pub(in super::super) async fn a_submission_of_one_part_can_be_claimed_at_once(
+    backend: &dyn Backend,
+) {
+    let bench = Bench::new(backend).await;
+    let part = Part {
+        submission: uuid::Uuid::now_v7(),
+        number: 0,
+        is_last: true,
+    };
+    let batch = || NewTasks {
+        suite: None,
+        tasks: vec![new_task(None, TaskSpec::argv(["one"])); 3],
+    };
+    let first = bench.store.submit_part(batch(), part).await.unwrap();
+    assert_eq!(first.changes.ready, 3);
+    let again = bench.store.submit_part(batch(), part).await.unwrap();
+    assert_eq!((again.changes.ready, again.response.tasks.len()), (0, 3));
+    assert_eq!(bench.counts().await, [(TaskState::Ready, 3)].into());
+}

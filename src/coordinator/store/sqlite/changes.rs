@@ -101,6 +101,9 @@ impl Db {
                 .execute([holder.0])?;
             changes.gone.push(holder);
         }
+        let admitted = self.advance_submissions()?;
+        let follows = follows.or(admitted.next_due);
+        changes.extend(admitted);
         changes.next_due = follows.or(self.next_due()?);
         Ok(changes)
     }

@@ -73,6 +73,7 @@ impl Db {
                 retry_of: Some(task.id),
                 follow_up_of: task.follow_up_of,
                 edges: edges.remove(&new[&task.id]).unwrap_or_default(),
+                staged: false,
             })
             .collect();
         let changes = self.insert(STORE_SCOPE, &planned)?;

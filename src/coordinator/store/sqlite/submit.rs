@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::chains::{EdgeRow, wanted_number};
 use super::db::{CHUNK, Db, Demand, json};
+use super::parts::NEVER_US;
 use super::rows::{Moves, state_number};
 use crate::coordinator::store::{Changes, NewTask, NewTasks, StoreError, Submitted};
 use crate::protocol::api::{SubmitResponse, SubmittedTask, SuiteRef};
@@ -22,7 +23,7 @@ const UNNAMED: &str = "unnamed";
 const INSERT_TASK: &str = "
     INSERT INTO tasks (id, uuid, suite, demand, state, priority, max_attempts, backoff, accepted_us, queued_us,
                        milli_cpus, mem_bytes, gpus, named, retry_of, spec_bytes, follow_up_of, retry_on, waits)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 const INSERT_SPEC: &str = "INSERT INTO specs (task, spec) VALUES (?1, ?2)";
 const INSERT_LABEL: &str = "INSERT INTO labels (key, value, task) VALUES (?1, ?2, ?3)";
 const INSERT_KEY: &str = "INSERT INTO task_keys (scope, key, task) VALUES (?1, ?2, ?3)";
@@ -38,6 +39,8 @@ pub(super) struct Planned<'a> {
     pub(super) retry_of: Option<i64>,
     pub(super) follow_up_of: Option<i64>,
     pub(super) edges: Vec<EdgeRow>,
+    /// Its submission is not complete.
+    pub(super) staged: bool,
 }
 
 /// A task that has a key already.
@@ -90,6 +93,33 @@ impl Db {
         let (planned, tasks) = self.plan(tasks, &HashMap::new(), suite, Some(of))?;
         let changes = self.insert(STORE_SCOPE, &planned)?;
         Ok((tasks.iter().map(|task| task.uuid).collect(), changes))
+    }
+
+    /// Stores the tasks of a part of a submission in its suite, to wait for the last part or not.
+    pub(super) fn submit_into(
+        &mut self,
+        (id, uuid): (i64, Uuid),
+        batch: &NewTasks,
+        staged: bool,
+    ) -> Result<Submitted, StoreError> {
+        let known = self.known_keys(id, &batch.tasks)?;
+        let (mut planned, tasks) = self.plan(&batch.tasks, &known, id, None)?;
+        planned.iter_mut().for_each(|task| task.staged = staged);
+        let changes = self.insert(id, &planned)?;
+        Ok(Submitted {
+            response: SubmitResponse { suite: uuid, tasks },
+            changes,
+        })
+    }
+
+    /// The suite that a submit asks for, made if need be.
+    pub(super) fn suite_for(&self, wanted: Option<&SuiteRef>) -> Result<(i64, Uuid), StoreError> {
+        let suite = match wanted {
+            None => self.create_suite(UNNAMED)?,
+            Some(SuiteRef::Uuid(uuid)) => self.suite_named(*uuid)?,
+            Some(SuiteRef::New { name }) => self.create_suite(name)?,
+        };
+        Ok((suite.id, suite.uuid))
     }
 
     fn suite_named(&self, uuid: Uuid) -> Result<Suite, StoreError> {
@@ -184,6 +214,7 @@ impl Db {
                 retry_of: None,
                 follow_up_of,
                 edges: Vec::new(),
+                staged: false,
             };
             if !task.links.is_empty() {
                 linked.push((planned.len(), task));
@@ -263,7 +294,8 @@ impl Db {
         let accepted = i64::try_from(planned.len()).unwrap_or(i64::MAX);
         self.meta_add("accepted", accepted)?;
         let edges: Vec<EdgeRow> = planned.iter().flat_map(|task| task.edges.clone()).collect();
-        let ready = planned.iter().filter(|task| task.edges.is_empty()).count();
+        let is_ready = |task: &&Planned<'_>| first_state(task) == TaskState::Ready;
+        let ready = planned.iter().filter(is_ready).count();
         let mut changes = Changes {
             accepted: planned.len() as u64,
             ready: ready as u64,
@@ -308,6 +340,7 @@ fn insert_task(
         spec.max_attempts(),
         spec.backoff.as_ref().map(text),
         now,
+        if task.staged { NEVER_US } else { now },
         cpus,
         mem,
         gpus,
@@ -329,7 +362,7 @@ pub(super) fn submitted(task: &Planned<'_>) -> SubmittedTask {
 }
 
 fn first_state(task: &Planned<'_>) -> TaskState {
-    if task.edges.is_empty() {
+    if task.edges.is_empty() && !task.staged {
         TaskState::Ready
     } else {
         TaskState::Pending

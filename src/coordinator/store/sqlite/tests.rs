@@ -72,9 +72,13 @@ conformance_tests! {
         a_holder_gets_only_what_it_can_ever_run,
         ten_thousand_tasks_are_one_submit,
         an_answer_is_bounded_in_bytes,
+        a_submission_in_parts_begins_as_a_whole,
+        a_submission_that_is_given_up_is_cancelled,
+        a_submission_of_one_part_can_be_claimed_at_once,
     },
     holders::{
         an_inventory_is_settled_lease_by_lease,
+        a_pause_for_all_reaches_those_who_come_later,
         an_inventory_takes_up_what_nobody_else_has,
         an_execution_goes_on_when_its_lease_is_taken_up_again,
         an_older_session_can_do_nothing,
