@@ -104,10 +104,15 @@ pub(super) struct RunArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     progress: ProgressMode,
     /// Show progress also where stderr is no terminal; the same as --progress always.
-    #[arg(long, visible_alias = "eta", conflicts_with = "progress")]
+    #[arg(
+        long,
+        visible_alias = "eta",
+        overrides_with = "bar",
+        conflicts_with = "progress"
+    )]
     bar: bool,
     /// Accepted because hands type them: what they ask for is so anyway.
-    #[arg(long, hide = true, aliases = ["no-notice", "gnu", "group"])]
+    #[arg(long, hide = true, aliases = ["no-notice", "gnu", "group"], overrides_with = "will_cite")]
     will_cite: bool,
     /// Write the summary as one JSON object to stdout, which then has nothing else.
     #[arg(long)]

@@ -123,6 +123,18 @@ fn every_option_that_is_not_here_is_answered_with_ours() {
         .run(["run", "-P", "0", "echo", ":::", "a"])
         .code(2)
         .says(&["leave it out"]);
+    let many = [
+        "run",
+        "--will-cite",
+        "--group",
+        "--bar",
+        "--eta",
+        "-q",
+        "echo",
+        ":::",
+        "a",
+    ];
+    assert_eq!(sandbox.run(many).code(0).out(), "a\n");
     let unknown = sandbox.run(["run", "--nonsense", "x"]).code(2);
     assert!(!unknown.stderr.contains("as a value"), "{}", unknown.stderr);
 }

@@ -2,7 +2,7 @@
 //! not have. Pure: a spec and a result in, a sentence out; nothing is changed by it.
 
 use crate::protocol::TaskSpec;
-use crate::protocol::report::{Reason, ReportTaskOp, TaskResult};
+use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::Stdin;
 
 /// Commands of bash that a POSIX shell does not have.
@@ -37,9 +37,6 @@ const DESCRIPTORS: [&str; 2] = ["/dev/fd/", "/proc/self/fd/"];
 
 /// The sentence for a task that has ended badly, if there is one; `has` says which descriptors tasks get.
 pub(super) fn hint(spec: &TaskSpec, result: &TaskResult, has: &[i32]) -> Option<String> {
-    if ReportTaskOp::outcome_of(result) != crate::protocol::Outcome::Failed {
-        return None;
-    }
     about_the_shell(spec, result).or_else(|| about_descriptors(spec, has))
 }
 
@@ -116,7 +113,6 @@ mod tests {
             ("nosuchprogram", 127),
             ("echo [[ ; exit 1", 1),
             ("grep x y", 2),
-            ("source x", 0),
         ] {
             assert_eq!(hint_of(TaskSpec::shell_line(line), code), None, "{line}");
         }

@@ -21,7 +21,7 @@ use crate::process::groups::TaskGroup;
 use crate::process::{self, Child, Pid, Signal};
 use crate::protocol::WorkerTaskResp;
 use crate::protocol::limits::Limits as UsageLimits;
-use crate::protocol::report::{Reason, TaskResult};
+use crate::protocol::report::{Outcome, Reason, ReportTaskOp, TaskResult};
 use crate::protocol::task::OnLeftovers;
 
 /// How long descendants that were killed are waited for.
@@ -124,7 +124,9 @@ impl Executor {
 
     /// The result, with what the author of a failed task may not know.
     fn explained(&self, task: &WorkerTaskResp, mut result: TaskResult) -> TaskResult {
-        if let Some(hint) = hints::hint(&task.spec, &result, &self.passed.numbers()) {
+        if ReportTaskOp::outcome_of(&result) == Outcome::Failed
+            && let Some(hint) = hints::hint(&task.spec, &result, &self.passed.numbers())
+        {
             result.note(&hint);
         }
         result
