@@ -60,10 +60,12 @@ impl Drop for Turn {
 }
 
 fn on_panic(info: &PanicHookInfo<'_>) {
-    let words = info.payload_as_str().unwrap_or("without a message");
+    let text = info.payload().downcast_ref::<&str>().copied();
+    let text = text.or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+    let words = text.unwrap_or("without a message");
     if words.contains(NO_THREAD) {
         say(MORE_THREADS);
-        std::process::exit(Exit::System.code().into());
+        end(Exit::System.code());
     }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name");
@@ -77,7 +79,16 @@ fn on_panic(info: &PanicHookInfo<'_>) {
         "a fault of this program ends it: thread {name} panicked at {place}: {words}; what was accepted is kept and can be \
          resumed, please report this"
     ));
-    std::process::exit(CODE.load(Ordering::Relaxed).into());
+    end(CODE.load(Ordering::Relaxed));
+}
+
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "whoever would return from main waits for the thread that panics"
+)]
+fn end(code: u8) -> ! {
+    std::process::exit(code.into())
 }
 
 fn say(words: &str) {
@@ -90,6 +101,35 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[test]
+    #[ignore = "ends its process; the test below runs it in one of its own"]
+    fn a_thread_that_panics() {
+        install();
+        let panics = || panic!("as this test wants");
+        let thread = std::thread::Builder::new().name("poller".to_owned());
+        let thread = thread.spawn(panics).unwrap();
+        while !thread.is_finished() {
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        // As whoever waits for the thread's word.
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process_with_a_sentence() {
+        let this = std::env::current_exe().unwrap();
+        let mut other = std::process::Command::new(this);
+        let name = "guard::tests::a_thread_that_panics";
+        other.args(["--exact", name, "--ignored", "--nocapture"]);
+        let ended = other.output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(3), "{said}");
+        assert!(said.contains("thread poller panicked"), "{said}");
+        assert!(said.contains("as this test wants"), "{said}");
+    }
 
     #[tokio::test]
     async fn what_is_tolerated_is_so_only_inside_and_after_a_panic_no_more() {

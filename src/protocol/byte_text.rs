@@ -136,7 +136,6 @@ pub mod optional_path {
     ///
     /// # Errors
     /// When the serializer fails.
-    #[expect(clippy::ref_option, reason = "serde hands the field out like this")]
     pub fn serialize<S: Serializer>(
         path: &Option<PathBuf>,
         serializer: S,

@@ -356,7 +356,8 @@ impl Listener<'_> {
             Some(engine) => engine.unwritable().await,
             None => None,
         };
-        let stored = self.intake.waits_for().or(self.coordinator.failing());
+        let stored = self.intake.waits_for();
+        let stored = stored.or_else(|| self.coordinator.failing());
         let looked = self.look.look().await.cloned();
         let found = kept.or(stored).or(looked);
         match self.patience.looked(found.as_ref(), Instant::now()) {

@@ -485,10 +485,6 @@ mod tests {
             read(b"a\nb\0c\n", &lines),
             &["argument 2 of", "list.txt", "NUL", "-0"],
         );
-        refused(
-            read(b"a\n\xe4\n", &lines),
-            &["argument 2 of", "byte 1: 0xe4"],
-        );
         let long = "x".repeat(MAX_LINE_BYTES + 1);
         refused(
             read(long.as_bytes(), &lines),

@@ -76,12 +76,12 @@ fn a_bad_line_in_a_pipe_ends_the_reading_and_what_came_before_is_run() {
     let (mut run, mut list) = fed(&sandbox, &["run", "-w", "1"]);
     list.write_all(b"echo one >> log\n").expect("the pipe");
     until_log_has(&sandbox, &mut run, 1);
-    list.write_all(b"echo \xff\necho never >> log\n")
+    list.write_all(b"echo \0\necho never >> log\n")
         .expect("the pipe");
     drop(list);
     run.finish()
         .code(2)
-        .says(&["line 2", "UTF-8", "read no further"]);
+        .says(&["line 2", "NUL", "read no further"]);
     assert_eq!(sandbox.lines("log"), ["one"]);
 }
 

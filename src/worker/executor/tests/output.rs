@@ -276,12 +276,8 @@ async fn output_that_cannot_be_kept_is_said_so_and_hurts_nobody_else() {
     std::fs::remove_dir(slot.path("output")).unwrap();
     let result = slot.shell("seq 1 5000").await;
     assert_eq!(result.exit_code, Some(0));
-    assert!(
-        result
-            .message
-            .unwrap()
-            .contains("the output could not be kept")
-    );
+    assert_eq!(result.reason, Reason::OutputLost);
+    assert!(result.message.unwrap().contains("cannot be written"));
     assert_eq!((result.stdout.bytes, result.stdout.file), (23893, None));
     assert_eq!(stdout(&slot.shell("echo next").await), "next\n");
 }
