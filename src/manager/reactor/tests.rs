@@ -200,7 +200,7 @@ fn a_late_worker_that_gets_no_core_is_not_ended_for_a_long_time() {
     let mut world = World::new(1);
     world.submit();
     world.settle();
-    world.crowd(true);
+    world.crowded = true;
     for _ in 0..290 {
         world.pass(Duration::from_secs(1));
     }
