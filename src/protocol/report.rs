@@ -359,7 +359,10 @@ impl FollowUps {
         self.rejected += 1;
         if self.problems.len() < TOLD_PROBLEMS {
             if why.len() > PROBLEM_BYTES {
-                why.truncate(why.floor_char_boundary(PROBLEM_BYTES));
+                let cut = (0..=PROBLEM_BYTES)
+                    .rev()
+                    .find(|at| why.is_char_boundary(*at));
+                why.truncate(cut.unwrap_or(0));
                 why.push('…');
             }
             self.problems.push(why);

@@ -30,6 +30,7 @@ mod input;
 mod limits;
 mod matrix;
 mod metrics;
+mod neighbour;
 mod one_liners;
 mod outputs;
 mod packages;

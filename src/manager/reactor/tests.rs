@@ -200,7 +200,7 @@ fn a_late_worker_that_gets_no_core_is_not_ended_for_a_long_time() {
     let mut world = World::new(1);
     world.submit();
     world.settle();
-    world.crowd(true);
+    world.crowded = true;
     for _ in 0..290 {
         world.pass(Duration::from_secs(1));
     }
@@ -239,9 +239,10 @@ fn nobody_is_late_while_the_spool_cannot_be_written() {
     world.reactor.spool_fails(false, world.now);
     world.pass(Duration::from_millis(1500));
     assert_eq!(world.ordered_to_end(), [], "it has all its time again");
-    for _ in 0..10 {
-        world.pass(Duration::from_millis(200));
+    for _ in 0..5 {
+        world.pass(patience::BETWEEN_LOOKS);
     }
+    world.pass(Duration::ZERO);
     assert_eq!(world.ordered_to_end().len(), 1);
 }
 

@@ -15,7 +15,7 @@ use crate::protocol::api::{
 use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 38] = [
+const CALLS: [(&str, &str); 40] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/managers/{uuid}/tuning"),
@@ -54,6 +54,8 @@ const CALLS: [(&str, &str); 38] = [
     ("POST", "/api/v1/workers/report-task"),
     ("POST", "/api/v1/workers/{uuid}/mode"),
     ("PUT", "/api/v1/artifacts/{uuid}/{kind}"),
+    ("DELETE", "/api/v1/submissions/{uuid}"),
+    ("PUT", "/api/v1/submissions/{uuid}"),
 ];
 
 fn document() -> Value {

@@ -86,7 +86,7 @@ pub(super) struct World {
     control: ControlState,
     to_end: Vec<Incarnation>,
     /// Whether workers that say nothing have something to do.
-    crowded: bool,
+    pub(super) crowded: bool,
     /// CPU time that late workers were given.
     cpu: Duration,
     verdicts: Vec<Verdict>,
@@ -441,13 +441,9 @@ impl World {
             Action::Reply { response, .. } => self.verdicts.push(response.verdict),
             Action::End(incarnation) => self.to_end.push(incarnation),
             Action::LookAt(incarnation) => {
-                if !self.crowded {
-                    self.cpu += patience::ENOUGH_CPU / 2;
-                }
-                let look = Look {
-                    cpu: Some(self.cpu),
-                    still: Duration::MAX,
-                };
+                self.cpu += patience::ENOUGH_CPU / 2 * u32::from(!self.crowded);
+                let (cpu, still) = (Some(self.cpu), Duration::MAX);
+                let look = Look { cpu, still };
                 self.reactor.looked_at(incarnation, look, self.now);
             }
             Action::Finish(_) => {}
@@ -669,11 +665,6 @@ impl World {
             worker.alive = false;
             worker.end = end;
         }
-    }
-
-    /// From now on no worker gets a core, or all of them do.
-    pub(super) fn crowd(&mut self, crowded: bool) {
-        self.crowded = crowded;
     }
 
     pub(super) fn ordered_to_end(&self) -> Vec<Incarnation> {
