@@ -6,6 +6,7 @@ pub mod client;
 pub mod comm;
 pub mod coordinator;
 pub mod endpoint;
+mod error_chain;
 pub mod exit_code;
 mod file_stream;
 mod file_system;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+mod wall_clock;
 pub mod worker;
 
 /// Of the static programs; elsewhere the C library's is as good.

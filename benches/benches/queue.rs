@@ -25,7 +25,16 @@ const AMOUNTS: usize = 20_000;
 const RARE: usize = 500;
 
 const CALLS: [&str; 10] = [
-    "list", "ready", "running", "label", "rare label", "last:5", "suite", "why", "claim", "submit",
+    "list",
+    "ready",
+    "running",
+    "label",
+    "rare label",
+    "last:5",
+    "suite",
+    "why",
+    "claim",
+    "submit",
 ];
 
 /// A coordinator with tasks that wait.
@@ -59,7 +68,10 @@ fn main() {
                 }
             }
         }
-        println!("{:<12}{FEW:>12}{many:>12}   ratio (medians of {ROUNDS}, in us)", "call");
+        println!(
+            "{:<12}{FEW:>12}{many:>12}   ratio (medians of {ROUNDS}, in us)",
+            "call"
+        );
         for (call, [few, many]) in CALLS.iter().zip(figures) {
             let (few, many) = (median(few), median(many));
             println!("{call:<12}{few:>12.0}{many:>12.0}   {:.2}", many / few);
@@ -148,16 +160,14 @@ impl Side {
 
 fn task(number: usize) -> SubmitTask {
     let mut spec = TaskSpec::argv(["true"]);
-    spec.labels.insert("group".into(), (number % 10).to_string());
+    spec.labels
+        .insert("group".into(), (number % 10).to_string());
     if number.is_multiple_of(RARE) {
         spec.labels.insert("rare".into(), "yes".into());
     }
     let amount = u64::try_from(number % AMOUNTS).expect("a small number");
     spec.resources.mem_bytes = Some((1 << 20) + amount * 4096);
-    SubmitTask {
-        key: None,
-        spec,
-    }
+    SubmitTask { key: None, spec }
 }
 
 fn median(mut figures: Vec<Duration>) -> f64 {

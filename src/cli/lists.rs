@@ -9,7 +9,7 @@ use super::reach::{Reach, ReachArgs, refused};
 use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::api::{ManagerList, PageQuery, WorkerList};
-use crate::run::plan::now_us;
+use crate::wall_clock::unix_us;
 
 /// List suites with their tasks by state, oldest first.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ impl SuitesArgs {
         };
         let page = service.client().suites(&query).await.map_err(refused)?;
         self.format.write(&page, &page.suites, &SUITE_COLUMNS, || {
-            show::suites(&page.suites, now_us())
+            show::suites(&page.suites, unix_us())
         })?;
         if let Some(cursor) = page.next_cursor {
             output::note(&format!(
@@ -62,7 +62,7 @@ impl ManagersArgs {
         let list = ManagerList { managers };
         self.format
             .write(&list, &list.managers, &MANAGER_COLUMNS, || {
-                show::managers(&list.managers, now_us())
+                show::managers(&list.managers, unix_us())
             })?;
         Ok(Exit::Ok)
     }
@@ -84,7 +84,7 @@ impl WorkersArgs {
         let list = WorkerList { workers };
         self.format
             .write(&list, &list.workers, &WORKER_COLUMNS, || {
-                show::workers(&list.workers, now_us())
+                show::workers(&list.workers, unix_us())
             })?;
         Ok(Exit::Ok)
     }

@@ -19,7 +19,7 @@ use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::api::{TaskDetail, TaskFilter};
 use crate::protocol::{Selector, TaskState};
-use crate::run::plan::now_us;
+use crate::wall_clock::unix_us;
 
 const TASKS_HELP: &str = "\
 Selectors, here and in task, logs, wait, cancel and retry: a uuid, at least six hex digits of its beginning, a number (NO),
@@ -81,7 +81,7 @@ impl TasksArgs {
         reach.close().await;
         let page = page?;
         self.format.write(&page, &page.tasks, &TASK_COLUMNS, || {
-            show::tasks(&page.tasks, now_us())
+            show::tasks(&page.tasks, unix_us())
         })?;
         if let Some(cursor) = page.next_cursor
             && global.quiet == 0
@@ -147,7 +147,7 @@ impl TaskArgs {
             }
             match (self.why, self.json) {
                 (true, true) => output::json(&reach.why(uuid).await?)?,
-                (true, false) => output::text(&explain::why(&reach.why(uuid).await?, now_us()))?,
+                (true, false) => output::text(&explain::why(&reach.why(uuid).await?, unix_us()))?,
                 (false, true) => output::json(&reach.task(uuid).await?)?,
                 (false, false) => output::text(&show::task(&reach.task(uuid).await?))?,
             }

@@ -25,6 +25,7 @@ use mitosis_bridge::ids::{Incarnation, LocalId};
 use mitosis_bridge::{Dispatch, FetchWish};
 use tokio::sync::watch;
 
+use crate::error_chain::error_chain;
 use crate::protocol::frame::{self, DecodeError, FetchTaskResponse};
 use crate::protocol::{ControlState, Desired, ReportTaskResp, TaskReport};
 
@@ -96,7 +97,7 @@ impl<L: ManagerLink> IpcWorkerComm<L> {
     /// The next fetch would confirm a hand-over that nobody can report on. Leaving makes the manager give the tasks to
     /// somebody else.
     fn unreadable(&self, error: &DecodeError) -> CommError {
-        let reason = chain(error);
+        let reason = error_chain(error);
         self.unreadable_tx.send_replace(Some(reason.clone()));
         CommError::Protocol { reason }
     }
@@ -130,7 +131,7 @@ impl<L: ManagerLink> WorkerComm for IpcWorkerComm<L> {
         let reply = reply.map_err(|error| comm_error(&error))?;
         let answers: Vec<ReportTaskResp> =
             frame::decode("answer to reports", &reply).map_err(|error| CommError::Protocol {
-                reason: chain(&error),
+                reason: error_chain(&error),
             })?;
         if answers.len() == reports.len() {
             return Ok(answers);
@@ -173,7 +174,7 @@ impl<L: ManagerLink> WorkerComm for IpcWorkerComm<L> {
 }
 
 fn comm_error(error: &CallError) -> CommError {
-    let reason = chain(error);
+    let reason = error_chain(error);
     match error {
         CallError::Gone | CallError::Closed => CommError::PeerGone { peer: "manager" },
         CallError::Refused { .. } => CommError::Refused { reason },
@@ -184,12 +185,6 @@ fn comm_error(error: &CallError) -> CommError {
         },
         _ => CommError::Protocol { reason },
     }
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use ring::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use super::store::OpenError;
+use crate::error_chain::causes;
 use crate::protocol::signed_url::hex;
 use crate::protocol::{Artifact, ArtifactKind, Lease};
 
@@ -78,11 +79,7 @@ pub enum UploadError {
 
 impl From<object_store::Error> for UploadError {
     fn from(error: object_store::Error) -> Self {
-        let mut causes = std::iter::successors(
-            Some(&error as &(dyn std::error::Error + 'static)),
-            |cause| cause.source(),
-        );
-        let is_full = causes.any(|cause| {
+        let is_full = causes(&error).any(|cause| {
             let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
             matches!(
                 kind,

@@ -35,8 +35,7 @@ pub use model::{
     Claimed, ClaimedTask, Committed, Counts, EndCursor, Ended, Holder, HolderId, HolderKind,
     HolderRecord, HolderSession, Levels, Life, LiveHolder, METRICS_LABEL, MOST_AHEAD, NewTask,
     NewTasks, Part, QueuePlace, ReclaimCause, Reclaimed, Registered, Registration, Reported,
-    RetryTarget, SUBJECT_LABEL,
-    Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
+    RetryTarget, SUBJECT_LABEL, Submitted, TaskQuery, Unstarted, UploadFence, Whereabouts,
 };
 
 /// Reading what is stored. Nothing here waits or changes anything.

@@ -12,11 +12,11 @@ use mitosis_bridge::{
     Batching, BridgeError, Gate, Incarnation, PreparedReply, ServerHandle, Wake, Withdrawal,
 };
 
+use crate::error_chain::error_chain;
 use crate::protocol::ControlState;
 use crate::protocol::frame::{FetchTaskResponse, encode};
 
 use super::reactor::Preparation;
-use super::session::error_chain;
 use super::state::Key;
 
 /// Preparations that travel together.

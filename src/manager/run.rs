@@ -202,7 +202,7 @@ impl Run {
         match &exit {
             ManagerExit::Failed(error) => {
                 tracing::error!(
-                    error = super::session::error_chain(error.as_ref()),
+                    error = crate::error_chain::error_chain(error.as_ref()),
                     "manager failed"
                 );
             }
@@ -452,7 +452,7 @@ impl Run {
             }
             // Dropping the token tells the sender; saying the same again will not help it.
             Err(error) => {
-                tracing::error!(%incarnation, error = super::session::error_chain(&error), "a worker's report is refused");
+                tracing::error!(%incarnation, error = crate::error_chain::error_chain(&error), "a worker's report is refused");
             }
         }
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::comm::link::{ConnectError, Connector, ManagerEnd};
+use crate::error_chain::error_chain;
 use crate::protocol::output::PartRequest;
 use crate::protocol::session::{
     Commit, HeldLease, Hello, Hint, ManagerStatus, ToCoordinator, ToManager, Welcome,
@@ -485,18 +486,6 @@ async fn maybe_sleep_until(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => pending().await,
     }
-}
-
-/// An error with its causes, for a log line.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

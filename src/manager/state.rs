@@ -18,6 +18,7 @@ use crate::protocol::report::TaskReport;
 use crate::protocol::session::{HeldLease, LostTry};
 use crate::protocol::task::ResourceIds;
 use crate::protocol::{Incarnation, Lease, Try, WorkerTaskResp};
+use crate::wall_clock::unix_us;
 
 /// Number of one hand-over at the bridge; never used twice in one life of the manager.
 pub(crate) type Key = u64;
@@ -64,12 +65,9 @@ pub(crate) struct Now {
 impl Now {
     /// Reads both clocks.
     pub(crate) fn read() -> Self {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
             mono: Instant::now(),
-            wall_us: i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX),
+            wall_us: unix_us(),
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::comm::{begun, ended};
+use crate::error_chain::error_chain;
 use crate::process::groups::GroupHome;
 use crate::process::passed::WORKERS_FIRST_PASSED;
 use crate::process::{
@@ -35,7 +36,6 @@ use crate::protocol::{ControlState, Incarnation, LocalId, Try};
 use super::config::{ExecDefaults, ManagerConfig, WorkerProgram};
 use super::error::ManagerError;
 use super::identity::create_private_dir;
-use super::session::error_chain;
 use super::state::LeaseKey;
 
 /// How long the processes of a dead worker are waited for after they were killed.

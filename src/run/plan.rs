@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
@@ -29,6 +28,7 @@ use crate::file_system::Unwritable;
 use crate::protocol::api::{SubmitRequest, SubmitTask, SuiteRef, TaskFilter};
 use crate::protocol::report::Reason;
 use crate::protocol::{Outcome, TaskSpec, TaskState};
+use crate::wall_clock::unix_us;
 
 /// Name of the suite that holds a run's tasks.
 pub const SUITE_NAME: &str = "run";
@@ -369,7 +369,7 @@ impl<'a> Intake<'a> {
         }
         self.notes
             .note(tasks.iter().map(|task| (task.line, task.id)))?;
-        let at_us = now_us();
+        let at_us = unix_us();
         let mut taken = Taken::default();
         for task in tasks {
             self.last_line = self.last_line.max(task.line);
@@ -625,15 +625,6 @@ pub fn command_text(spec: &TaskSpec) -> String {
             .collect::<Vec<_>>()
             .join(" "),
     }
-}
-
-/// Microseconds since the Unix epoch.
-#[must_use]
-pub fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

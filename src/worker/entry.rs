@@ -20,6 +20,7 @@ use clap::Parser;
 use mitosis_bridge::client::ClientFds;
 use tracing::{error, info};
 
+use crate::error_chain::error_chain;
 use crate::exit_code::Exit;
 use crate::guard;
 use crate::telemetry::logging::{self, LogFormat, LogSettings, Role};
@@ -117,7 +118,7 @@ pub fn run_from_args(args: WorkerArgs) -> Exit {
             ended.exit()
         }
         Err(error) => {
-            error!("{}", error.in_full());
+            error!("{}", error_chain(&error));
             error.exit()
         }
     }

@@ -55,7 +55,6 @@ mod watch;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::comm::begun;
 use crate::process::passed::Passed;
@@ -138,12 +137,4 @@ pub enum ExecError {
     /// A value of the configuration cannot be a variable.
     #[error("the {0} contains a NUL byte")]
     Nul(&'static str),
-}
-
-/// Microseconds since the Unix epoch.
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-    })
 }

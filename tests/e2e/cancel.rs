@@ -218,7 +218,9 @@ fn an_order_for_everything_holds_at_once_however_much_waits() {
         let counts = counts(&service);
         let open = ["ready", "running", "assigned"];
         let ended = open.iter().all(|state| !counts.contains_key(*state));
-        ended.then_some(counts.clone()).ok_or_else(|| format!("{counts:?}"))
+        ended
+            .then_some(counts.clone())
+            .ok_or_else(|| format!("{counts:?}"))
     });
     let later = sandbox.lines("log").len() - begun;
     assert!(later <= UNDER_WAY, "{later} began after the order");

@@ -10,10 +10,9 @@
 //! | 400, 413, 422 and other 4xx | makes no sense | verdict `Invalid` |
 //! | 408, 425, 429, 5xx, no answer | passing, with the pause asked for | the same |
 
-use std::error::Error;
-
 use crate::client::ClientError;
 use crate::comm::CommError;
+use crate::error_chain::error_chain;
 use crate::protocol::Verdict;
 
 /// Longest message of a coordinator that is kept; what stands there is for people.
@@ -80,13 +79,7 @@ pub(super) fn of_report(error: &ClientError) -> Option<Verdict> {
 
 /// The error with its causes, bounded.
 fn words(error: &ClientError) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let mut text = error.to_string();
-    for cause in causes {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-    }
-    text.chars().take(MESSAGE_CHARS).collect()
+    error_chain(error).chars().take(MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! store's answer, asked before the first byte and again, in the same transaction that records the artifact, after
 //! the last. So the newest holder wins, however late an older one arrives.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, Stream};
@@ -18,6 +18,7 @@ use crate::protocol::api::ArtifactLink;
 use crate::protocol::artifact::{Reference, StoredArtifact};
 use crate::protocol::signed_url::{Access, Grant, Refusal, SignedQuery};
 use crate::protocol::{Artifact, ArtifactKind, Lease, ReportTaskOp, TaskReport, WorkerTaskResp};
+use crate::wall_clock::unix_us;
 
 /// How long an address for reading is good.
 const READ_TERM: Duration = Duration::from_secs(3600);
@@ -203,8 +204,5 @@ fn kinds_of(op: &ReportTaskOp) -> Vec<ArtifactKind> {
 }
 
 fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
+    unix_us() / 1_000_000
 }

@@ -12,13 +12,12 @@
 //! | `no_room` | 507 | | `not_followed` | 409 |
 //! | `too_many_followers` | 429 | | `took_too_long` | 400 |
 
-use std::error::Error;
-
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::coordinator::CoordinatorError;
+use crate::error_chain::error_chain;
 use crate::protocol::api::{ApiError, ErrorBody};
 use crate::protocol::signed_url::Refusal;
 
@@ -147,21 +146,15 @@ impl From<CoordinatorError> for Failure {
 
 /// A failure of the store. Callers are told whether to try again; the cause is for the log.
 fn store_failure(error: &CoordinatorError) -> Failure {
-    let causes = causes(error);
+    let chain = error_chain(error);
     if error.is_retryable() {
-        tracing::warn!(%error, %causes, "a call failed for a passing reason");
+        tracing::warn!(error = chain, "a call failed for a passing reason");
         let message = format!("{error} for now; try again in a moment");
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
     }
-    tracing::error!(%error, %causes, "a call failed");
+    tracing::error!(error = chain, "a call failed");
     let message = format!("{error}; see the coordinator's log");
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "store", message)
-}
-
-fn causes(error: &dyn Error) -> String {
-    let chain = std::iter::successors(error.source(), |cause| (*cause).source());
-    let texts: Vec<String> = chain.map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 impl IntoResponse for Failure {

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use crate::wall_clock::unix_us;
 
 /// Where a store reads the time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -38,16 +40,9 @@ impl SystemClock {
         let now = Instant::now();
         Self {
             served: Mutex::new((now, Duration::ZERO)),
-            wall: Mutex::new((now, system_us())),
+            wall: Mutex::new((now, unix_us())),
         }
     }
-}
-
-fn system_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    whole_us(since)
 }
 
 /// Serving time after a gap.
@@ -70,7 +65,7 @@ impl Clock for SystemClock {
         let mut wall = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let gap = now.saturating_duration_since(wall.0);
-        let read = system_us();
+        let read = unix_us();
         let us = never_back(wall.1, gap, read);
         *wall = (now, us);
         us

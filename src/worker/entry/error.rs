@@ -1,6 +1,5 @@
 //! Why a worker cannot start, and the exit code that says so.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -135,18 +134,12 @@ impl StartError {
             }
         }
     }
-
-    /// The error and everything that caused it, on one line.
-    #[must_use]
-    pub fn in_full(&self) -> String {
-        let causes = std::iter::successors(self.source(), |error| (*error).source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error_chain::error_chain;
 
     #[test]
     fn a_worker_without_a_manager_says_which_one_and_what_to_do() {
@@ -155,7 +148,7 @@ mod tests {
             local_id: LocalId(3),
         };
         let error = StartError::connect(expected, OpenError::Gone);
-        let text = error.in_full();
+        let text = error_chain(&error);
         for part in [
             "worker 3",
             &Uuid::from_u128(7).to_string(),

@@ -59,11 +59,7 @@ impl Command {
             let mut words = shell.split_ascii_whitespace();
             let name = words.next().unwrap_or(SHELL);
             return Ok(Self {
-                program: resolve_program(
-                    &to_os(name),
-                    environment.path(task).as_deref(),
-                    cwd,
-                )?,
+                program: resolve_program(&to_os(name), environment.path(task).as_deref(), cwd)?,
                 argv: argv_of_a_shell(task, name, words),
                 env: environment.for_task(task),
                 fallback: Fallback::Script,

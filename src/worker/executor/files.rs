@@ -7,11 +7,12 @@ use tokio::sync::watch;
 
 use super::prepare::Executor;
 use super::stop::{StopOrder, StopReason};
-use super::{ExecConfig, now_us, value};
+use super::{ExecConfig, value};
 use crate::protocol::artifact::ArtifactKind;
 use crate::protocol::frame::KeptOutput;
 use crate::protocol::report::{Output, Reason, TaskResult};
 use crate::protocol::{Artifact, WorkerTaskResp};
+use crate::wall_clock::unix_us;
 use crate::worker::files::inputs::{self, Place};
 use crate::worker::files::outgoing::{Left, Outgoing, Source};
 
@@ -55,7 +56,7 @@ impl Executor {
             links: &task.links,
         };
         let not_started =
-            |reason, text: String| Box::new(TaskResult::not_started(reason, text, now_us()));
+            |reason, text: String| Box::new(TaskResult::not_started(reason, text, unix_us()));
         tokio::select! {
             biased;
             reason = ordered(stop) => {

@@ -18,8 +18,9 @@ use super::running::{Running, SWEEP_LIMIT};
 use super::standstill::Standstill;
 use super::stop::{Lifecycle, Limits, StopOrder};
 use super::watch::Watch;
-use super::{ExecConfig, ExecError, now_us, stdin};
+use super::{ExecConfig, ExecError, stdin};
 use crate::comm::begun::{Begun, Notes};
+use crate::error_chain::error_chain;
 use crate::process::groups::TaskGroup;
 use crate::process::limited::Entry;
 use crate::process::passed::Passed;
@@ -30,6 +31,7 @@ use crate::protocol::frame::CwdPolicy;
 use crate::protocol::limits::Limits as UsageLimits;
 use crate::protocol::report::{Reason, TaskResult};
 use crate::protocol::task::{DEFAULT_CAPTURE_BYTES, OnLeftovers, Stdin};
+use crate::wall_clock::unix_us;
 use crate::worker::files::Outgoing;
 
 /// Pauses before a spawn is tried again that failed for a passing reason.
@@ -192,7 +194,7 @@ impl Executor {
         self.note(prepared.begun);
         let spawned = self.spawn(prepared, ends, group.as_ref()).await;
         let (child, is_direct) = spawned.map_err(|error| spawn_failed(&error))?;
-        let (started, started_at_us) = (Instant::now(), now_us());
+        let (started, started_at_us) = (Instant::now(), unix_us());
         let standstill = self.standstill.watch();
         self.unfinished = true;
         Ok(Running {
@@ -215,7 +217,7 @@ impl Executor {
     /// From here on this counts as an execution, whoever dies.
     fn note(&mut self, begun: Begun) {
         let Some(notes) = &mut self.notes else { return };
-        let at_us = now_us();
+        let at_us = unix_us();
         if let Err(error) = notes.note(&Begun { at_us, ..begun }) {
             tracing::warn!(%error, "the beginning of a task cannot be noted; a death now may hide it");
         }
@@ -339,18 +341,11 @@ fn absolute(path: &Path) -> Result<PathBuf, ExecError> {
 }
 
 fn not_started(reason: Reason, message: impl Into<String>) -> Box<TaskResult> {
-    Box::new(TaskResult::not_started(reason, message, now_us()))
+    Box::new(TaskResult::not_started(reason, message, unix_us()))
 }
 
 fn spawn_failed(error: &SpawnError) -> Box<TaskResult> {
-    not_started(Reason::SpawnFailed, with_source(error))
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    not_started(Reason::SpawnFailed, error_chain(error))
 }
 
 fn input_failed(task: &WorkerTaskResp, error: &io::Error) -> Box<TaskResult> {

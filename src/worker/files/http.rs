@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::client::{BaseUrl, install_crypto_provider};
+use crate::error_chain::error_chain;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -41,7 +42,5 @@ pub(super) fn client(address: &str) -> Result<&'static reqwest::Client, reqwest:
 
 /// An error and what caused it, on one line and without the address, which may hold a signature.
 pub(super) fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let causes = std::iter::successors(std::error::Error::source(&error), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    error_chain(&error.without_url())
 }

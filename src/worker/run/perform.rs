@@ -9,7 +9,8 @@ use tracing::info;
 use crate::comm::Dispatched;
 use crate::protocol::report::Reason;
 use crate::protocol::{ReportTaskOp, TaskResult};
-use crate::worker::clock::{now, unix_us};
+use crate::wall_clock::unix_us;
+use crate::worker::clock::now;
 use crate::worker::state::{Action, Event, Final, HandOver, Phase, TakeBack, Urgency};
 
 use super::{

@@ -21,7 +21,7 @@ use crate::comm::ended::{Ended, Ends};
 use crate::guard::tolerated;
 use crate::protocol::frame::HaltLimits;
 use crate::protocol::{Outcome, ReportTaskOp, TaskResult};
-use crate::worker::clock::unix_us;
+use crate::wall_clock::unix_us;
 use crate::worker::executor::StopOrder;
 use crate::worker::status::WorkerStatus;
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::protocol::report::Reason;
 use crate::protocol::{TaskResult, WorkerTaskResp};
-use crate::worker::clock::unix_us;
+use crate::wall_clock::unix_us;
 use crate::worker::executor::{Executor, Life, StopOrder};
 use crate::worker::status::WorkerStatus;
 

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::*;
+use crate::error_chain::error_chain;
 use crate::exit_code::Exit;
 use crate::protocol::frame::{CwdPolicy, EnvPolicy, FetchTaskResponse, KeptOutput};
 use crate::protocol::limits::TaskGroups;
@@ -344,6 +345,10 @@ async fn an_invitation_for_somebody_else_is_refused() {
     let mut signals = StopSignals::Channel(mpsc::channel(1).1);
     let error = serve(fds, other, &mut signals).await.expect_err("refused");
     assert_eq!(error.exit(), Exit::Refused);
-    assert!(error.in_full().contains("worker 3"), "{}", error.in_full());
+    assert!(
+        error_chain(&error).contains("worker 3"),
+        "{}",
+        error_chain(&error)
+    );
     manager.close().await;
 }
