@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bridge/src/status/layout.rs",
     "bridge/src/transport/ipc/service/storage.rs",
     "src/process/clone.rs",
+    "src/process/passed.rs",
     "src/process/posix.rs",
     "src/process/spawn.rs",
 ];
