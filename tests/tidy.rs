@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
     "bridge/src/transport/ipc/service/storage.rs",
     "src/process/clone.rs",
     "src/process/fault.rs",
+    "src/process/passed.rs",
     "src/process/posix.rs",
     "src/process/spawn.rs",
 ];

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, size};
 
 /// More than any limit that the service has.
 const LAST: u32 = 2_500_000;
@@ -113,7 +113,7 @@ fn printed(sandbox: &Sandbox, mode: &[&str]) -> Vec<u8> {
 
 #[test]
 fn whatever_programs_do_to_their_streams_the_bytes_are_those_of_xargs_and_of_a_pipe() {
-    const PROGRAMS: u64 = 24;
+    let programs = size(16, 400) as u64;
     let sandbox = Sandbox::new();
     let program = sandbox.file("program.py", PROGRAM);
     let program = program.to_str().unwrap();
@@ -124,7 +124,7 @@ fn whatever_programs_do_to_their_streams_the_bytes_are_those_of_xargs_and_of_a_p
         Err(_) => drawn.unwrap().as_secs() % 1_000_000_000,
     };
     println!("MITOSIS_FIRST_PROGRAM={first}");
-    let seeds = first..first + PROGRAMS;
+    let seeds = first..first + programs;
     let lines = seeds
         .clone()
         .map(|seed| format!("exec python3 {program} {seed}\n"));
