@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::exit_code::Exit;
+use crate::protocol::plain;
 
 /// A command could not do what it was asked for.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Failure {
     /// Says what went wrong and returns the exit code.
     pub fn report(&self) -> Exit {
         // Nobody is left to be told when stderr is closed.
-        let _ = std::io::stderr().write_all(self.text().as_bytes());
+        let _ = std::io::stderr().write_all(plain::lines(&self.text()).as_bytes());
         self.exit
     }
 

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::http;
 use crate::file_stream;
-use crate::protocol::input::{Input, MAX_INPUT_BYTES, Source};
+use crate::protocol::input::{Input, MAX_INPUT_BYTES, Source, shown_url};
 use crate::protocol::signed_url::{absolute, hex};
 use crate::worker::backoff::Jitter;
 
@@ -83,7 +83,7 @@ async fn in_time(input: &Input, place: Place<'_>) -> Result<(), InputMissing> {
     Err(InputMissing {
         path: input.path.clone(),
         // What stands behind `?` may be a signature.
-        url: input.url.split('?').next().unwrap_or_default().to_owned(),
+        url: shown_url(&input.url),
         reason,
     })
 }
