@@ -127,7 +127,7 @@ impl Failure {
 impl From<CoordinatorError> for Failure {
     fn from(error: CoordinatorError) -> Self {
         let status = match error.code() {
-            "not_found" => StatusCode::NOT_FOUND,
+            "not_found" | "no_attempt" => StatusCode::NOT_FOUND,
             "not_ended" | "not_followed" | "replaced" | "superseded" => StatusCode::CONFLICT,
             "too_many_followers" => StatusCode::TOO_MANY_REQUESTS,
             "worker_gone" => StatusCode::GONE,

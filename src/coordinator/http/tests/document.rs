@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::*;
 use crate::protocol::api::{
     CancelRequest, ErrorBody, HeartbeatBody, IssueTokenRequest, ModeRequest, ReportTaskBody,
-    RetryRequest,
+    RetryRequest, WaitRequest,
 };
 use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 37] = [
+const CALLS: [(&str, &str); 38] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/managers/{uuid}/tuning"),
@@ -44,6 +44,7 @@ const CALLS: [(&str, &str); 37] = [
     ("POST", "/api/v1/suites/{uuid}/retry"),
     ("POST", "/api/v1/tasks"),
     ("POST", "/api/v1/tasks/retry"),
+    ("POST", "/api/v1/tasks/wait"),
     ("POST", "/api/v1/tasks/{uuid}/cancel"),
     ("POST", "/api/v1/tasks/{uuid}/retry"),
     ("POST", "/api/v1/tokens"),
@@ -143,6 +144,7 @@ fn check_example(path: &str, schema: &str, example: &Value) {
     match () {
         () if is("SubmitRequest") => round_trip::<SubmitRequest>(example),
         () if is("RetryRequest") => round_trip::<RetryRequest>(example),
+        () if is("WaitRequest") => round_trip::<WaitRequest>(example),
         () if is("CancelRequest") => round_trip::<CancelRequest>(example),
         () if is("ModeRequest") => round_trip::<ModeRequest>(example),
         () if is("TuneOrder") => round_trip::<TuneOrder>(example),

@@ -1,8 +1,11 @@
 //! Results as rows: JSON that people and SQL can read, and both output tails as they were where one is no text.
 
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::coordinator::store::StoreError;
+use crate::coordinator::store::ledger::FailedAttempt;
 use crate::protocol::TaskResult;
 use crate::protocol::signed_url::hex;
 
@@ -10,6 +13,48 @@ use crate::protocol::signed_url::hex;
 pub(super) const INSERT: &str = "
     INSERT INTO results (task, result, tails)
     SELECT value->>'$.task', value->>'$.result', unhex(value->>'$.tails') FROM jsonb_each(?1)";
+
+/// Inserts a set of [`AttemptResultRow`]s. An attempt that is told of twice stays what it was.
+pub(super) const INSERT_OF_ATTEMPTS: &str = "
+    INSERT OR IGNORE INTO attempt_results (task, attempt, result, tails)
+    SELECT value->>'$.task', value->>'$.attempt', value->>'$.result', unhex(value->>'$.tails') FROM jsonb_each(?1)";
+
+/// The result of an attempt on its way into the table.
+#[derive(Serialize)]
+pub(super) struct AttemptResultRow {
+    attempt: u32,
+    #[serde(flatten)]
+    row: ResultRow,
+}
+
+impl AttemptResultRow {
+    pub(super) fn of(failed: &FailedAttempt) -> Self {
+        Self {
+            attempt: failed.attempt,
+            row: ResultRow::of(failed.task_id, &failed.result),
+        }
+    }
+}
+
+/// The kept result of an attempt that was followed by another one.
+pub(super) fn of_attempt(
+    conn: &Connection,
+    task: Uuid,
+    attempt: u32,
+) -> Result<Option<TaskResult>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT r.result, r.tails FROM tasks t JOIN attempt_results r ON r.task = t.id
+         WHERE t.uuid = ?1 AND r.attempt = ?2",
+    )?;
+    let found = statement
+        .query_row((task.into_bytes(), attempt), |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+        })
+        .optional()?;
+    found
+        .map(|(result, tails)| read(&result, tails.as_deref()))
+        .transpose()
+}
 
 /// One result on its way into the table.
 #[derive(Serialize)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::chains::FROM_THE_FIRST;
 use super::db::{Db, json};
-use super::results::ResultRow;
+use super::results::{AttemptResultRow, ResultRow};
 use crate::coordinator::store::clock::whole_us;
 use crate::coordinator::store::ledger::{AttemptWrite, Effects, Finish, Record, Settled};
 use crate::coordinator::store::{CancelWish, Changes, EndCursor, Ended, HolderId, StoreError};
@@ -341,6 +341,8 @@ impl Db {
         self.for_set(UPDATE_TASKS, &rows)?;
         self.write_attempts(&fx.attempts)?;
         self.write_results(&fx.finished)?;
+        let failed: Vec<_> = fx.failed.iter().map(AttemptResultRow::of).collect();
+        self.for_set(super::results::INSERT_OF_ATTEMPTS, &failed)?;
         let ready = self.count_moves(tasks)?;
         let ended = fx.finished.into_iter().map(|finish| {
             let cursor = EndCursor(ends[&finish.task.id]);

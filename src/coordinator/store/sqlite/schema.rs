@@ -21,14 +21,15 @@ use crate::coordinator::config::Durability;
 use crate::coordinator::store::OpenError;
 
 /// The schema version this program writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// One script per version, applied in order; a released script is never changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// How long a statement waits for another process's lock (a reader that checkpoints, a backup).
