@@ -20,7 +20,7 @@ use super::feed::{ArgumentGrammar, Grammar};
 use super::input::{InputError, InputTask, Source};
 use super::opened::{List, Opened};
 use super::sources::{self, ArgumentSource, Origin, Reading, SourceError};
-use super::template::{Template, TemplateError, asks_for_arguments};
+use super::template::{Template, TemplateError, asks_for_arguments, is_line};
 use crate::protocol::TaskSpec;
 use crate::protocol::task::SpecError;
 use crate::protocol::task_lines::MAX_LINE_BYTES;
@@ -140,7 +140,8 @@ impl CommandLine<'_> {
             };
             return Ok(with(template?, Values::Sources(vec![stdin], self.reading)));
         }
-        let spec = if self.shell {
+        let is_line = self.shell || matches!(&command[..], [word] if is_line(word));
+        let spec = if is_line {
             TaskSpec::shell_line(command.join(" "))
         } else {
             TaskSpec::argv(command)
@@ -331,6 +332,30 @@ mod tests {
             refused.contains("the command has a placeholder") && refused.contains("`:::`"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn a_command_of_one_word_with_blanks_is_a_line_for_a_shell() {
+        let spec = |word: &str| {
+            let words = [OsString::from(word)];
+            let line = CommandLine {
+                words: &words,
+                files: &[],
+                reading: Reading::default(),
+                shell: false,
+                array: None,
+                stdin_is_given: false,
+            };
+            match line.source() {
+                Ok(Source::Command { spec, .. }) => *spec,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            spec("echo hi | wc -c"),
+            TaskSpec::shell_line("echo hi | wc -c")
+        );
+        assert_eq!(spec("./job-1.sh"), TaskSpec::argv(["./job-1.sh"]));
     }
 
     #[test]

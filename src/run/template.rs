@@ -287,7 +287,7 @@ fn directory(path: &str) -> &str {
 }
 
 /// True for a command of one word that is a line for a shell rather than the name of a program.
-fn is_line(word: &str) -> bool {
+pub(super) fn is_line(word: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,@%+={}#".contains(c);
     !word.chars().all(plain)
 }
