@@ -14,12 +14,14 @@ mod foreign;
 mod format;
 pub mod global;
 mod input;
+mod kept_log;
 mod lists;
 mod logs;
 mod manager;
 mod manual;
 mod orders;
 pub mod output;
+mod patience;
 mod poll;
 mod reach;
 mod retry;
@@ -30,10 +32,13 @@ mod show;
 pub mod sibling;
 mod submission;
 mod submit;
+mod suite;
+mod surroundings;
 pub mod table;
 mod tasks;
 mod token;
 mod tune;
+mod wait;
 mod words;
 
 use std::sync::LazyLock;
@@ -64,7 +69,8 @@ Examples:
   mitosis submit tasks.jsonl --wait          hand tasks to it and wait for them
   mitosis tasks                              see where they stand
 
-Exit codes: 0 all completed, 1 some task failed or was cancelled, 2 usage, 3 the system failed, 130 interrupted.";
+Exit codes: 0 all completed, 1 some task failed or was cancelled, 2 usage, 3 the system failed, 4 the time of a wait was over,
+130 interrupted.";
 
 /// Run many command-line tasks on one machine or many, without losing any.
 #[derive(Debug, Parser)]
@@ -81,7 +87,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     Up(Box<roles::UpArgs>),
     Submit(Box<submit::SubmitArgs>),
-    Wait(submit::WaitArgs),
+    Wait(wait::WaitArgs),
     Tasks(tasks::TasksArgs),
     Task(tasks::TaskArgs),
     Logs(logs::LogsArgs),

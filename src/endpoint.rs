@@ -19,11 +19,36 @@ use uuid::Uuid;
 
 use crate::private_file::{self, PrivateFileError};
 
-pub use discovery::{DiscoverError, Discovery, Found, Target, default_state_dir};
+pub use discovery::{DiscoverError, Discovery, Found, StateDir, Target, default_state_dir};
 pub use token_source::TokenSource;
 
 /// Name of the file in a state directory.
 pub const ENDPOINT_FILE: &str = "endpoint.json";
+
+/// Which command a coordinator runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartedBy {
+    /// `up`.
+    #[default]
+    Up,
+    /// `coordinator`.
+    Coordinator,
+    /// `run`.
+    Run,
+}
+
+impl StartedBy {
+    /// The words that start it again.
+    #[must_use]
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Up => "mitosis up",
+            Self::Coordinator => "mitosis coordinator",
+            Self::Run => "mitosis run",
+        }
+    }
+}
 
 /// What a running coordinator tells clients of the same user.
 #[derive(Debug, Clone)]
@@ -36,6 +61,8 @@ pub struct Endpoint {
     pub pid: u32,
     /// Its installation.
     pub instance: Uuid,
+    /// The command it runs in.
+    pub started_by: StartedBy,
 }
 
 /// The file's content; the token is bare only here.
@@ -45,17 +72,25 @@ struct Content {
     token: String,
     pid: u32,
     instance: Uuid,
+    #[serde(default)]
+    started_by: StartedBy,
 }
 
 impl Endpoint {
     /// The endpoint of this process, listening on `address`.
     #[must_use]
-    pub fn of_this_process(address: SocketAddr, token: SecretString, instance: Uuid) -> Self {
+    pub fn of_this_process(
+        address: SocketAddr,
+        token: SecretString,
+        instance: Uuid,
+        started_by: StartedBy,
+    ) -> Self {
         Self {
             url: local_url(address),
             token,
             pid: std::process::id(),
             instance,
+            started_by,
         }
     }
 
@@ -73,6 +108,7 @@ impl Endpoint {
             token: content.token.into(),
             pid: content.pid,
             instance: content.instance,
+            started_by: content.started_by,
         })
     }
 
@@ -92,6 +128,7 @@ impl Endpoint {
             token: self.token.expose_secret().to_owned(),
             pid: self.pid,
             instance: self.instance,
+            started_by: self.started_by,
         };
         let mut text = serde_json::to_string_pretty(&content).expect("the content is plain data");
         text.push('\n');
@@ -197,6 +234,7 @@ mod tests {
             token: "secret".to_owned().into(),
             pid,
             instance: Uuid::nil(),
+            started_by: StartedBy::Up,
         }
     }
 

@@ -4,13 +4,15 @@ use std::error::Error;
 
 /// An error and everything that caused it, each once, separated by colons.
 #[must_use]
-pub fn error_chain(error: &(dyn Error + '_)) -> String {
+pub(crate) fn error_chain(error: &(dyn Error + '_)) -> String {
     causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// What caused an error, the nearest first.
-pub fn causes<'a>(error: &'a (dyn Error + '_)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| cause.source())
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + '_),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
 }
 
 #[cfg(test)]

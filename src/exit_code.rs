@@ -15,6 +15,8 @@ pub enum Exit {
     Usage,
     /// 3: the system itself failed.
     System,
+    /// 4: `wait`: the time was over before all tasks had ended.
+    TimedOut,
     /// 69: role `worker`: the manager or coordinator is gone or was never there.
     ManagerGone,
     /// 75: role `worker`: stopped before its task ended; the task was handed back.
@@ -36,6 +38,7 @@ impl Exit {
             Self::TaskFailed => 1,
             Self::Usage => 2,
             Self::System => 3,
+            Self::TimedOut => 4,
             Self::ManagerGone => 69,
             Self::HandedBack => 75,
             Self::Refused => 77,

@@ -16,8 +16,10 @@ pub mod ids;
 pub mod input;
 pub mod limits;
 pub mod output;
+pub mod plain;
 pub mod report;
 pub mod select;
+pub mod selection;
 pub mod session;
 pub mod signed_url;
 pub mod span;
@@ -36,6 +38,7 @@ pub use mitosis_bridge::ids::{Incarnation, LocalId};
 pub use output::LogStream;
 pub use report::{Outcome, ReportTaskOp, ReportTaskResp, TaskReport, TaskResult, Verdict};
 pub use select::Selector;
+pub use selection::Selection;
 pub use span::HumanDuration;
 pub use task::{TaskSpec, TaskState, WorkerTaskResp};
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::coordinator::Coordinator;
 use crate::coordinator::auth::Scope;
 use crate::coordinator::http::ApiOptions;
-use crate::endpoint::{Endpoint, PublishedEndpoint, local_url};
+use crate::endpoint::{Endpoint, PublishedEndpoint, StartedBy, local_url};
 use crate::private_file::PrivateFileError;
 use crate::telemetry::metrics;
 
@@ -28,6 +28,8 @@ const SUBJECT: &str = "endpoint file";
 pub struct ServiceOptions {
     /// Where the endpoint file is left.
     pub state_dir: PathBuf,
+    /// The command that serves, for whoever finds the file of one that is gone.
+    pub started_by: StartedBy,
     /// Where kept output of tasks may be read, if it lies on this machine.
     pub output_dir: Option<PathBuf>,
 }
@@ -94,7 +96,8 @@ impl Service {
     ) -> Result<Self, ServiceError> {
         let Port { listener, address } = port;
         let token = coordinator.issue_token(Scope::Admin, SUBJECT);
-        let endpoint = Endpoint::of_this_process(address, token, coordinator.instance());
+        let endpoint =
+            Endpoint::of_this_process(address, token, coordinator.instance(), options.started_by);
         let url = endpoint.url.clone();
         let published = publish(&options.state_dir, endpoint).await?;
         let api = ApiOptions {

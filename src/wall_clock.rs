@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Microseconds since the Unix epoch; 0 where the clock is before it.
 #[must_use]
-pub fn unix_us() -> i64 {
+pub(crate) fn unix_us() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -8,6 +8,7 @@ use super::error::{BenchError, part};
 use super::program::product;
 use super::scratch::Scratch;
 use mitosis::coordinator::{Coordinator, CoordinatorConfig};
+use mitosis::endpoint::StartedBy;
 use mitosis::manager::{Manager, ManagerConfig, ManagerHandle, WorkerProgram};
 use mitosis::protocol::TaskSpec;
 use mitosis::protocol::api::{SubmitRequest, SubmitTask};
@@ -37,6 +38,7 @@ impl Up {
         let manager = Manager::start(config, coordinator.local_connector()).await;
         let manager = manager.map_err(part("start a manager"))?;
         let options = ServiceOptions {
+            started_by: StartedBy::Up,
             state_dir: state_dir.clone(),
             output_dir: None,
         };

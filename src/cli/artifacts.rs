@@ -18,8 +18,7 @@ use super::reach::Reach;
 use crate::protocol::api::TaskDetail;
 use crate::protocol::artifact::{Artifact, MAX_ARTIFACT_BYTES};
 use crate::protocol::signed_url::hex;
-use crate::protocol::{ArtifactKind, TaskResult};
-use crate::run::output::Stream;
+use crate::protocol::{ArtifactKind, LogStream, TaskResult};
 
 /// Fetches everything the task left into `dir`; returns what was made there.
 pub(super) async fn fetch(
@@ -42,12 +41,12 @@ pub(super) async fn fetch(
         return Ok(made);
     };
     let streams = [
-        (Stream::Out, "stdout", result.stdout.bytes),
-        (Stream::Err, "stderr", result.stderr.bytes),
+        (LogStream::Stdout, "stdout", result.stdout.bytes),
+        (LogStream::Stderr, "stderr", result.stderr.bytes),
     ];
     for (stream, name, bytes) in streams {
         if bytes > 0 {
-            let content = reach.log(task.summary.uuid, stream).await?;
+            let content = reach.log(task.summary.uuid, stream, None).await?.bytes;
             let path = dir.join(name);
             let written = new_file(&path).and_then(|mut file| file.write_all(&content));
             written.map_err(|error| occupied(&path, error))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::table::{fields, moment, table};
+use crate::protocol::plain::one_line;
 use crate::protocol::why::{Phase, TaskWhy};
 use crate::run::summary::span;
 
@@ -18,7 +19,7 @@ pub(super) fn why(why: &TaskWhy, now_us: i64) -> String {
     ]);
     // The first is what the summary says.
     for wait in why.waits_for.iter().skip(1) {
-        text.push_str(&format!("and    {}\n", wait.message));
+        text.push_str(&format!("and    {}\n", one_line(&wait.message)));
     }
     let whole = why.phases.iter().map(|phase| length(phase, now_us)).sum();
     let hidden = why.phases.len().saturating_sub(SHOWN);

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use crate::exit_code::Exit;
 use crate::file_system::file_size_limit;
 use crate::guard::MORE_THREADS;
+use crate::protocol::plain;
 
 /// A command could not do what it was asked for.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Failure {
     /// Says what went wrong and returns the exit code.
     pub fn report(&self) -> Exit {
         // Nobody is left to be told when stderr is closed.
-        let _ = std::io::stderr().write_all(self.text().as_bytes());
+        let _ = std::io::stderr().write_all(plain::lines(&self.text()).as_bytes());
         self.exit
     }
 

@@ -1,7 +1,7 @@
 //! The form of lists on stdout: a table for people, JSON or CSV for programs.
 //!
 //! JSON is what the API answers. CSV has one column per field of that, in a fixed order, and an empty cell where a
-//! field is absent; times are microseconds since the Unix epoch in both.
+//! field is absent; characters that would be orders to a terminal are escaped; times are microseconds since the Unix epoch in both.
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::failure::{Failure, OrFail};
 use super::output;
+use crate::protocol::plain;
 
 /// Columns of tasks.
 pub(super) const TASK_COLUMNS: [&str; 16] = [
@@ -118,7 +119,7 @@ fn cell(item: &Value, column: &str) -> String {
     let mut parts = column.split('.');
     match parts.try_fold(item, |value, part| value.get(part)) {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => plain::lines(text).into_owned(),
         Some(other) => other.to_string(),
     }
 }

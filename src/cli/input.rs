@@ -46,8 +46,8 @@ pub(super) struct InputArgs {
     /// A command instead of a file, perhaps with arguments: CMD ::: a b c. See below.
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
-    /// Run CMD once per index, e.g. 1-100, 0-99:10 or 1-3,7, at most 5 at a time with 1-100%5; MITO_ARRAY_INDEX and {}
-    /// tell it which.
+    /// Run CMD once per index, e.g. 1-100, 0-99:10 or 1-3,7; MITO_ARRAY_INDEX and {} tell it which. `run` has at most 5 at
+    /// a time with 1-100%5.
     #[arg(long, value_name = "RANGE", requires = "command")]
     array: Option<Array>,
     /// A file with an argument for CMD per line, or without CMD a list; `-` is standard input. Several: every combination.

@@ -11,7 +11,7 @@ use crate::exit_code::Exit;
 use crate::protocol::api::{ManagerList, PageQuery, WorkerList};
 use crate::wall_clock::unix_us;
 
-/// List suites with their tasks by state, oldest first.
+/// List suites with their tasks by state, oldest first. A task that was repeated counts by its newest repetition.
 #[derive(Debug, Args)]
 pub(super) struct SuitesArgs {
     /// Most suites to show.
@@ -32,6 +32,7 @@ impl SuitesArgs {
         let query = PageQuery {
             cursor: self.cursor,
             limit: Some(self.limit),
+            named: None,
         };
         let page = service.client().suites(&query).await.map_err(refused)?;
         self.format.write(&page, &page.suites, &SUITE_COLUMNS, || {

@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::failure::{Failure, OrFail};
 use super::global::GlobalArgs;
 use super::output;
+use super::patience::ReconnectArgs;
 use super::reach::{Act, Reach, ReachArgs};
 use super::select;
 use super::show;
 use crate::exit_code::Exit;
 use crate::protocol::api::TaskDetail;
 use crate::protocol::{LogStream, Selector, TaskState};
-use crate::run::output::Stream;
 use printer::Printer;
 use reader::{Reader, Stop};
 
@@ -56,6 +56,7 @@ Examples:
   mitosis logs 42
   mitosis logs -f last
   mitosis logs failed --stream stderr
+  mitosis logs 42 --attempt 1
   mitosis logs 42 --stream stderr | less";
 
 /// Write what a task wrote, byte by byte; with -f, what it writes.
@@ -68,9 +69,14 @@ pub(super) struct LogsArgs {
     /// Go on until the task, which has to be one, has ended; the exit code says how.
     #[arg(short, long)]
     follow: bool,
+    /// What this attempt wrote, from 1, instead of the last; `mitosis task` lists them.
+    #[arg(long, value_name = "N", conflicts_with = "follow", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
     /// Which streams.
     #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
     stream: Streams,
+    #[command(flatten)]
+    reconnect: ReconnectArgs,
     #[command(flatten)]
     reach: ReachArgs,
 }
@@ -112,19 +118,28 @@ impl LogsArgs {
                 "task {uuid} is {state} and no coordinator serves it; start one with `mitosis up` on its state directory"
             )));
         }
+        self.kept(reach, uuid).await?;
+        Ok(self.exit(&task))
+    }
+
+    /// Writes what is kept of one task, or of one of its attempts.
+    async fn kept(&self, reach: &Reach, uuid: Uuid) -> Result<(), Failure> {
         for stream in self.stream.each() {
-            let kept = match stream {
-                LogStream::Stdout => Stream::Out,
-                LogStream::Stderr => Stream::Err,
-            };
-            let bytes = reach.log(uuid, kept).await?;
+            let log = reach.log(uuid, *stream, self.attempt).await?;
             if self.goes_to_stderr(*stream) {
-                output::stderr_bytes(&bytes);
+                output::stderr_bytes(&log.bytes);
             } else {
-                output::bytes(&bytes)?;
+                output::bytes(&log.bytes)?;
+            }
+            if log.missing > 0 {
+                output::note(&format!(
+                    "mitosis: {} bytes of what task {uuid} wrote to {} are not kept",
+                    log.missing,
+                    stream.as_str()
+                ));
             }
         }
-        Ok(self.exit(&task))
+        Ok(())
     }
 
     async fn interruptible(&self, service: &Act, global: &GlobalArgs) -> Result<Exit, Failure> {
@@ -137,13 +152,25 @@ impl LogsArgs {
 
     async fn served(&self, service: &Act, global: &GlobalArgs) -> Result<Exit, Failure> {
         let uuids = self.uuids(&service.reading()).await?;
+        if self.attempt.is_some() {
+            for uuid in uuids {
+                self.kept(&service.reading(), uuid).await?;
+            }
+            return Ok(Exit::Ok);
+        }
         let (printer, said_tx) = Printer::start(self.stream == Streams::Stderr, global.quiet == 0)?;
         let parts = uuids.iter().flat_map(|uuid| {
             let streams = self.stream.each().iter();
             streams.map(move |stream| (*uuid, *stream))
         });
         let readers = parts.map(|(uuid, stream)| {
-            let reader = Reader::new(service.client().clone(), uuid, stream, said_tx.clone());
+            let reader = Reader::new(
+                service.clone(),
+                uuid,
+                stream,
+                said_tx.clone(),
+                self.reconnect.patience(),
+            );
             if self.follow {
                 reader.following()
             } else {

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::output;
 use super::reach::{Act, Reach, ReachArgs, refused};
 use super::select;
+use super::suite::{self, SuiteName};
 use crate::exit_code::Exit;
 use crate::protocol::api::{
     CancelMatchingRequest, CancelRequest, CancelledTask, RetryRequest, TaskFilter,
@@ -21,8 +22,8 @@ A task that has ended keeps its result. Each line of stdout is a uuid and the st
 Examples:
   mitosis cancel 42 43
   mitosis cancel running label:sweep=a
-  mitosis cancel --now 0199f3a2-7c11-7e4a-9d0e-3f6a5b1c2d4e
-  mitosis cancel --suite 0199f3a2-7c11-7000-8000-0123456789ab";
+  mitosis cancel --now last
+  mitosis cancel --suite sweep";
 
 /// End tasks.
 #[derive(Debug, Args)]
@@ -32,8 +33,8 @@ pub(super) struct CancelArgs {
     #[arg(value_name = "SELECTOR", required_unless_present = "suite")]
     tasks: Vec<Selector>,
     /// Every task of this suite that has not ended.
-    #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
-    suite: Option<Uuid>,
+    #[arg(long, value_name = "SUITE", conflicts_with = "tasks")]
+    suite: Option<SuiteName>,
     /// KILL at once, without TERM and grace.
     #[arg(long)]
     now: bool,
@@ -50,7 +51,8 @@ impl CancelArgs {
         let request = CancelRequest {
             graceful: !self.now,
         };
-        if let Some(suite) = self.suite {
+        if let Some(suite) = &self.suite {
+            let suite = suite::uuid(&client.reading(), suite).await?;
             let answer = client.cancel_suite(suite, request).await?;
             return if self.json {
                 output::json(&answer).map(|()| Exit::Ok)
@@ -58,23 +60,23 @@ impl CancelArgs {
                 Ok(Exit::Ok)
             };
         }
-        for selector in &self.tasks {
-            if selector.is_name() {
-                let uuid = select::uuid(&client.reading(), selector).await?;
-                let state = client.cancel(uuid, request).await?.state;
-                self.show(CancelledTask { uuid, state })?;
-            } else {
-                self.cancel_set(&client, selector).await?;
-            }
+        let all = self.tasks.iter().cloned();
+        let (names, sets): (Vec<_>, Vec<_>) = all.partition(Selector::is_name);
+        for uuid in select::uuids(&client.reading(), &names).await? {
+            let state = client.cancel(uuid, request).await?.state;
+            self.show(CancelledTask { uuid, state })?;
+        }
+        if !sets.is_empty() {
+            self.cancel_sets(&client, sets).await?;
         }
         Ok(Exit::Ok)
     }
 
-    /// One order for the whole set: nothing of it begins while it is being gone through.
-    async fn cancel_set(&self, client: &Act, set: &Selector) -> Result<(), Failure> {
+    /// One order for all of it: nothing of it begins while it is being gone through.
+    async fn cancel_sets(&self, client: &Act, sets: Vec<Selector>) -> Result<(), Failure> {
         let request = CancelMatchingRequest {
             filter: TaskFilter {
-                select: Some(set.to_string()),
+                select: Some(select::selection(sets)?.to_string()),
                 ..TaskFilter::default()
             },
             graceful: !self.now,
@@ -108,7 +110,8 @@ those that wait for others among them wait for the new ones. Each line of stdout
 Examples:
   mitosis retry 42 50-60
   mitosis retry --failed
-  mitosis retry --suite 0199f3a2-7c11-7000-8000-0123456789ab";
+  mitosis retry label:sweep=a failed
+  mitosis retry --suite sweep";
 
 /// Repeat tasks that have ended.
 #[derive(Debug, Args)]
@@ -118,8 +121,8 @@ pub(super) struct RetryArgs {
     #[arg(value_name = "SELECTOR", required_unless_present_any = ["suite", "failed"])]
     tasks: Vec<Selector>,
     /// Every failed or cancelled task of this suite that has not been repeated yet.
-    #[arg(long, value_name = "UUID", conflicts_with = "tasks")]
-    suite: Option<Uuid>,
+    #[arg(long, value_name = "SUITE", conflicts_with = "tasks")]
+    suite: Option<SuiteName>,
     /// Every failed task of all suites that has not been repeated yet.
     #[arg(long, conflicts_with_all = ["tasks", "suite"])]
     failed: bool,
@@ -133,12 +136,18 @@ pub(super) struct RetryArgs {
 impl RetryArgs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let client = Reach::to_act(&self.reach).await?;
-        let new = if let Some(suite) = self.suite {
+        let new = if let Some(suite) = &self.suite {
+            let suite = suite::uuid(&client.reading(), suite).await?;
             client.retry_suite(suite).await?
         } else if self.failed || self.tasks == [Selector::State(TaskState::Failed)] {
             client.retry(&RetryRequest::Failed).await?
         } else {
-            let uuids = select::uuids(&client.reading(), &self.tasks).await?;
+            let reach = client.reading();
+            let uuids = if self.tasks.iter().any(is_state) {
+                select::unrepeated(&reach, &self.tasks).await?
+            } else {
+                select::uuids(&reach, &self.tasks).await?
+            };
             client.retry(&RetryRequest::Tasks(uuids)).await?
         };
         for task in new {
@@ -150,6 +159,11 @@ impl RetryArgs {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// Who names a state means what is left in it, and not what has been repeated since.
+fn is_state(selector: &Selector) -> bool {
+    matches!(selector, Selector::State(_))
 }
 
 /// Of whom something is wanted.

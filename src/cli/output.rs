@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::failure::{Failure, OrFail};
+use crate::protocol::plain;
 
 /// Writes text as it is.
 pub fn text(text: &str) -> Result<(), Failure> {
@@ -16,9 +17,8 @@ pub fn text(text: &str) -> Result<(), Failure> {
 
 /// Writes one JSON value and a line end.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(value).or_system()?;
-    line.push(b'\n');
-    bytes(&line)
+    let line = serde_json::to_string(value).or_system()?;
+    text(&format!("{}\n", plain::json(&line)))
 }
 
 /// Writes bytes as they are.
@@ -38,10 +38,10 @@ pub fn bytes_to_reader(bytes: &[u8]) -> Result<bool, Failure> {
     }
 }
 
-/// Writes a line to stderr.
+/// Writes a line to stderr, with escapes for what a terminal would take for orders.
 pub fn note(line: &str) {
     // Nobody is left to be told when stderr is closed.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", plain::lines(line));
 }
 
 /// Writes bytes to stderr as they are.

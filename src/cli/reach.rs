@@ -4,33 +4,32 @@
 //! user has to change is 2, what the system has to answer for is 3.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::anyhow;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::stream::{BoxStream, StreamExt};
-use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::failure::{Failure, OrFail};
 use crate::client::{ApiClient, ClientError};
 use crate::coordinator::store::StoreError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
-use crate::endpoint::{DiscoverError, Discovery};
+use crate::endpoint::{DiscoverError, Discovery, StateDir, TokenSource};
+use crate::protocol::ArtifactKind;
 use crate::protocol::api::{
-    CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, RetryRequest,
-    SubmittedTask, TaskDetail, TaskFilter, TaskPage, WaitResponse,
+    CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, PageQuery,
+    RetryRequest, SubmittedTask, SuiteSummary, TaskDetail, TaskFilter, TaskPage, WaitResponse,
 };
-use crate::protocol::artifact::StoredArtifact;
 use crate::protocol::why::TaskWhy;
-use crate::protocol::{ArtifactKind, LogStream};
-use crate::run::output::{self, Stream};
 
 /// Variable that names a coordinator.
 const COORDINATOR_URL: &str = "MITOSIS_COORDINATOR_URL";
 /// Variable that holds a token.
 const TOKEN: &str = "MITOSIS_TOKEN";
+/// Variable that names a file with a token.
+const TOKEN_FILE: &str = "MITOSIS_TOKEN_FILE";
+/// Variable that names the state directory of a coordinator.
+const STATE_DIR: &str = "MITOSIS_STATE_DIR";
 /// File of the store in a state directory.
 const STORE_FILE: &str = "store.db";
 
@@ -41,7 +40,7 @@ pub(super) struct ReachArgs {
     #[command(flatten)]
     token: ReachCoordinatorArgs,
     /// State directory of a coordinator on this machine, which leaves address and token there [default:
-    /// $XDG_STATE_HOME/mitosis].
+    /// $XDG_STATE_HOME/mitosis] [env: MITOSIS_STATE_DIR].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -54,8 +53,8 @@ pub(super) struct ReachCoordinatorArgs {
     /// MITOSIS_COORDINATOR_URL].
     #[arg(long, value_name = "URL")]
     coordinator_url: Option<String>,
-    /// File with a token, readable by its owner alone.
-    #[arg(long, value_name = "FILE", env = "MITOSIS_TOKEN_FILE")]
+    /// File with a token, readable by its owner alone; it goes before MITOSIS_TOKEN [env: MITOSIS_TOKEN_FILE].
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
@@ -63,12 +62,12 @@ impl ReachArgs {
     /// What discovery needs to know. A state directory that was named goes before a variable.
     fn discovery(&self) -> Discovery {
         let mut discovery = self.token.discovery();
-        if self.state_dir.is_some() {
+        if let Some(dir) = &self.state_dir {
             discovery
                 .coordinator_url
                 .clone_from(&self.token.coordinator_url);
+            discovery.state_dir = Some(StateDir::Named(dir.clone()));
         }
-        discovery.state_dir.clone_from(&self.state_dir);
         discovery
     }
 }
@@ -76,24 +75,32 @@ impl ReachArgs {
 impl ReachCoordinatorArgs {
     /// What discovery needs to know.
     pub(super) fn discovery(&self) -> Discovery {
-        let variable = || {
+        let url = || {
             std::env::var(COORDINATOR_URL)
                 .ok()
                 .filter(|url| !url.is_empty())
         };
         Discovery {
-            coordinator_url: self.coordinator_url.clone().or_else(variable),
-            token: token_of_environment(),
+            coordinator_url: self.coordinator_url.clone().or_else(url),
             token_file: self.token_file.clone(),
-            state_dir: None,
+            token_of_environment: token_of_environment(),
+            state_dir: path_of_environment(STATE_DIR).map(StateDir::OfEnvironment),
         }
     }
 }
 
 /// The token of the environment.
-fn token_of_environment() -> Option<SecretString> {
-    let token = std::env::var(TOKEN).ok()?;
-    (!token.trim().is_empty()).then(|| token.trim().to_owned().into())
+fn token_of_environment() -> Option<TokenSource> {
+    let token = std::env::var(TOKEN).ok();
+    match token.as_deref().map(str::trim) {
+        Some(token) if !token.is_empty() => Some(TokenSource::Given(token.to_owned().into())),
+        _ => path_of_environment(TOKEN_FILE).map(TokenSource::File),
+    }
+}
+
+fn path_of_environment(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(name).filter(|path| !path.is_empty())?;
+    Some(PathBuf::from(path))
 }
 
 /// A way to look at tasks.
@@ -106,13 +113,17 @@ pub(super) enum Reach {
 }
 
 /// A way to change something: a running service.
-#[derive(Debug)]
-pub(super) struct Act(ApiClient);
+#[derive(Debug, Clone)]
+pub(super) struct Act {
+    client: ApiClient,
+    discovery: Box<Discovery>,
+}
 
 impl Reach {
     /// A way to look at tasks.
     pub(super) async fn to_read(args: &ReachArgs) -> Result<Self, Failure> {
-        let target = match args.discovery().resolve() {
+        let discovery = args.discovery();
+        let target = match discovery.clone().resolve() {
             Ok(target) => target,
             Err(
                 DiscoverError::NotRunning { state_dir } | DiscoverError::Stale { state_dir, .. },
@@ -122,13 +133,15 @@ impl Reach {
             Err(error) => return Err(Failure::system(error)),
         };
         let client = ApiClient::of(&target).await.map_err(refused)?;
-        Ok(Self::Service(Act(client)))
+        Ok(Self::Service(Act::new(client, discovery)))
     }
 
     /// A way to change something.
     pub(super) async fn to_act(args: &ReachArgs) -> Result<Act, Failure> {
-        let target = args.discovery().resolve().or_system()?;
-        ApiClient::of(&target).await.map(Act).map_err(refused)
+        let discovery = args.discovery();
+        let target = discovery.clone().resolve().or_system()?;
+        let client = ApiClient::of(&target).await.map_err(refused)?;
+        Ok(Act::new(client, discovery))
     }
 
     async fn open(state_dir: &Path) -> Result<Self, Failure> {
@@ -152,7 +165,7 @@ impl Reach {
 
     pub(super) async fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, Failure> {
         match self {
-            Self::Service(service) => service.0.tasks(filter).await.map_err(refused),
+            Self::Service(service) => service.client.tasks(filter).await.map_err(refused),
             Self::Store(coordinator) => coordinator.tasks(filter).await.map_err(refused_by_store),
         }
     }
@@ -164,9 +177,27 @@ impl Reach {
         }
     }
 
+    /// Suites that a text names; enough to see whether there is only one.
+    pub(super) async fn suites_named(&self, text: &str) -> Result<Vec<SuiteSummary>, Failure> {
+        match self {
+            Self::Service(service) => {
+                let named = PageQuery {
+                    named: Some(text.to_owned()),
+                    ..PageQuery::default()
+                };
+                let page = service.client.suites(&named).await.map_err(refused)?;
+                Ok(page.suites)
+            }
+            Self::Store(coordinator) => {
+                let named = coordinator.suites_named(text.to_owned()).await;
+                named.map_err(refused_by_store)
+            }
+        }
+    }
+
     pub(super) async fn why(&self, uuid: Uuid) -> Result<TaskWhy, Failure> {
         match self {
-            Self::Service(service) => service.0.why(uuid).await.map_err(refused),
+            Self::Service(service) => service.client.why(uuid).await.map_err(refused),
             Self::Store(coordinator) => coordinator.why(uuid).await.map_err(refused_by_store),
         }
     }
@@ -179,8 +210,8 @@ impl Reach {
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
         match self {
             Self::Service(service) => {
-                let link = service.0.artifact_link(uuid, kind).await;
-                let content = service.0.download(&link.map_err(refused)?).await;
+                let link = service.client.artifact_link(uuid, kind).await;
+                let content = service.client.download(&link.map_err(refused)?).await;
                 let content = content.map_err(refused)?;
                 Ok(content.map(|chunk| chunk.map_err(refused)).boxed())
             }
@@ -191,71 +222,29 @@ impl Reach {
             }
         }
     }
-
-    /// What an ended task wrote.
-    pub(super) async fn log(&self, uuid: Uuid, stream: Stream) -> Result<Vec<u8>, Failure> {
-        if let Self::Service(service) = self {
-            let which = match stream {
-                Stream::Out => LogStream::Stdout,
-                Stream::Err => LogStream::Stderr,
-            };
-            let logs = service.0.logs(uuid, which).await.map_err(refused)?;
-            return logs.read_all().await.map_err(refused);
-        }
-        let task = self.task(uuid).await?;
-        let Some(result) = task.result else {
-            let state = task.summary.state;
-            return Err(Failure::usage(anyhow!(
-                "task {uuid} is {state}; its output can be read when it has ended"
-            )));
-        };
-        let kept = match stream {
-            Stream::Out => result.stdout,
-            Stream::Err => result.stderr,
-        };
-        let mut bytes = Vec::new();
-        if let Some(kind) = artifact_of(&task.artifacts, stream) {
-            let mut content = self.artifact(uuid, kind).await?;
-            while let Some(chunk) = content.next().await {
-                bytes.extend_from_slice(&chunk?);
-            }
-            return Ok(bytes);
-        }
-        output::copy(&kept, &mut bytes).or_system()?;
-        Ok(bytes)
-    }
-}
-
-/// The artifact that is a stream's kept output, if there is one.
-fn artifact_of(artifacts: &[StoredArtifact], stream: Stream) -> Option<ArtifactKind> {
-    let wanted = match stream {
-        Stream::Out => ArtifactKind::Stdout,
-        Stream::Err => ArtifactKind::Stderr,
-    };
-    let mut kinds = artifacts.iter().map(|stored| stored.artifact.kind);
-    kinds.find(|kind| *kind == wanted)
 }
 
 impl Act {
+    fn new(client: ApiClient, discovery: Discovery) -> Self {
+        Self {
+            client,
+            discovery: Box::new(discovery),
+        }
+    }
+
     /// The client itself, for what is not about tasks.
     pub(super) fn client(&self) -> &ApiClient {
-        &self.0
+        &self.client
     }
 
-    pub(super) async fn wait_task(
-        &self,
-        uuid: Uuid,
-        pause: Duration,
-    ) -> Result<WaitResponse, Failure> {
-        self.0.wait_task(uuid, pause).await.map_err(refused)
-    }
-
-    pub(super) async fn wait_suite(
-        &self,
-        uuid: Uuid,
-        pause: Duration,
-    ) -> Result<WaitResponse, Failure> {
-        self.0.wait_suite(uuid, pause).await.map_err(refused)
+    /// Looks for the service once more: after a restart it may have another port and token. Where it is not found, the
+    /// known address stays.
+    pub(super) async fn find_again(&mut self) {
+        if let Ok(target) = (*self.discovery).clone().resolve()
+            && let Ok(client) = ApiClient::of(&target).await
+        {
+            self.client = client;
+        }
     }
 
     pub(super) async fn cancel(
@@ -263,14 +252,17 @@ impl Act {
         uuid: Uuid,
         request: CancelRequest,
     ) -> Result<CancelResponse, Failure> {
-        self.0.cancel_task(uuid, request).await.map_err(refused)
+        self.client
+            .cancel_task(uuid, request)
+            .await
+            .map_err(refused)
     }
 
     pub(super) async fn cancel_matching(
         &self,
         request: &CancelMatchingRequest,
     ) -> Result<CancelMatchingResponse, Failure> {
-        self.0.cancel_matching(request).await.map_err(refused)
+        self.client.cancel_matching(request).await.map_err(refused)
     }
 
     pub(super) async fn cancel_suite(
@@ -278,27 +270,30 @@ impl Act {
         uuid: Uuid,
         request: CancelRequest,
     ) -> Result<WaitResponse, Failure> {
-        self.0.cancel_suite(uuid, request).await.map_err(refused)
+        self.client
+            .cancel_suite(uuid, request)
+            .await
+            .map_err(refused)
     }
 
     pub(super) async fn retry(
         &self,
         request: &RetryRequest,
     ) -> Result<Vec<SubmittedTask>, Failure> {
-        Ok(self.0.retry(request).await.map_err(refused)?.tasks)
+        Ok(self.client.retry(request).await.map_err(refused)?.tasks)
     }
 
     pub(super) async fn retry_suite(&self, uuid: Uuid) -> Result<Vec<SubmittedTask>, Failure> {
-        Ok(self.0.retry_suite(uuid).await.map_err(refused)?.tasks)
+        Ok(self.client.retry_suite(uuid).await.map_err(refused)?.tasks)
     }
 
     pub(super) async fn task(&self, uuid: Uuid) -> Result<TaskDetail, Failure> {
-        self.0.task(uuid).await.map_err(refused)
+        self.client.task(uuid).await.map_err(refused)
     }
 
     /// The same service, to look at tasks.
     pub(super) fn reading(&self) -> Reach {
-        Reach::Service(Self(self.0.clone()))
+        Reach::Service(self.clone())
     }
 }
 
@@ -318,10 +313,11 @@ pub(super) fn refused(error: ClientError) -> Failure {
     }
 }
 
-fn refused_by_store(error: CoordinatorError) -> Failure {
+pub(super) fn refused_by_store(error: CoordinatorError) -> Failure {
     match error {
         CoordinatorError::Store(StoreError::NotFound { .. })
-        | CoordinatorError::BadQuery { .. } => Failure::usage(error),
+        | CoordinatorError::BadQuery { .. }
+        | CoordinatorError::NoAttempt { .. } => Failure::usage(error),
         _ => Failure::system(error),
     }
 }

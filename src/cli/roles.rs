@@ -14,7 +14,7 @@ use super::output;
 use super::poll::PollArgs;
 use crate::coordinator::store::OpenError;
 use crate::coordinator::{Coordinator, CoordinatorConfig, CoordinatorError, Durability};
-use crate::endpoint::default_state_dir;
+use crate::endpoint::{StartedBy, default_state_dir};
 use crate::exit_code::Exit;
 use crate::manager::config::Durability as SpoolDurability;
 use crate::manager::{Manager, ManagerConfig, ManagerExit, ManagerHandle};
@@ -146,6 +146,7 @@ impl CoordinatorArgs {
         signals: &mut ShutdownSignals,
     ) -> Result<Exit, Failure> {
         let options = ServiceOptions {
+            started_by: StartedBy::Coordinator,
             state_dir: coordinator.config().state_dir.clone(),
             output_dir: None,
         };
@@ -259,6 +260,7 @@ impl UpArgs {
     ) -> Result<Exit, Failure> {
         let state_dir = coordinator.config().state_dir.clone();
         let options = ServiceOptions {
+            started_by: StartedBy::Up,
             output_dir: Some(config.output_dir()),
             state_dir,
         };

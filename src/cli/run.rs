@@ -62,8 +62,9 @@ Examples:
   find . -name '*.png' -print0 | mitosis run -0 optipng
   mitosis run ./train --rate {1} --seed {2} ::: 0.1 0.01 ::: 1 2 3
   mitosis run --array 1-100 --timeout 10m --retries 2 -- ./simulate
-  mitosis run -k --tag tasks.txt | tee log          mitosis run --halt soon,fail=10% --joblog log tasks.txt
-  mitosis run --array 1-9 --results r.csv -- sh -c './fit $MITO_ARRAY_INDEX > $MITO_RESULT_DIR/result.json'
+  mitosis run -k --tag tasks.txt | tee log
+  mitosis run --halt soon,fail=10% --joblog log tasks.txt
+  mitosis run --array 1-9 --results r.csv './fit {} > $MITO_RESULT_DIR/result.json'
   mitosis run --state-dir ~/sweep tasks.txt        resume with: mitosis run --state-dir ~/sweep
   mitosis run --json --output-dir out tasks.jsonl > summary.json
 

@@ -1,33 +1,56 @@
-//! From selectors to tasks: what the grammar of [`Selector`] names at a service or in a store.
+//! From selectors to tasks: what the grammar of [`Selection`] names at a service or in a store.
 //!
 //! A name has to mean one task; a set may be empty. The commands ask here and act on what they get.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, OrFail};
 use super::reach::Reach;
-use crate::protocol::Selector;
-use crate::protocol::api::{TaskFilter, TaskPage, TaskSummary};
+use crate::protocol::api::{TaskFilter, TaskPage};
+use crate::protocol::{Selection, Selector};
 
 /// Tasks read at once.
 const PAGE: u32 = 1000;
 
-/// The uuids of everything that is named, each once, in the order of the selectors.
+/// The uuids of everything that is meant, each once: what is named in this order, then what is in the sets, oldest first.
 pub(super) async fn uuids(reach: &Reach, selectors: &[Selector]) -> Result<Vec<Uuid>, Failure> {
-    let mut seen = HashSet::new();
+    matching(reach, selectors, &TaskFilter::default()).await
+}
+
+/// The same without what is in the sets and has been repeated by a retry.
+pub(super) async fn unrepeated(
+    reach: &Reach,
+    selectors: &[Selector],
+) -> Result<Vec<Uuid>, Failure> {
+    let unrepeated = TaskFilter {
+        unrepeated: Some(true),
+        ..TaskFilter::default()
+    };
+    matching(reach, selectors, &unrepeated).await
+}
+
+async fn matching(
+    reach: &Reach,
+    selectors: &[Selector],
+    filter: &TaskFilter,
+) -> Result<Vec<Uuid>, Failure> {
+    let (names, sets): (Vec<_>, Vec<_>) = selectors.iter().cloned().partition(Selector::is_name);
     let mut found = Vec::new();
-    for selector in selectors {
-        let named = match selector {
+    for name in names {
+        found.push(match name {
             // Whether it exists is said by whatever is done with it.
-            Selector::Uuid(uuid) => vec![*uuid],
-            name if name.is_name() => vec![one(reach, name).await?],
-            set => all(reach, set).await?,
-        };
-        found.extend(named.into_iter().filter(|uuid| seen.insert(*uuid)));
+            Selector::Uuid(uuid) => uuid,
+            name => one(reach, &name).await?,
+        });
     }
+    if !sets.is_empty() {
+        found.extend(all(reach, &selection(sets)?, filter).await?);
+    }
+    let mut seen = HashSet::new();
+    found.retain(|uuid| seen.insert(*uuid));
     Ok(found)
 }
 
@@ -42,7 +65,7 @@ pub(super) async fn uuid(reach: &Reach, selector: &Selector) -> Result<Uuid, Fai
     }
 }
 
-/// One page of the tasks that `filter` lets through and any of the selectors names; without selectors all of them.
+/// One page of the tasks that `filter` lets through and the selectors name; without selectors all of them.
 pub(super) async fn page(
     reach: &Reach,
     filter: &TaskFilter,
@@ -51,39 +74,34 @@ pub(super) async fn page(
     if selectors.is_empty() {
         return reach.tasks(filter).await;
     }
-    let mut found = BTreeMap::new();
-    let mut is_cut = false;
-    for selector in selectors {
-        let page = reach.tasks(&selecting(selector, filter)).await?;
-        is_cut |= page.next_cursor.is_some();
-        found.extend(page.tasks.into_iter().map(|task| (task.id, task)));
-    }
-    let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
-    is_cut |= found.len() > limit;
-    let tasks: Vec<TaskSummary> = found.into_values().take(limit).collect();
-    // A cursor is the last number that was shown, which holds for every selector.
-    let next_cursor = tasks.last().filter(|_| is_cut).map(|task| task.id);
-    Ok(TaskPage {
-        next_cursor: next_cursor.map(|id| id.to_string()),
-        tasks,
-    })
+    let selection = selection(selectors.to_vec())?;
+    reach.tasks(&selecting(&selection, filter)).await
 }
 
-fn selecting(selector: &Selector, filter: &TaskFilter) -> TaskFilter {
+/// These selectors together.
+pub(super) fn selection(selectors: Vec<Selector>) -> Result<Selection, Failure> {
+    Selection::of(selectors).or_usage()
+}
+
+fn selecting(selection: &Selection, filter: &TaskFilter) -> TaskFilter {
     TaskFilter {
-        select: Some(selector.to_string()),
+        select: Some(selection.to_string()),
         ..filter.clone()
     }
 }
 
-async fn all(reach: &Reach, selector: &Selector) -> Result<Vec<Uuid>, Failure> {
+async fn all(
+    reach: &Reach,
+    selection: &Selection,
+    filter: &TaskFilter,
+) -> Result<Vec<Uuid>, Failure> {
     let mut filter = TaskFilter {
         limit: Some(PAGE),
-        ..TaskFilter::default()
+        ..filter.clone()
     };
     let mut found = Vec::new();
     loop {
-        let page = reach.tasks(&selecting(selector, &filter)).await?;
+        let page = reach.tasks(&selecting(selection, &filter)).await?;
         found.extend(page.tasks.iter().map(|task| task.uuid));
         match page.next_cursor {
             Some(cursor) => filter.cursor = Some(cursor),
@@ -97,7 +115,8 @@ async fn one(reach: &Reach, name: &Selector) -> Result<Uuid, Failure> {
         limit: Some(2),
         ..TaskFilter::default()
     };
-    let page = reach.tasks(&selecting(name, &two)).await?;
+    let selection = selection(vec![name.clone()])?;
+    let page = reach.tasks(&selecting(&selection, &two)).await?;
     match &page.tasks[..] {
         [] if *name == Selector::Last(1) => Err(Failure::usage(anyhow!("there is no task yet"))),
         [] => Err(Failure::usage(anyhow!(

@@ -3,18 +3,22 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::protocol::byte_text::{self, shown};
+use crate::protocol::plain::{lines, one_line};
 
-/// A table of left-aligned columns; the last one is not padded, so that long commands wrap nothing else.
+/// A table of left-aligned columns; the last one is not padded, so that long commands wrap nothing else. Cells are shown as
+/// [`one_line`] does it.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let plain = |row: &Vec<String>| row.iter().map(|cell| one_line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(shown(cell).chars().count());
         }
     }
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
     let mut text = String::new();
-    for row in std::iter::once(&header).chain(rows) {
+    for row in std::iter::once(&header).chain(&rows) {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
@@ -26,7 +30,8 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Lines of a name and a value; entries without a value are left out.
+/// Lines of a name and a value, as [`lines`] shows it, its further lines below the first; entries without a value
+/// are left out.
 pub fn fields(entries: &[(&str, Option<String>)]) -> String {
     let shown = || {
         entries
@@ -35,7 +40,11 @@ pub fn fields(entries: &[(&str, Option<String>)]) -> String {
     };
     let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
     shown()
-        .map(|(name, value)| format!("{name:<width$}  {}\n", byte_text::shown(value)))
+        .map(|(name, value)| {
+            let margin = " ".repeat(width + 2);
+            let value = lines(&byte_text::shown(value)).replace('\n', &format!("\n{margin}"));
+            format!("{name:<width$}  {value}\n")
+        })
         .collect()
 }
 
@@ -82,6 +91,20 @@ mod tests {
         assert_eq!(
             table(&["ID", "COMMAND"], &rows),
             "ID     COMMAND\n1      a\n22222\n"
+        );
+    }
+
+    #[test]
+    fn what_others_wrote_gives_no_orders_and_makes_no_lines() {
+        let rows = [vec!["\u{1b}[2J".to_owned(), "a\nb".to_owned()]];
+        assert_eq!(
+            table(&["ID", "COMMAND"], &rows),
+            "ID         COMMAND\n\\u{1b}[2J  a\\nb\n"
+        );
+        let message = "one\nstate  completed\u{1b}".to_owned();
+        assert_eq!(
+            fields(&[("message", Some(message))]),
+            "message  one\n         state  completed\\u{1b}\n"
         );
     }
 

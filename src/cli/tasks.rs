@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::Args;
-use uuid::Uuid;
 
 use super::artifacts;
 use super::explain;
@@ -16,15 +15,18 @@ use super::output;
 use super::reach::{Reach, ReachArgs};
 use super::select;
 use super::show;
+use super::suite::{self, SuiteName};
 use crate::exit_code::Exit;
-use crate::protocol::api::{TaskDetail, TaskFilter};
+use crate::protocol::api::{TaskDetail, TaskFilter, TaskPage};
 use crate::protocol::{Selector, TaskState};
 use crate::wall_clock::unix_us;
 
 const TASKS_HELP: &str = "\
 Selectors, here and in task, logs, wait, cancel and retry: a uuid, at least six hex digits of its beginning, a number (NO),
 a range of numbers such as 3-7, last (the newest task), last:5, a state such as failed, label:key or label:key=value.
-Several together mean every task that one of them names.
+What is named by itself (a uuid, a number, last) is always meant. Sets of one kind are alternatives, kinds restrict each
+other: label:sweep=a failed cancelled means those of the sweep that failed or were cancelled. A suite (--suite) is named by
+its uuid, its name, or the beginning of either, where only one begins so.
 
 Examples:
   mitosis tasks
@@ -42,8 +44,8 @@ pub(super) struct TasksArgs {
     #[arg(value_name = "SELECTOR")]
     tasks: Vec<Selector>,
     /// Only tasks of this suite.
-    #[arg(long, value_name = "UUID")]
-    suite: Option<Uuid>,
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<SuiteName>,
     /// Only tasks in these states, separated by commas.
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
     state: Vec<TaskState>,
@@ -70,14 +72,13 @@ impl TasksArgs {
     pub(super) async fn run(self, global: &GlobalArgs) -> Result<Exit, Failure> {
         let states: Vec<&str> = self.state.iter().map(|state| state.as_str()).collect();
         let filter = TaskFilter {
-            suite: self.suite,
             state: (!states.is_empty()).then(|| states.join(",")),
-            select: None,
-            cursor: self.cursor,
+            cursor: self.cursor.clone(),
             limit: Some(self.limit),
+            ..TaskFilter::default()
         };
         let reach = Reach::to_read(&self.reach).await?;
-        let page = select::page(&reach, &filter, &self.tasks).await;
+        let page = self.page(&reach, filter).await;
         reach.close().await;
         let page = page?;
         self.format.write(&page, &page.tasks, &TASK_COLUMNS, || {
@@ -91,6 +92,14 @@ impl TasksArgs {
             ));
         }
         Ok(Exit::Ok)
+    }
+
+    async fn page(&self, reach: &Reach, filter: TaskFilter) -> Result<TaskPage, Failure> {
+        let filter = TaskFilter {
+            suite: suite::uuid_of_some(reach, self.suite.as_ref()).await?,
+            ..filter
+        };
+        select::page(reach, &filter, &self.tasks).await
     }
 }
 

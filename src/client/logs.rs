@@ -92,8 +92,32 @@ impl ApiClient {
     /// # Errors
     /// When refused or not answered; `not_ended` while the task has not ended.
     pub async fn logs(&self, uuid: Uuid, stream: LogStream) -> Result<Logs, ClientError> {
-        let call = Call::get(self.api(&format!("/tasks/{uuid}/logs")));
-        let response = self.send(call.with("stream", stream.as_str())).await?;
+        self.kept_log(uuid, stream, None).await
+    }
+
+    /// Reads what one attempt of a task wrote.
+    ///
+    /// # Errors
+    /// When refused or not answered; `no_attempt` where nothing is kept of it.
+    pub async fn attempt_logs(
+        &self,
+        uuid: Uuid,
+        stream: LogStream,
+        attempt: u32,
+    ) -> Result<Logs, ClientError> {
+        self.kept_log(uuid, stream, Some(attempt)).await
+    }
+
+    async fn kept_log(
+        &self,
+        uuid: Uuid,
+        stream: LogStream,
+        attempt: Option<u32>,
+    ) -> Result<Logs, ClientError> {
+        let call = Call::get(self.api(&format!("/tasks/{uuid}/logs")))
+            .with("stream", stream.as_str())
+            .with_some("attempt", attempt);
+        let response = self.send(call).await?;
         Ok(Logs {
             truncated: header(&response, TRUNCATED_HEADER) == Some("true"),
             total_bytes: number(&response, TOTAL_HEADER),

@@ -18,7 +18,8 @@ impl ApiClient {
     pub async fn suites(&self, page: &PageQuery) -> Result<SuitePage, ClientError> {
         let call = Call::get(self.api("/suites"))
             .with_some("cursor", page.cursor.as_deref())
-            .with_some("limit", page.limit);
+            .with_some("limit", page.limit)
+            .with_some("named", page.named.as_deref());
         self.call(call).await
     }
 

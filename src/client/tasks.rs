@@ -9,7 +9,7 @@ use super::request::{ApiClient, Call};
 use crate::protocol::api::{
     CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, RetryRequest,
     RetryResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail, TaskFilter, TaskPage,
-    WaitResponse,
+    WaitRequest, WaitResponse,
 };
 use crate::protocol::why::TaskWhy;
 
@@ -60,6 +60,7 @@ impl ApiClient {
             .with_some("suite", filter.suite)
             .with_some("state", filter.state.as_deref())
             .with_some("select", filter.select.as_deref())
+            .with_some("unrepeated", filter.unrepeated)
             .with_some("cursor", filter.cursor.as_deref())
             .with_some("limit", filter.limit);
         self.call(call).await
@@ -93,6 +94,20 @@ impl ApiClient {
         timeout: Duration,
     ) -> Result<WaitResponse, ClientError> {
         let call = Call::get(self.api(&format!("/tasks/{uuid}/wait")));
+        self.call(call.waiting("timeout", timeout)).await
+    }
+
+    /// Waits until several tasks have ended, at most `timeout` and a minute; the answer says whether they have. At most
+    /// [`MAX_WAIT_TASKS`](crate::protocol::api::MAX_WAIT_TASKS).
+    ///
+    /// # Errors
+    /// When refused or not answered.
+    pub async fn wait_tasks(
+        &self,
+        request: &WaitRequest,
+        timeout: Duration,
+    ) -> Result<WaitResponse, ClientError> {
+        let call = Call::post(self.api("/tasks/wait")).json(request);
         self.call(call.waiting("timeout", timeout)).await
     }
 

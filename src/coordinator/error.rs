@@ -94,6 +94,16 @@ pub enum CoordinatorError {
         /// What is expected, in words.
         expected: &'static str,
     },
+    /// Nothing is kept of one attempt of a task.
+    #[error("nothing is kept of attempt {attempt} of task {task}: {why}")]
+    NoAttempt {
+        /// The task.
+        task: Uuid,
+        /// Its number.
+        attempt: u32,
+        /// Why, in words.
+        why: String,
+    },
     /// The worker never registered, or it left.
     #[error("worker {0} is not registered; register first")]
     WorkerGone(Uuid),
@@ -188,6 +198,7 @@ impl CoordinatorError {
             Self::TooLarge { .. } | Self::SubmitTooLarge { .. } => "too_large",
             Self::Unfit { .. } => "unfit",
             Self::BadQuery { .. } => "bad_query",
+            Self::NoAttempt { .. } => "no_attempt",
             Self::WorkerGone(_) => "worker_gone",
             Self::NoSuchWorker { .. } => "no_such_worker",
             Self::ManagerAway(_) => "manager_away",

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::protocol::Capacity;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
-use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
+use crate::protocol::{Artifact, CancelOrder, Lease, Mode, TaskResult};
 
 pub use clock::{Clock, SystemClock};
 pub use error::{OpenError, StoreError};
@@ -59,13 +59,25 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// `NotFound` when the suite does not exist.
     async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskSummary>, StoreError>;
 
-    /// Suites in order of creation, from the one after `after`; with their counts.
+    /// Suites in order of creation, from the one after `after`; with their counts. A task that was repeated counts by its
+    /// newest life, here and in [`StoreReader::suite`] and [`StoreReader::counts_of`].
     async fn suites(&self, after: i64, limit: u32) -> Result<Vec<(i64, SuiteSummary)>, StoreError>;
 
     /// One suite with its counts; `None` when there is none.
     async fn suite(&self, uuid: Uuid) -> Result<Option<SuiteSummary>, StoreError>;
 
-    /// Tasks by state of one suite or of the whole store. Its cost does not depend on the number of tasks.
+    /// How an attempt ended that failed and was followed by another one, and what it wrote; `None` where nothing is kept.
+    async fn attempt_result(
+        &self,
+        task: Uuid,
+        attempt: u32,
+    ) -> Result<Option<TaskResult>, StoreError>;
+
+    /// Suites that a text names, newest first, at most three and without counts: those of this name; without any, those
+    /// whose name or uuid begins so.
+    async fn suites_named(&self, text: String) -> Result<Vec<SuiteSummary>, StoreError>;
+
+    /// Tasks by state of one suite or of the whole store, repeated ones too. Its cost does not depend on the number of tasks.
     ///
     /// # Errors
     /// `NotFound` when the suite does not exist.
@@ -75,7 +87,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// priorities, not on the number of tasks.
     async fn levels(&self) -> Result<Levels, StoreError>;
 
-    /// Tasks by state of a set.
+    /// Tasks by state of a set; each task and each newest life once.
     ///
     /// # Errors
     /// `NotFound` for the first that does not exist.

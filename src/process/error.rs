@@ -45,7 +45,7 @@ pub enum SpawnError {
         path: PathBuf,
     },
     /// The working directory cannot be entered.
-    #[error("the working directory `{}` cannot be entered; create it or change `cwd`", path.display())]
+    #[error("the working directory `{}` cannot be entered on this machine; create it there, or change `cwd` (submit with --cwd DIR, or with --cwd task for a directory of the task's own)", path.display())]
     Cwd {
         /// The directory.
         path: PathBuf,
@@ -195,6 +195,16 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ETXTBSY)
     )
+}
+
+impl SpawnError {
+    /// Why a program cannot be started in this directory, if it cannot.
+    #[must_use]
+    pub fn of_cwd(cwd: &Path) -> Option<Self> {
+        let source = enterable(cwd).err()?;
+        let path = cwd.to_owned();
+        Some(Self::Cwd { path, source })
+    }
 }
 
 fn enterable(path: &Path) -> io::Result<()> {

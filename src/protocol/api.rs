@@ -267,9 +267,14 @@ pub struct TaskFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Only tasks that this selector names: a uuid, at least six hex digits of its beginning, a number, a range such
-    /// as `3-7`, `last`, `last:5`, a state, `label:key` or `label:key=value`.
+    /// as `3-7`, `last`, `last:5`, a state, `label:key` or `label:key=value`. Several as a JSON list: sets of one kind
+    /// (ranges and `last:5`; states; values of one label) are alternatives, kinds restrict each other, and a task that is
+    /// named by itself (a uuid, a number, `last`) is always meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<String>,
+    /// With `true`: only tasks that no retry has repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrepeated: Option<bool>,
     /// Where the last page ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -311,7 +316,22 @@ pub struct PageQuery {
     /// Most entries of a page; 100 when absent, 1000 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Only what this names, newest first, at most three and without counts or further pages: the suites of this name;
+    /// without any, those whose name or uuid begins so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
 }
+
+/// Tasks to wait for, each by its newest life: a task that was repeated, also while it is waited for, counts as its
+/// repetition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitRequest {
+    /// The tasks, at most 1,000.
+    pub tasks: Vec<Uuid>,
+}
+
+/// Most tasks of a [`WaitRequest`].
+pub const MAX_WAIT_TASKS: usize = 1000;
 
 /// Which ended tasks to repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::artifact::{REFERENCE_SCHEME, Reference};
+use super::plain::one_line;
 use super::span::HumanDuration;
 
 /// Most inputs of one task.
@@ -101,7 +102,9 @@ impl Input {
 
     fn validate(&self) -> Result<(), InputError> {
         if self.source().is_none() || self.url.contains('\0') {
-            return Err(InputError::Url(self.url.escape_debug().to_string()));
+            return Err(InputError::Url(
+                one_line(&shown_url(&self.url)).into_owned(),
+            ));
         }
         let is_plain = |path: &Path| {
             let mut parts = path.components();
@@ -120,6 +123,18 @@ impl Input {
         }
         Ok(())
     }
+}
+
+/// An address as people are shown it: without user, password, query and fragment, which may hold secrets.
+#[must_use]
+pub fn shown_url(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
 }
 
 /// Checks the inputs of one task.
@@ -144,6 +159,19 @@ pub fn validate_all(inputs: &[Input]) -> Result<(), (usize, InputError)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_may_be_secret() {
+        for (url, shown) in [
+            ("https://ann:pass@h:1/a@b?key=1#x", "https://h:1/a@b"),
+            ("https://h", "https://h"),
+            ("http://token@h?x", "http://h"),
+            ("file:///a/b", "file:///a/b"),
+            ("artifact:x/result", "artifact:x/result"),
+        ] {
+            assert_eq!(shown_url(url), shown, "{url}");
+        }
+    }
 
     fn input(url: &str, path: &str) -> Input {
         Input {

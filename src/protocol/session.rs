@@ -240,6 +240,9 @@ pub struct LostTry {
     pub attempt: u32,
     /// When it began, in microseconds since the Unix epoch.
     pub started_at_us: i64,
+    /// When its loss was seen; absent where nobody saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at_us: Option<i64>,
     /// What became of it, e.g. `worker 3 killed by signal 9`.
     pub cause: String,
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::ids::{Lease, TaskRef, Try};
 use super::input::{Input, InputError, validate_all};
 use super::limits::Limits;
+use super::plain::{is_plain, one_line};
 use super::report::Reason;
 use super::span::HumanDuration;
 use super::upstream::{Upstream, UpstreamForm, uuid_in};
@@ -306,6 +307,14 @@ pub enum SpecError {
         /// The field that holds it.
         field: String,
     },
+    /// A control character in a word for people.
+    #[error("`{field}` has `{word}`; control characters are not allowed in it")]
+    Control {
+        /// The field.
+        field: &'static str,
+        /// The word, with escapes.
+        word: String,
+    },
     /// A variable name that no environment can hold.
     #[error("`env` has the variable name `{0}`; a name is not empty and has no `=`")]
     EnvName(String),
@@ -409,6 +418,7 @@ impl TaskSpec {
         if self.resources.pin && !whole {
             return Err(SpecError::PinWithoutCpus);
         }
+        self.validate_words()?;
         if self.max_attempts == Some(0) {
             return Err(range("max_attempts", 0, "1 or more"));
         }
@@ -439,6 +449,20 @@ impl TaskSpec {
             }
         }
         Ok(())
+    }
+
+    /// Words that are shown in lists have nothing in them that a terminal takes for orders.
+    fn validate_words(&self) -> Result<(), SpecError> {
+        let labels = self.labels.iter().flat_map(|(key, value)| [key, value]);
+        let labels = labels.map(|word| ("labels", word));
+        let mut words = labels.chain(self.tags.iter().map(|tag| ("tags", tag)));
+        match words.find(|(_, word)| !is_plain(word)) {
+            Some((field, word)) => Err(SpecError::Control {
+                field,
+                word: one_line(word).into_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn validate_command(&self) -> Result<(), SpecError> {

@@ -400,6 +400,33 @@ mod tests {
     }
 
     #[test]
+    fn a_command_of_one_word_with_blanks_is_a_line_for_a_shell() {
+        let spec = |word: &str| {
+            let words = [OsString::from(word)];
+            let line = CommandLine {
+                words: &words,
+                files: &[],
+                reading: Reading::default(),
+                shell: false,
+                shell_program: None,
+                replace: None,
+                wants_arguments: false,
+                array: None,
+                stdin_is_given: false,
+            };
+            match line.source() {
+                Ok(Source::Command { spec, .. }) => *spec,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            spec("echo hi | wc -c"),
+            TaskSpec::shell_line("echo hi | wc -c")
+        );
+        assert_eq!(spec("./job-1.sh"), TaskSpec::argv(["./job-1.sh"]));
+    }
+
+    #[test]
     fn options_that_only_arguments_have_ask_for_standard_input() {
         for (reading, named) in [
             (

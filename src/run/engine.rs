@@ -12,6 +12,7 @@ use super::live;
 use super::options::RunOptions;
 use super::summary::Figures;
 use crate::coordinator::{Coordinator, Durability};
+use crate::endpoint::StartedBy;
 use crate::file_system::Unwritable;
 use crate::file_system::removal::{remove, set_aside_if_needed};
 use crate::manager::config::{Durability as SpoolDurability, ExecDefaults};
@@ -48,6 +49,7 @@ impl Engine {
     ) -> Result<Self, RunError> {
         let config = manager_config(options, state_dir)?;
         let serving = ServiceOptions {
+            started_by: StartedBy::Run,
             state_dir: state_dir.to_owned(),
             output_dir: Some(config.output_dir()),
         };

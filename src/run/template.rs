@@ -462,7 +462,7 @@ pub(super) fn is_one_line(words: &[String]) -> bool {
 }
 
 /// True for a command of one word that is a line for a shell rather than the name of a program.
-fn is_line(word: &str) -> bool {
+pub(super) fn is_line(word: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,@%+={}#".contains(c);
     !word.chars().all(plain)
 }

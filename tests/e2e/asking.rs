@@ -32,6 +32,7 @@ fn selectors_name_tasks_for_every_command() {
     service.until_all_ended();
     assert_eq!(numbers(&service, &[]), ["1", "2", "3"]);
     assert_eq!(numbers(&service, &["failed", "3"]), ["2", "3"]);
+    assert_eq!(numbers(&service, &["failed", "2-3"]), ["2"]);
     assert_eq!(numbers(&service, &["label:kind=good"]), ["1", "3"]);
     assert_eq!(numbers(&service, &["last:2", "--limit", "1"]), ["2"]);
     assert_eq!(numbers(&service, &["last:2", "--cursor", "2"]), ["3"]);
@@ -191,5 +192,47 @@ fn why_names_what_a_task_waits_for_and_where_its_time_went() {
         "{paused}"
     );
     manager.stop().code(0);
+    service.stop().code(0);
+}
+
+#[test]
+fn what_others_wrote_gives_no_orders_to_a_terminal() {
+    let sandbox = Sandbox::new();
+    let service = Service::up(&sandbox, 1);
+    // The clipboard, the screen by a C1 control, and a direction of writing.
+    let hostile = "\u{1b}]52;c;cm0=\u{7}\u{9b}2J\u{202e}";
+    let line = format!("echo '{hostile}'; exit 3");
+    let uuid = service.submit(&line);
+    service.until_state(&uuid, "failed");
+    let missing = service.client(&["submit", "-q", "--cwd", hostile, "--", "true"]);
+    let missing = missing.code(0).out().trim().to_owned();
+    service.until_state(&missing, "failed");
+    for call in [
+        &["tasks"][..],
+        &["tasks", "-o", "csv"],
+        &["tasks", "--json"],
+        &["task", &uuid],
+        &["task", &uuid, "--json"],
+        &["task", &missing],
+        &["task", &missing, "--why"],
+        &["suites"],
+        &["workers"],
+    ] {
+        let shown = service.client(call).code(0).out();
+        let order = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!shown.contains(order), "{call:?}: {shown:?}");
+    }
+    // In JSON it is still what it was.
+    let shown = service.client(&["task", &uuid, "--json"]).code(0).json();
+    assert_eq!(shown["spec"]["args"][2], *line);
+    // The output itself is the task's, byte by byte.
+    let output = service.client(&["logs", &uuid]).code(0).out();
+    assert_eq!(output, format!("{hostile}\n"));
+    for option in ["--name", "--label"] {
+        service
+            .client(&["submit", option, hostile, "--", "true"])
+            .code(2)
+            .says(&["control characters", "\\u{1b}"]);
+    }
     service.stop().code(0);
 }

@@ -38,7 +38,7 @@ fn what_a_task_leaves_is_fetched_from_a_service() {
     let sandbox = Sandbox::new();
     let service = Service::up(&sandbox, 1);
     let uuid = service.submit(
-        "echo r > $MITO_RESULT_DIR/r; ln -s . $MITO_RESULT_DIR/loop; echo w > w; seq 20000",
+        "echo r > $MITO_RESULT_DIR/r; ln -s . $MITO_RESULT_DIR/loop; echo w > $MITO_EXEC_DIR/w; seq 20000",
     );
     service.until_all_ended();
     let task = arrived(&service, &uuid, 2);

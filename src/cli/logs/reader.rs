@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::printer::Said;
 use crate::cli::failure::Failure;
-use crate::cli::reach::refused;
-use crate::client::{ApiClient, ClientError, LogPart, LogPlace};
+use crate::cli::patience::Patience;
+use crate::cli::reach::{Act, refused};
+use crate::client::{ClientError, LogPart, LogPlace};
 use crate::protocol::LogStream;
 use crate::protocol::api::AttemptRecord;
 use crate::protocol::output::{MAX_PART_BYTES, Progress};
@@ -20,10 +21,6 @@ use crate::protocol::report::Gap;
 
 /// Longest wait in one call.
 const WAIT: Duration = Duration::from_secs(30);
-/// A coordinator that is away for longer is believed to stay away.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause before a call is repeated that names none.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a part that was not full: a task that writes line by line is not asked for each.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -44,25 +41,26 @@ impl From<ClientError> for Stop {
 
 /// One stream and the place up to which it was read.
 pub(super) struct Reader {
-    client: ApiClient,
+    service: Act,
     task: Uuid,
     place: LogPlace,
     said_tx: flume::Sender<Said>,
     follows: bool,
-    /// When the coordinator last answered.
-    heard_at: Instant,
+    /// How long the coordinator may be away.
+    patience: Patience,
 }
 
 impl Reader {
     /// A reader of what is there.
     pub(super) fn new(
-        client: ApiClient,
+        service: Act,
         task: Uuid,
         stream: LogStream,
         said_tx: flume::Sender<Said>,
+        patience: Patience,
     ) -> Self {
         Self {
-            client,
+            service,
             task,
             place: LogPlace {
                 stream,
@@ -71,7 +69,7 @@ impl Reader {
             },
             said_tx,
             follows: false,
-            heard_at: Instant::now(),
+            patience,
         }
     }
 
@@ -87,7 +85,11 @@ impl Reader {
     pub(super) async fn run(mut self) -> Result<(), Stop> {
         loop {
             let wait = if self.follows { WAIT } else { Duration::ZERO };
-            let part = self.client.log_part(self.task, self.place, wait).await;
+            let part = self
+                .service
+                .client()
+                .log_part(self.task, self.place, wait)
+                .await;
             let read = match part {
                 Ok(part) => self.take(part).await,
                 Err(error) => Err(error.into()),
@@ -103,7 +105,7 @@ impl Reader {
 
     /// Says a part; false when it was the last.
     async fn take(&mut self, mut part: LogPart) -> Result<bool, Broken> {
-        self.heard_at = Instant::now();
+        self.patience.heard();
         self.go_to(part.place).await?;
         let mut read = 0;
         loop {
@@ -208,7 +210,7 @@ impl Reader {
     }
 
     async fn next_attempt(&self, earlier: u32) -> Result<String, Broken> {
-        let task = self.client.task(self.task).await?;
+        let task = self.service.client().task(self.task).await?;
         let mut history = task.history.iter();
         let ended = history.find(|record| record.attempt == earlier);
         Ok(in_words(earlier, self.place.attempt, ended))
@@ -218,24 +220,21 @@ impl Reader {
     async fn overcome(&mut self, error: ClientError) -> Result<(), Stop> {
         if error.code() == Some("not_followed") && self.follows {
             self.say(Said::Note(format!("mitosis: {error}"))).await?;
-            self.client.wait_task(self.task, WAIT).await?;
+            self.service.client().wait_task(self.task, WAIT).await?;
             return Ok(());
         }
-        // Too many readers are a matter of time; a coordinator that does not answer is one only for a while.
-        let is_full = error.status() == Some(429);
-        if is_full {
-            self.heard_at = Instant::now();
-        }
-        if !self.follows || !error.is_retryable() || self.heard_at.elapsed() > PATIENCE {
+        let pause = if self.follows {
+            self.patience.after(&error, Instant::now())
+        } else {
+            None
+        };
+        let Some(pause) = pause else {
             return Err(error.into());
-        }
+        };
         self.say(Said::Note(format!("mitosis: {error}; trying again")))
             .await?;
-        let pause = match error {
-            ClientError::Api { retry_after, .. } => retry_after,
-            _ => None,
-        };
-        tokio::time::sleep(pause.unwrap_or(PAUSE)).await;
+        tokio::time::sleep(pause).await;
+        self.service.find_again().await;
         Ok(())
     }
 

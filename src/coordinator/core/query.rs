@@ -19,7 +19,7 @@ use crate::protocol::api::{
 };
 use crate::protocol::capacity::Lack;
 use crate::protocol::why::TaskWhy;
-use crate::protocol::{Capacity, Selector, TaskState};
+use crate::protocol::{Capacity, Selection, TaskState};
 
 /// Entries of a page when the request names no limit.
 pub(super) const DEFAULT_LIMIT: u32 = 100;
@@ -41,6 +41,44 @@ pub struct Page<T> {
 async fn task(store: &dyn StoreReader, uuid: Uuid) -> Result<TaskDetail, CoordinatorError> {
     let found = store.task(uuid).await?;
     Ok(found.ok_or(StoreError::NotFound { what: "task", uuid })?)
+}
+
+async fn at_attempt(
+    store: &dyn StoreReader,
+    uuid: Uuid,
+    attempt: u32,
+) -> Result<TaskDetail, CoordinatorError> {
+    let found = task(store, uuid).await?;
+    if attempt == found.summary.attempts && found.result.is_some() {
+        return Ok(found);
+    }
+    match store.attempt_result(uuid, attempt).await? {
+        Some(result) => Ok(TaskDetail {
+            result: Some(result),
+            // They are the last attempt's.
+            artifacts: Vec::new(),
+            ..found
+        }),
+        None => Err(CoordinatorError::NoAttempt {
+            task: uuid,
+            attempt,
+            why: no_attempt(&found, attempt),
+        }),
+    }
+}
+
+/// Why nothing is kept of an attempt.
+fn no_attempt(task: &TaskDetail, attempt: u32) -> String {
+    let mut history = task.history.iter();
+    let record = history.find(|record| record.attempt == attempt);
+    match record.map(|record| record.end.as_deref()) {
+        Some(None) => "it has not ended; read what it has written so far without --attempt, or follow it with -f".to_owned(),
+        Some(Some(end)) => format!("it is over ({end}) and left no report of what it wrote"),
+        None => match task.summary.attempts {
+            0 => "it has not been begun".to_owned(),
+            attempts => format!("there were {attempts}"),
+        },
+    }
 }
 
 async fn tasks(store: &dyn StoreReader, filter: &TaskFilter) -> Result<TaskPage, CoordinatorError> {
@@ -119,6 +157,33 @@ macro_rules! queries {
             pub async fn suite(&self, uuid: Uuid) -> Result<SuiteSummary, CoordinatorError> {
                 let $owned = self;
                 suite($store, uuid).await
+            }
+
+            /// A task with the result of one of its attempts in place of its last: how that one ended and what is kept of
+            /// its output.
+            ///
+            /// # Errors
+            /// `NotFound`; `NoAttempt` where nothing is kept of it.
+            pub async fn task_at_attempt(
+                &self,
+                uuid: Uuid,
+                attempt: u32,
+            ) -> Result<TaskDetail, CoordinatorError> {
+                let $owned = self;
+                at_attempt($store, uuid, attempt).await
+            }
+
+            /// Suites that a text names, newest first, at most three and without counts: those of this name; without
+            /// any, those whose name or uuid begins so.
+            ///
+            /// # Errors
+            /// When the store fails.
+            pub async fn suites_named(
+                &self,
+                text: String,
+            ) -> Result<Vec<SuiteSummary>, CoordinatorError> {
+                let $owned = self;
+                Ok($store.suites_named(text).await?)
             }
 
             /// Tasks by state, of one suite or of all.
@@ -278,6 +343,7 @@ pub(super) fn parse_filter(filter: &TaskFilter) -> Result<TaskQuery, Coordinator
         suite: filter.suite,
         states: states?,
         select: filter.select.as_deref().map(parse_select).transpose()?,
+        unrepeated: filter.unrepeated.unwrap_or_default(),
         after: parse_cursor(filter.cursor.as_deref())?,
         limit: parse_limit(filter.limit)?,
     })
@@ -291,11 +357,11 @@ fn parse_state(word: &str) -> Result<TaskState, CoordinatorError> {
     })
 }
 
-fn parse_select(text: &str) -> Result<Selector, CoordinatorError> {
+fn parse_select(text: &str) -> Result<Selection, CoordinatorError> {
     text.parse().map_err(|_| CoordinatorError::BadQuery {
         field: "select",
         value: text.to_owned(),
-        expected: "write a uuid or its first digits, a number, a range such as 3-7, last, last:5, a state, or label:key=value",
+        expected: "write a uuid or its first digits, a number, a range such as 3-7, last, last:5, a state, or label:key=value; several as a JSON list",
     })
 }
 

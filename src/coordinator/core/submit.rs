@@ -9,6 +9,7 @@ use crate::coordinator::store::{NewTask, NewTasks, Part};
 use crate::protocol::TaskSpec;
 use crate::protocol::api::{SubmitRequest, SubmitResponse, SubmitTask, SuiteRef};
 use crate::protocol::chain::{Chain, Link};
+use crate::protocol::plain::{is_plain, one_line};
 use crate::protocol::task::MAX_SPEC_BYTES;
 
 /// Longest idempotency key, in bytes: a path or a digest with room to spare.
@@ -118,6 +119,15 @@ impl Coordinator {
 }
 
 fn prepare(request: SubmitRequest, before: usize) -> Result<NewTasks, CoordinatorError> {
+    if let Some(SuiteRef::New { name }) = &request.suite
+        && !is_plain(name)
+    {
+        return Err(CoordinatorError::BadQuery {
+            field: "suite.new.name",
+            value: one_line(name).into_owned(),
+            expected: "write a name without control characters",
+        });
+    }
     for (index, task) in (before..).zip(&request.tasks) {
         let valid = task.spec.validate();
         valid.map_err(|source| CoordinatorError::BadTask { index, source })?;

@@ -373,11 +373,11 @@ async fn pages_follow_one_another_and_bad_filters_are_refused_in_words() {
     let suites = bench.coordinator.suites(None, None).await.unwrap();
     assert_eq!((suites.items.len(), suites.next_cursor), (1, None));
     let bad = |state: Option<&str>, cursor: Option<&str>, limit| TaskFilter {
-        select: None,
         suite: None,
         state: state.map(str::to_owned),
         cursor: cursor.map(str::to_owned),
         limit,
+        ..TaskFilter::default()
     };
     for filter in [
         bad(Some("done"), None, None),

@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::Coordinator;
 use crate::coordinator::error::CoordinatorError;
-use crate::coordinator::store::Counts;
+use crate::coordinator::store::{Counts, StoreError};
 use crate::protocol::TaskState;
 use crate::protocol::api::WaitResponse;
 
 /// Shortest time between two looks at the counts: with thousands of ends a second nobody needs each of them.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What to wait for.
+/// What to wait for. A task that was repeated counts by its newest life, but for `All`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitFor {
     /// Every task of this suite.
@@ -64,7 +64,14 @@ impl Coordinator {
     async fn counts_for(&self, what: &WaitFor) -> Result<Counts, CoordinatorError> {
         let store = &self.shared.store;
         let counts: Counts = match what {
-            WaitFor::Suite(uuid) => store.counts(Some(*uuid)).await?,
+            WaitFor::Suite(uuid) => {
+                let suite = store.suite(*uuid).await?;
+                let missing = StoreError::NotFound {
+                    what: "suite",
+                    uuid: *uuid,
+                };
+                suite.ok_or(missing)?.counts
+            }
             WaitFor::Tasks(uuids) => store.counts_of(uuids.clone()).await?,
             WaitFor::All => store.counts(None).await?,
         };

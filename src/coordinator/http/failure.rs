@@ -125,7 +125,7 @@ impl Failure {
 impl From<CoordinatorError> for Failure {
     fn from(error: CoordinatorError) -> Self {
         let status = match error.code() {
-            "not_found" => StatusCode::NOT_FOUND,
+            "not_found" | "no_attempt" => StatusCode::NOT_FOUND,
             "not_ended" | "not_followed" | "part_missing" | "replaced" | "superseded" => {
                 StatusCode::CONFLICT
             }

@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::state::ApiState;
 use crate::protocol::api::{
     CancelMatchingRequest, CancelRequest, HeartbeatBody, IssueTokenRequest, ModeRequest,
-    RegisterWorkerRequest, ReportTaskBody, RetryRequest, SubmitRequest,
+    RegisterWorkerRequest, ReportTaskBody, RetryRequest, SubmitRequest, WaitRequest,
 };
 use crate::protocol::report::MAX_FOLLOW_UP_BYTES;
 use crate::protocol::strict::{Fields, nearest};
@@ -87,6 +87,13 @@ impl RequestBody for RetryRequest {
 
     fn fields() -> Option<&'static Fields> {
         static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<RetryRequest>);
+        Some(&FIELDS)
+    }
+}
+
+impl RequestBody for WaitRequest {
+    fn fields() -> Option<&'static Fields> {
+        static FIELDS: LazyLock<Fields> = LazyLock::new(fields_of::<WaitRequest>);
         Some(&FIELDS)
     }
 }

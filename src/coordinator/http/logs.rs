@@ -42,7 +42,7 @@ struct LogsQuery {
     /// Ask for the part that begins with this byte of what the task writes, from 0, also while it runs.
     offset: Option<u64>,
     /// With `offset`: the execution that the offset is about, as the last answer named it; none at first. When another one
-    /// runs by now, its beginning is sent.
+    /// runs by now, its beginning is sent. Without `offset`: show all that is kept of this attempt, from 1.
     attempt: Option<u32>,
     /// With `offset`: longest wait for something new, e.g. `30s`; none when absent, a minute at most.
     #[param(value_type = Option<String>)]
@@ -61,8 +61,8 @@ impl LogsQuery {
                     .wait
                     .map_or_else(Default::default, |wait| wait.min(LONGEST_WAIT).0),
             })),
-            None if self.attempt.is_some() || self.wait.is_some() => Err(Failure::bad_query(
-                "`attempt` and `wait` are about a part; say where it begins with `offset`",
+            None if self.wait.is_some() => Err(Failure::bad_query(
+                "`wait` is about a part; say where it begins with `offset`",
             )),
             None => Ok(None),
         }
@@ -71,7 +71,7 @@ impl LogsQuery {
 
 /// Read what a task wrote, as raw bytes.
 ///
-/// Without `offset`: all that is kept of an ended task. `x-mitosis-truncated` says whether some are missing, and
+/// Without `offset`: all that is kept of an ended task, or of one `attempt` that failed. `x-mitosis-truncated` says whether some are missing, and
 /// `x-mitosis-gap` which, where the middle was dropped: the body has the task's bytes alone, and nothing in its place.
 ///
 /// With `offset`: the next part, at once when there is one. `x-mitosis-progress` is `waiting` (not begun, or not begun
@@ -105,7 +105,10 @@ async fn logs(
     if let Some(follow) = query.follow()? {
         return part(&state, uuid, follow).await;
     }
-    let task = state.coordinator().task(uuid).await?;
+    let task = match query.attempt {
+        Some(attempt) => state.coordinator().task_at_attempt(uuid, attempt).await?,
+        None => state.coordinator().task(uuid).await?,
+    };
     let standing = task.summary.state;
     let Some(kept) = Kept::of(&state, task, query.stream).await? else {
         return Err(Failure::not_ended(format!(

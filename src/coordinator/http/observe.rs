@@ -21,12 +21,13 @@ use crate::telemetry::names;
 /// The label of requests that match no route.
 const NO_ROUTE: &str = "none";
 /// Routes that park a request; their time is not how long an answer takes.
-const LONG_POLLS: [&str; 6] = [
+const LONG_POLLS: [&str; 7] = [
     "/api/v1/workers/fetch-task",
     "/api/v1/workers/control",
     "/api/v1/tasks/{uuid}/wait",
     "/api/v1/tasks/{uuid}/logs",
     "/api/v1/suites/{uuid}/wait",
+    "/api/v1/tasks/wait",
     "/api/v1/session",
 ];
 

@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(retry))
 }
 
-/// List suites, oldest first, in pages.
+/// List suites, oldest first, in pages, or those that a text names. A task that was repeated counts by its newest life.
 #[utoipa::path(
     get, path = "/suites", tag = "suites", security(("bearer" = ["user"])), params(PageQuery),
     responses((status = 200, body = SuitePage), (status = "default", description = "Refused", body = ErrorBody))
@@ -35,6 +35,12 @@ async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<SuitePage>, Failure> {
     let coordinator = state.coordinator();
+    if let Some(text) = page.named {
+        return Ok(Json(SuitePage {
+            suites: coordinator.suites_named(text).await?,
+            next_cursor: None,
+        }));
+    }
     let page = coordinator
         .suites(page.cursor.as_deref(), page.limit)
         .await?;
@@ -86,10 +92,9 @@ async fn cancel(
     PathUuid(uuid): PathUuid,
     Body(request): Body<CancelRequest>,
 ) -> Result<Json<WaitResponse>, Failure> {
-    let counts = state
-        .coordinator()
-        .cancel_all(uuid, request.graceful)
-        .await?;
+    let coordinator = state.coordinator();
+    coordinator.cancel_all(uuid, request.graceful).await?;
+    let counts = coordinator.suite(uuid).await?.counts;
     let done = counts.keys().all(|state| state.is_terminal());
     Ok(Json(WaitResponse { done, counts }))
 }

@@ -15,8 +15,8 @@ use crate::coordinator::WaitFor;
 use crate::protocol::HumanDuration;
 use crate::protocol::api::{
     CancelMatchingRequest, CancelMatchingResponse, CancelRequest, CancelResponse, ErrorBody,
-    RetryRequest, RetryResponse, SubmitRequest, SubmitResponse, SubmittedTask, TaskDetail,
-    TaskFilter, TaskPage, WaitResponse,
+    MAX_WAIT_TASKS, RetryRequest, RetryResponse, SubmitRequest, SubmitResponse, SubmittedTask,
+    TaskDetail, TaskFilter, TaskPage, WaitRequest, WaitResponse,
 };
 use crate::protocol::why::TaskWhy;
 
@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(show))
         .routes(routes!(why))
         .routes(routes!(wait))
+        .routes(routes!(wait_several))
         .routes(routes!(cancel))
         .routes(routes!(cancel_matching))
         .routes(routes!(retry))
@@ -129,7 +130,7 @@ impl WaitQuery {
     }
 }
 
-/// Wait until one task has ended.
+/// Wait until one task has ended; one that was repeated, until its newest repetition has.
 #[utoipa::path(
     get, path = "/tasks/{uuid}/wait", tag = "tasks", security(("bearer" = ["user"])),
     params(("uuid" = uuid::Uuid, Path, description = "The task"), WaitQuery),
@@ -142,6 +143,28 @@ async fn wait(
     Query(query): Query<WaitQuery>,
 ) -> Result<Json<WaitResponse>, Failure> {
     let what = WaitFor::Tasks(vec![uuid]);
+    query.wait(&state, &what).await.map(Json)
+}
+
+/// Wait until several tasks have ended, each by its newest repetition.
+#[utoipa::path(
+    post, path = "/tasks/wait", tag = "tasks", security(("bearer" = ["user"])), params(WaitQuery),
+    request_body(content = WaitRequest, example = json!({"tasks": ["01900000-1a2b-7000-8000-00000000000a"]})),
+    responses((status = 200, body = WaitResponse), (status = "default", description = "Refused", body = ErrorBody))
+)]
+async fn wait_several(
+    _: UserCaller,
+    State(state): State<ApiState>,
+    Query(query): Query<WaitQuery>,
+    Body(request): Body<WaitRequest>,
+) -> Result<Json<WaitResponse>, Failure> {
+    if request.tasks.len() > MAX_WAIT_TASKS {
+        return Err(Failure::bad_request(format!(
+            "{} tasks are waited for, and {MAX_WAIT_TASKS} are the most of one call; wait for one part after the other",
+            request.tasks.len()
+        )));
+    }
+    let what = WaitFor::Tasks(request.tasks);
     query.wait(&state, &what).await.map(Json)
 }
 

@@ -25,6 +25,7 @@ use crate::protocol::api::{
     ErrorBody, HeartbeatBody, HeartbeatResponse, RegisterWorkerRequest, RegisterWorkerResponse,
     ReportTaskBody,
 };
+use crate::protocol::plain::{is_plain, one_line};
 use crate::protocol::{Desired, HumanDuration, ReportTaskResp, WorkerTaskResp};
 
 /// Longest park of a long poll.
@@ -38,6 +39,18 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(heartbeat))
         .routes(routes!(control))
         .routes(routes!(leave))
+}
+
+/// What is shown to operators has nothing in it that a terminal takes for orders.
+fn refuse_controls(request: &RegisterWorkerRequest) -> Result<(), Failure> {
+    let mut words = [&request.host].into_iter().chain(&request.tags);
+    match words.find(|word| !is_plain(word)) {
+        Some(word) => Err(Failure::bad_request(format!(
+            "the worker's host or one of its tags is `{}`; control characters are not allowed in them",
+            one_line(word)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Register an independent worker. It then holds nothing: whatever it held under the same uuid is requeued.
@@ -59,6 +72,7 @@ async fn register(
     {
         return Err(Failure::forbidden());
     }
+    refuse_controls(&request)?;
     let host = request.host.clone();
     let registered = state.coordinator().register_worker(request).await?;
     let token = worker_token(&state, registered.worker, &host);

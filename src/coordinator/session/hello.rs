@@ -10,6 +10,7 @@ use crate::coordinator::store::{
     Holder, HolderKind, HolderSession, METRICS_LABEL, Registration, SUBJECT_LABEL, StoreError,
 };
 use crate::protocol::PROTOCOL_VERSION;
+use crate::protocol::plain::{is_plain, one_line};
 use crate::protocol::session::{Hello, ToManager, Welcome};
 
 /// Registers the manager and answers its hello.
@@ -27,6 +28,18 @@ pub(super) async fn welcome(
             "this coordinator speaks protocol version {PROTOCOL_VERSION}, the manager version {}; run the same release \
              on both",
             hello.version
+        );
+        refuse(frames_tx, &message).await;
+        return Err(SessionEnd::Refused);
+    }
+    if let Some(word) = [&hello.host]
+        .into_iter()
+        .chain(&hello.tags)
+        .find(|word| !is_plain(word))
+    {
+        let message = format!(
+            "the manager's host or one of its tags is `{}`; control characters are not allowed in them",
+            one_line(word)
         );
         refuse(frames_tx, &message).await;
         return Err(SessionEnd::Refused);

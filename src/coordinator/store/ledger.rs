@@ -31,6 +31,17 @@ use crate::protocol::{Outcome, ReportTaskOp, TaskResult, TaskState, Verdict};
 
 pub mod chain;
 
+/// When the execution began that a report is about, if it says so.
+fn begun_at(op: &ReportTaskOp) -> Option<i64> {
+    match op {
+        ReportTaskOp::Started { at_us } => Some(*at_us),
+        ReportTaskOp::Completed(result)
+        | ReportTaskOp::Failed(result)
+        | ReportTaskOp::Cancelled(result) => result.started_at_us,
+        ReportTaskOp::Released { .. } => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -138,6 +149,17 @@ pub struct Finish {
     pub result: TaskResult,
 }
 
+/// How an attempt ended that is followed by another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailedAttempt {
+    /// The task's row id.
+    pub task_id: i64,
+    /// Its number.
+    pub attempt: u32,
+    /// How it ended, and what it wrote.
+    pub result: TaskResult,
+}
+
 /// What decisions ask for besides the changed records.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -145,6 +167,8 @@ pub struct Effects {
     pub attempts: Vec<AttemptWrite>,
     /// Tasks that ended, in order.
     pub finished: Vec<Finish>,
+    /// Results of attempts that are followed by another one.
+    pub failed: Vec<FailedAttempt>,
     /// Leases taken back.
     pub reclaimed: Vec<Reclaimed>,
     /// Holders whose cancel orders changed; may repeat.
@@ -305,8 +329,13 @@ impl Record {
             // The lease was taken back: somebody else may start the task at any moment.
             return Verdict::Stale;
         }
-        for lost in commit.lost_tries {
-            self.record_lost_try(lost, now_us, fx);
+        let begun_us = begun_at(&commit.report.op).unwrap_or(now_us).min(now_us);
+        let mut tries = commit.lost_tries.into_iter().peekable();
+        while let Some(lost) = tries.next() {
+            // Whoever is told of it later than it happened knows that it was over when the next one began.
+            let next_us = tries.peek().map_or(begun_us, |next| next.started_at_us);
+            let ended_us = lost.ended_at_us.unwrap_or(next_us).min(now_us);
+            self.record_lost_try(lost, ended_us, fx);
         }
         let execution = Execution {
             number: commit.attempt,
@@ -360,7 +389,7 @@ impl Record {
         }
     }
 
-    fn record_lost_try(&mut self, lost: LostTry, now_us: i64, fx: &mut Effects) {
+    fn record_lost_try(&mut self, lost: LostTry, ended_us: i64, fx: &mut Effects) {
         let end = format!("lost: {}", lost.cause);
         fx.attempts.push(AttemptWrite {
             task_id: self.task.id,
@@ -369,7 +398,7 @@ impl Record {
             try_no: lost.try_no,
             holder: self.last_holder,
             started_us: lost.started_at_us,
-            ended_us: Some(now_us),
+            ended_us: Some(ended_us.max(lost.started_at_us)),
             end: Some(end),
             cause: self.requeue_cause.take(),
         });
@@ -416,6 +445,13 @@ impl Record {
         self.holder = None;
         self.failures += u32::from(outcome == Outcome::Failed);
         if outcome == Outcome::Failed && self.may_run_again(result.reason) {
+            if self.open_attempt > 0 {
+                fx.failed.push(FailedAttempt {
+                    task_id: self.task.id,
+                    attempt: self.open_attempt,
+                    result,
+                });
+            }
             self.back_off(end, now_us, fx);
         } else {
             self.end(outcome, result, now_us, fx);

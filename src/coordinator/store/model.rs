@@ -15,7 +15,7 @@ use crate::protocol::chain::Link;
 use crate::protocol::report::Reason;
 use crate::protocol::session::{Commit, HeldLease, ManagerStatus};
 use crate::protocol::{
-    Boot, Capacity, Lease, Mode, Selector, TaskSpec, TaskState, Verdict, WorkerTaskResp,
+    Boot, Capacity, Lease, Mode, Selection, TaskSpec, TaskState, Verdict, WorkerTaskResp,
 };
 
 /// Tasks by state; states without tasks are left out.
@@ -462,7 +462,9 @@ pub struct TaskQuery {
     /// Only these states; all when empty.
     pub states: Vec<TaskState>,
     /// Only what this names.
-    pub select: Option<Selector>,
+    pub select: Option<Selection>,
+    /// Only tasks that have not been repeated.
+    pub unrepeated: bool,
     /// Only tasks with a larger row id.
     pub after: i64,
     /// Most tasks wanted.

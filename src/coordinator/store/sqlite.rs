@@ -62,7 +62,7 @@ use crate::coordinator::config::CoordinatorConfig;
 use crate::protocol::Capacity;
 use crate::protocol::api::{SubmittedTask, SuiteSummary, TaskDetail, TaskSummary};
 use crate::protocol::session::{HeldLease, ManagerStatus};
-use crate::protocol::{Artifact, CancelOrder, Lease, Mode};
+use crate::protocol::{Artifact, CancelOrder, Lease, Mode, TaskResult};
 
 /// Name of the database in the state directory.
 const FILE_NAME: &str = "store.db";
@@ -285,6 +285,22 @@ impl StoreReader for SqliteStore {
             .await
     }
 
+    async fn attempt_result(
+        &self,
+        task: Uuid,
+        attempt: u32,
+    ) -> Result<Option<TaskResult>, StoreError> {
+        self.read("show_task", move |conn| {
+            results::of_attempt(conn, task, attempt)
+        })
+        .await
+    }
+
+    async fn suites_named(&self, text: String) -> Result<Vec<SuiteSummary>, StoreError> {
+        self.read("list_suites", move |conn| query::suites_named(conn, &text))
+            .await
+    }
+
     async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError> {
         self.read("count", move |conn| query::counts(conn, suite))
             .await
@@ -295,7 +311,7 @@ impl StoreReader for SqliteStore {
     }
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {
-        self.read("count", move |conn| query::counts_of(conn, &tasks))
+        self.read("count", move |conn| lives::counts_of(conn, &tasks))
             .await
     }
 

@@ -222,6 +222,7 @@ impl Reactor {
                 try_no: Try(held.tries),
                 attempt,
                 started_at_us,
+                ended_at_us: Some(now.wall_us),
                 cause: cause.clone(),
             });
         }

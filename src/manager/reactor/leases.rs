@@ -28,6 +28,7 @@ impl Reactor {
                 try_no: started.report.try_no,
                 attempt: started.attempt,
                 started_at_us: at_us,
+                ended_at_us: None,
                 cause: reason.to_owned(),
             });
         }

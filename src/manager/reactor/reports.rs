@@ -161,6 +161,7 @@ impl Reactor {
                 try_no: hand.try_no,
                 attempt,
                 started_at_us,
+                ended_at_us: Some(now.wall_us),
                 cause,
             });
         }

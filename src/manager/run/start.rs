@@ -218,8 +218,9 @@ fn reactor(
     if !recovered.finals.is_empty() || !recovered.lost.is_empty() {
         tracing::info!(
             reports = recovered.finals.len(),
-            lost = recovered.lost.len(),
-            "reports of an earlier life were recovered from the spool"
+            begun = recovered.lost.len(),
+            "what an earlier life had not told is told now; the coordinator knows which of the tasks that were begun have \
+             ended"
         );
     }
     reactor.recovered(recovered.finals, now);

@@ -109,6 +109,7 @@ fn lost(one: &Begun) -> LostTry {
         try_no: one.try_no,
         attempt: one.attempt,
         started_at_us: one.at_us,
+        ended_at_us: None,
         cause: LOST.to_owned(),
     }
 }
@@ -128,6 +129,7 @@ fn joined(reported: Option<&Commit>, begun: &[Begun], seq: u64) -> Option<Arc<Co
                 try_no: start.report.try_no,
                 attempt: start.attempt,
                 started_at_us: at_us,
+                ended_at_us: None,
                 cause: LOST.to_owned(),
             };
             tries.insert(start.report.try_no, lost);

@@ -148,10 +148,18 @@ impl Executor {
             Some(cwd) => self.default_cwd.join(&*byte_text::to_os(cwd)),
             None => self.default_cwd.clone(),
         };
-        let input = stdin::open(task.spec.stdin.as_ref(), &cwd)
-            .map_err(|error| input_failed(task, &error))?;
-        let command =
-            Command::of(task, &mut self.environment, &cwd).map_err(|error| spawn_failed(&error))?;
+        // A directory that is not there is what has to be told, and not what is not found in it.
+        let of_cwd = || {
+            task.spec
+                .cwd
+                .as_ref()
+                .and_then(|_| SpawnError::of_cwd(&cwd))
+        };
+        let input = stdin::open(task.spec.stdin.as_ref(), &cwd).map_err(|error| {
+            of_cwd().map_or_else(|| input_failed(task, &error), |cwd| spawn_failed(&cwd))
+        })?;
+        let command = Command::of(task, &mut self.environment, &cwd)
+            .map_err(|error| spawn_failed(&of_cwd().unwrap_or(error)))?;
         Ok(Prepared {
             command,
             cwd,

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use super::http;
 use crate::file_stream;
 use crate::protocol::byte_text::to_os;
-use crate::protocol::input::{Input, MAX_INPUT_BYTES, Source};
+use crate::protocol::input::{Input, MAX_INPUT_BYTES, Source, shown_url};
 use crate::protocol::signed_url::{absolute, hex};
 use crate::worker::backoff::Jitter;
 
@@ -84,7 +84,7 @@ async fn in_time(input: &Input, place: Place<'_>) -> Result<(), InputMissing> {
     Err(InputMissing {
         path: input.path.clone(),
         // What stands behind `?` may be a signature.
-        url: input.url.split('?').next().unwrap_or_default().to_owned(),
+        url: shown_url(&input.url),
         reason,
     })
 }

@@ -294,4 +294,10 @@ impl<'s> Killed<'s> {
     pub(crate) fn restart(self) -> Service<'s> {
         Service::start_on(self.sandbox, self.options, self.state_dir, &self.listen)
     }
+
+    /// Starts it again on the same state and another address.
+    #[track_caller]
+    pub(crate) fn restart_elsewhere(self) -> Service<'s> {
+        Service::start_on(self.sandbox, self.options, self.state_dir, "127.0.0.1:0")
+    }
 }

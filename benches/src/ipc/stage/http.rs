@@ -20,6 +20,7 @@ use crate::ipc::wire::Target;
 use crate::scratch::Scratch;
 use mitosis::coordinator::auth::Scope;
 use mitosis::coordinator::{Coordinator, CoordinatorConfig};
+use mitosis::endpoint::StartedBy;
 use mitosis::protocol::TaskSpec;
 use mitosis::protocol::api::{SubmitRequest, SubmitTask};
 use mitosis::service::{Service, ServiceOptions};
@@ -97,6 +98,7 @@ impl CoordinatorStage {
             .await
             .map_err(part("take a port for a coordinator"))?;
         let options = ServiceOptions {
+            started_by: StartedBy::Coordinator,
             state_dir: coordinator.config().state_dir.clone(),
             output_dir: None,
         };

@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::*;
 use crate::protocol::api::{
     CancelMatchingRequest, CancelRequest, ErrorBody, HeartbeatBody, IssueTokenRequest, ModeRequest,
-    ReportTaskBody, RetryRequest,
+    ReportTaskBody, RetryRequest, WaitRequest,
 };
 use crate::protocol::tuning::TuneOrder;
 
 /// Every call there is.
-const CALLS: [(&str, &str); 40] = [
+const CALLS: [(&str, &str); 41] = [
     ("GET", "/api/v1/artifacts/{uuid}/{kind}"),
     ("GET", "/api/v1/managers"),
     ("GET", "/api/v1/managers/{uuid}/tuning"),
@@ -45,6 +45,7 @@ const CALLS: [(&str, &str); 40] = [
     ("POST", "/api/v1/tasks"),
     ("POST", "/api/v1/tasks/cancel"),
     ("POST", "/api/v1/tasks/retry"),
+    ("POST", "/api/v1/tasks/wait"),
     ("POST", "/api/v1/tasks/{uuid}/cancel"),
     ("POST", "/api/v1/tasks/{uuid}/retry"),
     ("POST", "/api/v1/tokens"),
@@ -147,6 +148,7 @@ fn check_example(path: &str, schema: &str, example: &Value) {
         () if is("SubmitRequest") => round_trip::<SubmitRequest>(example),
         () if is("RetryRequest") => round_trip::<RetryRequest>(example),
         () if is("CancelMatchingRequest") => round_trip::<CancelMatchingRequest>(example),
+        () if is("WaitRequest") => round_trip::<WaitRequest>(example),
         () if is("CancelRequest") => round_trip::<CancelRequest>(example),
         () if is("ModeRequest") => round_trip::<ModeRequest>(example),
         () if is("TuneOrder") => round_trip::<TuneOrder>(example),

@@ -207,7 +207,7 @@ async fn a_part_without_a_place_and_of_an_unknown_task_are_refused() {
     let token = server.token(Scope::User);
     for query in [
         "wait=1s",
-        "attempt=1",
+        "attempt=one",
         "offset=-1",
         "offset=0&wait=soon",
         "offset=0&follow=true",

@@ -185,6 +185,7 @@ pub(in super::super) async fn lost_tries_are_recorded_as_executions(backend: &dy
             try_no: Try(attempt),
             attempt,
             started_at_us: 5,
+            ended_at_us: (attempt == 1).then_some(7),
             cause: format!("worker {attempt} killed by signal 9"),
         })
         .collect();
@@ -208,6 +209,11 @@ pub(in super::super) async fn lost_tries_are_recorded_as_executions(backend: &dy
         .collect();
     let lost = |n| (n, n, format!("lost: worker {n} killed by signal 9"));
     assert_eq!(ends, [lost(1), lost(2), (3, 4, "completed".to_owned())]);
+    // A loss is over when it was seen, and at the latest when the next execution began.
+    let result = detail.result.unwrap();
+    let ended: Vec<_> = detail.history.iter().map(|one| one.ended_at_us).collect();
+    assert_eq!(ended[..2], [Some(7), result.started_at_us]);
+    assert!(ended[2] > result.started_at_us);
 }
 
 pub(in super::super) async fn a_task_that_never_started_leaves_no_execution(backend: &dyn Backend) {

@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use super::db::Reader;
 use super::thread::StoreThread;
-use super::{FILE_NAME, capacity, levels, no_thread, query, schema};
+use super::{FILE_NAME, capacity, levels, lives, no_thread, query, results, schema};
 use crate::coordinator::store::{
     ArtifactRecord, Counts, Levels, OpenError, QueuePlace, StoreError, StoreReader, TaskQuery,
     Whereabouts,
 };
-use crate::protocol::Capacity;
 use crate::protocol::api::{SuiteSummary, TaskDetail, TaskSummary};
+use crate::protocol::{Capacity, TaskResult};
 
 /// The reading half of a [`super::SqliteStore`].
 #[derive(Debug)]
@@ -102,6 +102,22 @@ impl StoreReader for SqliteArchive {
             .await
     }
 
+    async fn attempt_result(
+        &self,
+        task: Uuid,
+        attempt: u32,
+    ) -> Result<Option<TaskResult>, StoreError> {
+        self.read("show_task", move |conn| {
+            results::of_attempt(conn, task, attempt)
+        })
+        .await
+    }
+
+    async fn suites_named(&self, text: String) -> Result<Vec<SuiteSummary>, StoreError> {
+        self.read("list_suites", move |conn| query::suites_named(conn, &text))
+            .await
+    }
+
     async fn counts(&self, suite: Option<Uuid>) -> Result<Counts, StoreError> {
         self.read("count", move |conn| query::counts(conn, suite))
             .await
@@ -112,7 +128,7 @@ impl StoreReader for SqliteArchive {
     }
 
     async fn counts_of(&self, tasks: Vec<Uuid>) -> Result<Counts, StoreError> {
-        self.read("count", move |conn| query::counts_of(conn, &tasks))
+        self.read("count", move |conn| lives::counts_of(conn, &tasks))
             .await
     }
 

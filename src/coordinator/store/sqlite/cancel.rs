@@ -18,7 +18,7 @@ use crate::coordinator::store::ledger::Effects;
 use crate::coordinator::store::{
     CancelRest, CancelTarget, CancelWish, Cancelled, Changes, StoreError, TaskQuery,
 };
-use crate::protocol::{Selector, TaskState};
+use crate::protocol::TaskState;
 
 /// Waiting tasks that end in the transaction of their order.
 pub(super) const AT_ONCE: usize = 4096;
@@ -137,10 +137,11 @@ impl Db {
         let last = self.tally.last_task;
         let number = self.withheld.0.iter().map(|(number, _)| number + 1).max();
         let number = number.unwrap_or_default();
-        let is_plain = !matches!(
-            query.select,
-            Some(Selector::Label { .. } | Selector::Numbers { .. } | Selector::Last(_))
-        );
+        let is_plain = query.select.as_ref().is_none_or(|selection| {
+            selection.names().next().is_none()
+                && selection.lists().next().is_none()
+                && selection.labels().is_empty()
+        });
         if is_plain {
             let suite = query.suite.map(|uuid| suite_id(&self.conn, uuid));
             let suite = suite.transpose()?;
@@ -198,13 +199,7 @@ impl Db {
 
 /// The part of a filter in some states; `None` where it lets none of them through.
 fn of_states(query: &TaskQuery, wanted: &[TaskState], limit: u32) -> Option<TaskQuery> {
-    let lets = |state: &TaskState| {
-        let by_select = match &query.select {
-            Some(Selector::State(selected)) => selected == state,
-            _ => true,
-        };
-        by_select && (query.states.is_empty() || query.states.contains(state))
-    };
+    let lets = |state: &TaskState| query.states.is_empty() || query.states.contains(state);
     let states: Vec<TaskState> = wanted.iter().copied().filter(lets).collect();
     (!states.is_empty()).then(|| TaskQuery {
         states,

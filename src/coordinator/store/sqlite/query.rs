@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
@@ -9,6 +10,7 @@ use super::capacity::capacity;
 use super::chains::wanted;
 use super::db::{CHUNK, json};
 use super::holders::{kind, kind_number};
+use super::lives;
 use super::results;
 use super::rows::{from_json, outcome, reason, state, uuid};
 use super::select;
@@ -21,8 +23,10 @@ use crate::protocol::api::{
 };
 use crate::protocol::ids::{Lease, TaskRef, Try};
 use crate::protocol::session::HeldLease;
-use crate::protocol::{CancelOrder, TaskSpec, TaskState};
+use crate::protocol::{CancelOrder, Selector, TaskSpec, TaskState};
 
+/// Suites that are read at most when one is named: enough to say that it is not the only one.
+const NAMED: u32 = 3;
 /// Longest command shown in a list, in characters.
 const COMMAND_CHARS: usize = 200;
 
@@ -225,8 +229,9 @@ pub(super) fn suites(
     )?;
     let rows = statement.query_map((after, limit), |row| Ok((row.get(0)?, suite_row(row)?)))?;
     let mut found = rows.collect::<rusqlite::Result<Vec<(i64, SuiteSummary)>>>()?;
+    let earlier = lives::earlier(conn, None)?;
     for (id, suite) in &mut found {
-        suite.counts = counts_of_id(conn, *id)?;
+        suite.counts = lives::without(counts_of_id(conn, *id)?, earlier.get(id));
     }
     Ok(found)
 }
@@ -242,8 +247,41 @@ pub(super) fn suite(conn: &Connection, uuid: Uuid) -> Result<Option<SuiteSummary
     let Some((id, mut suite)) = found else {
         return Ok(None);
     };
-    suite.counts = counts_of_id(conn, id)?;
+    let earlier = lives::earlier(conn, Some(id))?;
+    suite.counts = lives::without(counts_of_id(conn, id)?, earlier.get(&id));
     Ok(Some(suite))
+}
+
+/// Suites that a text names, newest first and without counts, at most [`NAMED`]: those of this name; without any, those
+/// whose name or uuid begins so.
+pub(super) fn suites_named(conn: &Connection, text: &str) -> Result<Vec<SuiteSummary>, StoreError> {
+    let read = |condition: &str, values: [Value; 3]| -> Result<Vec<SuiteSummary>, StoreError> {
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT id, uuid, name, created_us FROM suites WHERE {condition} ORDER BY id DESC LIMIT {NAMED}"
+        ))?;
+        let rows = statement.query_map(values, suite_row)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    };
+    let name = Value::Text(text.to_owned());
+    let exact = read(
+        "name = ?1 AND ?2 IS NULL AND ?3 IS NULL",
+        [name.clone(), Value::Null, Value::Null],
+    )?;
+    if !exact.is_empty() {
+        return Ok(exact);
+    }
+    let uuids = match text.parse::<Selector>() {
+        Ok(prefix @ Selector::Prefix(_)) => prefix.uuids(),
+        _ => None,
+    };
+    let bytes = |uuid: Uuid| Value::Blob(uuid.into_bytes().to_vec());
+    let [least, greatest] = uuids.map_or([Value::Null, Value::Null], |(least, greatest)| {
+        [bytes(least), bytes(greatest)]
+    });
+    read(
+        "substr(name, 1, length(?1)) = ?1 OR uuid BETWEEN ?2 AND ?3",
+        [name, least, greatest],
+    )
 }
 
 fn suite_row(row: &Row<'_>) -> rusqlite::Result<SuiteSummary> {
@@ -268,29 +306,6 @@ fn counts_of_id(conn: &Connection, suite: i64) -> Result<Counts, StoreError> {
         conn.prepare_cached("SELECT state, n FROM counts WHERE suite = ?1 AND n > 0")?;
     let rows = statement.query_map([suite], |row| Ok((state(row, 0)?, number(row, 1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-pub(super) fn counts_of(conn: &Connection, tasks: &[Uuid]) -> Result<Counts, StoreError> {
-    let mut counts = Counts::new();
-    let mut statement = conn.prepare_cached(
-        "SELECT wanted.key, t.state FROM json_each(?1) AS wanted
-         LEFT JOIN tasks t ON t.uuid = unhex(wanted.value)",
-    )?;
-    for chunk in tasks.chunks(super::db::CHUNK) {
-        let names: Vec<String> = chunk.iter().map(|uuid| uuid.simple().to_string()).collect();
-        let mut rows = statement.query([json(&names)])?;
-        while let Some(row) = rows.next()? {
-            let place = usize::try_from(row.get::<_, i64>(0)?).unwrap_or_default();
-            if row.get_ref(1)? == rusqlite::types::ValueRef::Null {
-                return Err(StoreError::NotFound {
-                    what: "task",
-                    uuid: chunk[place],
-                });
-            }
-            *counts.entry(state(row, 1)?).or_default() += 1;
-        }
-    }
-    Ok(counts)
 }
 
 pub(super) fn ends(

@@ -1,12 +1,38 @@
 //! Results as rows: JSON that people and SQL can read, and both output tails as they were where one is no text.
 
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::coordinator::store::StoreError;
 use crate::protocol::TaskResult;
 
 /// Inserts one; its columns are those of [`columns`].
 pub(super) const INSERT: &str = "INSERT INTO results (task, result, tails) VALUES (?1, ?2, ?3)";
+
+/// Inserts one of an attempt. An attempt that is told of twice stays what it was.
+pub(super) const INSERT_OF_ATTEMPT: &str = "
+    INSERT OR IGNORE INTO attempt_results (task, attempt, result, tails) VALUES (?1, ?2, ?3, ?4)";
+
+/// The kept result of an attempt that was followed by another one.
+pub(super) fn of_attempt(
+    conn: &Connection,
+    task: Uuid,
+    attempt: u32,
+) -> Result<Option<TaskResult>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT r.result, r.tails FROM tasks t JOIN attempt_results r ON r.task = t.id
+         WHERE t.uuid = ?1 AND r.attempt = ?2",
+    )?;
+    let found = statement
+        .query_row((task.into_bytes(), attempt), |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+        })
+        .optional()?;
+    found
+        .map(|(result, tails)| read(&result, tails.as_deref()))
+        .transpose()
+}
 
 #[derive(Serialize, Deserialize)]
 struct Tails {

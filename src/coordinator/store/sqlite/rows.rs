@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::chains::FROM_THE_FIRST;
 use super::db::{Db, json};
+use super::results;
 use crate::coordinator::store::clock::whole_us;
 use crate::coordinator::store::ledger::{AttemptWrite, Effects, Finish, Record, Settled};
 use crate::coordinator::store::{CancelWish, Changes, EndCursor, Ended, HolderId, StoreError};
@@ -287,6 +288,14 @@ impl Db {
         })?;
         self.write_attempts(&fx.attempts)?;
         self.write_results(&fx.finished)?;
+        self.for_each(
+            results::INSERT_OF_ATTEMPT,
+            &fx.failed,
+            |statement, failed| {
+                let (result, tails) = results::columns(&failed.result);
+                statement.execute((failed.task_id, failed.attempt, result, tails))
+            },
+        )?;
         let ready = self.count_moves(tasks)?;
         let ended = fx.finished.into_iter().map(|finish| {
             let cursor = EndCursor(ends[&finish.task.id]);
@@ -332,8 +341,8 @@ impl Db {
     }
 
     fn write_results(&self, finished: &[Finish]) -> Result<(), StoreError> {
-        self.for_each(super::results::INSERT, finished, |statement, finish| {
-            let (result, tails) = super::results::columns(&finish.result);
+        self.for_each(results::INSERT, finished, |statement, finish| {
+            let (result, tails) = results::columns(&finish.result);
             statement.execute((finish.task.id, result, tails))
         })
     }

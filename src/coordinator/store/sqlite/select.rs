@@ -8,11 +8,11 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::query::suite_id;
 use super::rows::state_number;
 use crate::coordinator::store::{StoreError, TaskQuery};
-use crate::protocol::{Selector, TaskState};
+use crate::protocol::{Selection, Selector, TaskState};
 
 /// Where rows are read from and what they have to meet.
 #[derive(Debug, PartialEq)]
-pub(super) struct Way {
+struct Way {
     /// What follows `FROM`; `?1` to `?3` are taken by range and limit.
     clause: String,
     /// `?4` and on.
@@ -21,138 +21,93 @@ pub(super) struct Way {
     id: &'static str,
 }
 
-/// What a filter says, with names resolved.
-#[derive(Debug, Default)]
+/// What has to be met, with names resolved.
+#[derive(Debug, Clone, Default)]
 struct Filter {
     suite: Option<i64>,
     /// All when empty.
     states: Vec<TaskState>,
-    /// Row ids: above the first, up to the second.
-    range: (i64, i64),
+    /// Keys that have to be there, each with one of its values; any value where there are none.
+    labels: Vec<(String, Vec<String>)>,
+    /// Only what no retry has repeated.
+    unrepeated: bool,
 }
+
+/// Row ids: above the first, up to the second.
+type Range = (i64, i64);
 
 /// Row ids of the tasks that `query` lets through, ascending.
 pub(super) fn ids(conn: &Connection, query: &TaskQuery) -> Result<Vec<i64>, StoreError> {
-    let suite = query.suite.map(|uuid| suite_id(conn, uuid)).transpose()?;
-    let mut filter = Filter {
-        suite,
+    let filter = Filter {
+        suite: query.suite.map(|uuid| suite_id(conn, uuid)).transpose()?,
         states: query.states.clone(),
-        range: (query.after, i64::MAX),
+        labels: Vec::new(),
+        unrepeated: query.unrepeated,
     };
-    match &query.select {
-        Some(Selector::State(state)) => {
-            if !filter.states.is_empty() && !filter.states.contains(state) {
-                return Ok(Vec::new());
-            }
-            filter.states = vec![*state];
+    let whole = (query.after, i64::MAX);
+    let mut found = Found {
+        conn,
+        limit: query.limit,
+        ids: Vec::new(),
+        ways: 0,
+    };
+    let Some(selection) = &query.select else {
+        found.read(&filter.ways(), whole)?;
+        return Ok(found.sorted());
+    };
+    for name in selection.names() {
+        match filter.of_uuid(name) {
+            Some(way) => found.read(&[way], whole)?,
+            None => found.read(
+                &filter.ways(),
+                range(conn, filter.suite, query.after, name)?,
+            )?,
         }
-        Some(Selector::Numbers { first, last }) => {
-            filter.range = (query.after.max(first.saturating_sub(1)), *last);
+    }
+    if let Some(filter) = filter.restricted(selection) {
+        let mut lists = selection.lists().peekable();
+        let ways = filter.ways();
+        if lists.peek().is_none() {
+            found.read(&ways, whole)?;
         }
-        Some(Selector::Last(count)) => {
-            filter.range.0 = query.after.max(newest_but(conn, suite, *count)?);
+        for list in lists {
+            found.read(&ways, range(conn, filter.suite, query.after, list)?)?;
         }
-        Some(Selector::Uuid(_) | Selector::Prefix(_) | Selector::Label { .. }) | None => {}
     }
-    let ways = ways(&filter, query.select.as_ref());
-    let is_merged = ways.len() > 1;
-    let mut found = Vec::new();
-    for way in ways {
-        read(conn, &way, filter.range, query.limit, &mut found)?;
-    }
-    if is_merged {
-        found.sort_unstable();
-        found.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    }
-    Ok(found)
+    Ok(found.sorted())
 }
 
-fn read(
-    conn: &Connection,
-    way: &Way,
-    (above, last): (i64, i64),
+/// What was read so far.
+struct Found<'c> {
+    conn: &'c Connection,
     limit: u32,
-    found: &mut Vec<i64>,
-) -> Result<(), StoreError> {
-    let mut statement = conn.prepare_cached(&way.sql())?;
-    let fixed = [above, last, i64::from(limit)].map(Value::Integer);
-    let values = fixed.into_iter().chain(way.values.iter().cloned());
-    for id in statement.query_map(params_from_iter(values), |row| row.get(0))? {
-        found.push(id?);
-    }
-    Ok(())
+    ids: Vec<i64>,
+    ways: usize,
 }
 
-impl Way {
-    pub(super) fn sql(&self) -> String {
-        let Self { clause, id, .. } = self;
-        format!("SELECT {id} FROM {clause} AND {id} > ?1 AND {id} <= ?2 ORDER BY {id} LIMIT ?3")
-    }
-}
-
-/// How the rows are read; several ways when each of several states has an index.
-fn ways(filter: &Filter, select: Option<&Selector>) -> Vec<Way> {
-    let integers = |values: &[i64]| values.iter().copied().map(Value::Integer).collect();
-    match select {
-        Some(Selector::Uuid(_) | Selector::Prefix(_)) => {
-            let ends = select.and_then(Selector::uuids);
-            let ends = ends.map(|(least, greatest)| [least, greatest]);
-            let blobs = ends.unwrap_or_default();
-            let mut values: Vec<Value> = blobs
-                .map(|uuid| Value::Blob(uuid.into_bytes().to_vec()))
-                .to_vec();
-            // A subquery, so that the index on uuids is used whatever else is asked.
-            let clause = format!(
-                "tasks t WHERE t.id IN (SELECT id FROM tasks WHERE uuid BETWEEN ?4 AND ?5){}",
-                filter.conditions(&mut values),
-            );
-            vec![Way::of("t.id", clause, values)]
-        }
-        Some(Selector::Label { key, value }) => {
-            let mut values = vec![Value::Text(key.clone())];
-            let condition = match value {
-                Some(value) => {
-                    values.push(Value::Text(value.clone()));
-                    "labels l CROSS JOIN tasks t ON t.id = l.task WHERE l.key = ?4 AND l.value = ?5"
-                }
-                None => {
-                    "labels l INDEXED BY labels_key CROSS JOIN tasks t ON t.id = l.task WHERE l.key = ?4"
-                }
-            };
-            let clause = format!("{condition}{}", filter.conditions(&mut values));
-            vec![Way::of("l.task", clause, values)]
-        }
-        _ if filter.states.is_empty() => vec![match filter.suite {
-            None => Way::of("t.id", "tasks t NOT INDEXED WHERE true".into(), Vec::new()),
-            Some(suite) => {
-                let clause = "tasks t INDEXED BY tasks_suite WHERE t.suite = ?4";
-                Way::of("t.id", clause.into(), integers(&[suite]))
+impl Found<'_> {
+    fn read(&mut self, ways: &[Way], (above, last): Range) -> Result<(), StoreError> {
+        for way in ways {
+            self.ways += 1;
+            let mut statement = self.conn.prepare_cached(&way.sql())?;
+            let fixed = [above, last, i64::from(self.limit)].map(Value::Integer);
+            let values = fixed.into_iter().chain(way.values.iter().cloned());
+            for id in statement.query_map(params_from_iter(values), |row| row.get(0))? {
+                self.ids.push(id?);
             }
-        }],
-        _ => {
-            let of_state = |state: &TaskState| {
-                let number = state_number(*state);
-                let values = filter.suite.as_slice();
-                let clause = match (state, filter.suite) {
-                    (TaskState::Assigned | TaskState::Running, suite) => format!(
-                        "tasks t INDEXED BY tasks_held WHERE t.holder IS NOT NULL AND t.state = {number}{}",
-                        if suite.is_some() {
-                            " AND t.suite = ?4"
-                        } else {
-                            ""
-                        },
-                    ),
-                    (_, Some(_)) => format!(
-                        "tasks t INDEXED BY tasks_suite_state WHERE t.suite = ?4 AND t.state = {number}"
-                    ),
-                    (_, None) => format!(
-                        "tasks t INDEXED BY tasks_state WHERE t.state = {number} AND t.state NOT IN (2, 3)"
-                    ),
-                };
-                Way::of("t.id", clause, integers(values))
-            };
-            filter.states.iter().map(of_state).collect()
         }
+        Ok(())
+    }
+
+    /// One way comes sorted; several are merged.
+    fn sorted(mut self) -> Vec<i64> {
+        if self.ways > 1 {
+            self.ids.sort_unstable();
+            self.ids.dedup();
+            let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+            self.ids.truncate(limit);
+        }
+        self.ids
     }
 }
 
@@ -160,26 +115,176 @@ impl Way {
     fn of(id: &'static str, clause: String, values: Vec<Value>) -> Self {
         Self { clause, values, id }
     }
+
+    fn sql(&self) -> String {
+        let Self { clause, id, .. } = self;
+        format!("SELECT {id} FROM {clause} AND {id} > ?1 AND {id} <= ?2 ORDER BY {id} LIMIT ?3")
+    }
 }
 
 impl Filter {
-    /// Suite and states as conditions on a row `t` that was found by something else.
-    fn conditions(&self, values: &mut Vec<Value>) -> String {
-        let mut text = String::new();
+    /// The same with what the sets of a selection ask for; `None` where it has none, or they let nothing through.
+    fn restricted(&self, selection: &Selection) -> Option<Self> {
+        let mut states: Vec<TaskState> = selection.states().collect();
+        let labels = selection.labels();
+        if states.is_empty() && labels.is_empty() && selection.lists().next().is_none() {
+            return None;
+        }
+        if states.is_empty() {
+            states.clone_from(&self.states);
+        } else if !self.states.is_empty() {
+            states.retain(|state| self.states.contains(state));
+            if states.is_empty() {
+                return None;
+            }
+        }
+        states.sort_unstable();
+        states.dedup();
+        let owned = |(key, values): (&str, Vec<&str>)| {
+            let values = values.into_iter().map(str::to_owned).collect();
+            (key.to_owned(), values)
+        };
+        Some(Self {
+            states,
+            labels: labels.into_iter().map(owned).collect(),
+            ..self.clone()
+        })
+    }
+
+    /// How a uuid or its beginning is found.
+    fn of_uuid(&self, name: &Selector) -> Option<Way> {
+        let (least, greatest) = name.uuids()?;
+        let mut values = [least, greatest]
+            .map(|uuid| Value::Blob(uuid.into_bytes().to_vec()))
+            .to_vec();
+        // A subquery, so that the index on uuids is used whatever else is asked.
+        let clause = format!(
+            "tasks t WHERE t.id IN (SELECT id FROM tasks WHERE uuid BETWEEN ?4 AND ?5){}",
+            self.conditions(&mut values, 0),
+        );
+        Some(Way::of("t.id", clause, values))
+    }
+
+    /// How the rows are read; several ways where each of several states or values has its part of an index.
+    fn ways(&self) -> Vec<Way> {
+        if let Some((key, values)) = self.labels.first() {
+            return self.by_label(key, values);
+        }
+        if !self.states.is_empty() {
+            return self
+                .states
+                .iter()
+                .map(|state| self.by_state(*state))
+                .collect();
+        }
+        let mut values = Vec::new();
+        let clause = match self.suite {
+            None => "tasks t NOT INDEXED WHERE true",
+            Some(suite) => {
+                values.push(Value::Integer(suite));
+                "tasks t INDEXED BY tasks_suite WHERE t.suite = ?4"
+            }
+        };
+        let clause = format!("{clause}{}", self.repeated());
+        vec![Way::of("t.id", clause, values)]
+    }
+
+    fn by_label(&self, key: &str, values: &[String]) -> Vec<Way> {
+        let way = |value: Option<&String>| {
+            let mut given = vec![Value::Text(key.to_owned())];
+            let driver = match value {
+                Some(value) => {
+                    given.push(Value::Text(value.clone()));
+                    "labels l CROSS JOIN tasks t ON t.id = l.task WHERE l.key = ?4 AND l.value = ?5"
+                }
+                None => {
+                    "labels l INDEXED BY labels_key CROSS JOIN tasks t ON t.id = l.task WHERE l.key = ?4"
+                }
+            };
+            let clause = format!("{driver}{}", self.conditions(&mut given, 1));
+            Way::of("l.task", clause, given)
+        };
+        if values.is_empty() {
+            return vec![way(None)];
+        }
+        values.iter().map(|value| way(Some(value))).collect()
+    }
+
+    fn by_state(&self, state: TaskState) -> Way {
+        let number = state_number(state);
+        let values = self.suite.map(Value::Integer).into_iter().collect();
+        let clause = match (state, self.suite) {
+            (TaskState::Assigned | TaskState::Running, suite) => {
+                let suite = suite.map_or("", |_| " AND t.suite = ?4");
+                format!(
+                    "tasks t INDEXED BY tasks_held WHERE t.holder IS NOT NULL AND t.state = {number}{suite}"
+                )
+            }
+            (_, Some(_)) => format!(
+                "tasks t INDEXED BY tasks_suite_state WHERE t.suite = ?4 AND t.state = {number}"
+            ),
+            (_, None) => format!(
+                "tasks t INDEXED BY tasks_state WHERE t.state = {number} AND t.state NOT IN (2, 3)"
+            ),
+        };
+        Way::of("t.id", clause + self.repeated(), values)
+    }
+
+    /// Suite, states and the labels from one on, as conditions on a row `t` that was found by something else.
+    fn conditions(&self, values: &mut Vec<Value>, first_label: usize) -> String {
+        let mut text = self.repeated().to_owned();
         if !self.states.is_empty() {
             let numbers: Vec<String> = self
                 .states
                 .iter()
                 .map(|state| state_number(*state).to_string())
                 .collect();
-            text = format!(" AND t.state IN ({})", numbers.join(", "));
+            text += &format!(" AND t.state IN ({})", numbers.join(", "));
         }
+        let mut given = |value: Value| {
+            values.push(value);
+            format!("?{}", values.len() + 3)
+        };
         if let Some(suite) = self.suite {
-            values.push(Value::Integer(suite));
-            text.push_str(&format!(" AND t.suite = ?{}", values.len() + 3));
+            text += &format!(" AND t.suite = {}", given(Value::Integer(suite)));
+        }
+        for (key, wanted) in self.labels.iter().skip(first_label) {
+            let key = given(Value::Text(key.clone()));
+            let wanted: Vec<String> = wanted
+                .iter()
+                .map(|value| given(Value::Text(value.clone())))
+                .collect();
+            let value = match wanted.is_empty() {
+                true => String::new(),
+                false => format!(" AND o.value IN ({})", wanted.join(", ")),
+            };
+            text += &format!(
+                " AND EXISTS (SELECT 1 FROM labels o WHERE o.key = {key} AND o.task = t.id{value})"
+            );
         }
         text
     }
+
+    fn repeated(&self) -> &'static str {
+        match self.unrepeated {
+            true => " AND NOT EXISTS (SELECT 1 FROM tasks r WHERE r.retry_of = t.id)",
+            false => "",
+        }
+    }
+}
+
+/// The row ids that a list means, above `after`.
+fn range(
+    conn: &Connection,
+    suite: Option<i64>,
+    after: i64,
+    list: &Selector,
+) -> Result<Range, StoreError> {
+    Ok(match list {
+        Selector::Numbers { first, last } => (after.max(first.saturating_sub(1)), *last),
+        Selector::Last(count) => (after.max(newest_but(conn, suite, *count)?), i64::MAX),
+        _ => (after, i64::MAX),
+    })
 }
 
 /// The id of the newest task but that many; 0 when there are fewer.
@@ -200,30 +305,38 @@ fn newest_but(conn: &Connection, suite: Option<i64>, count: u32) -> Result<i64, 
 mod tests {
     use super::*;
 
-    /// Every statement that a filter can become.
+    /// Every statement that a filter can become, but for its number of labels.
     fn statements() -> Vec<String> {
-        let label = |value: Option<&str>| Selector::Label {
-            key: "k".into(),
-            value: value.map(str::to_owned),
+        let label = |key: &str, values: &[&str]| {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            (key.to_owned(), values)
         };
-        let selectors = [
-            None,
-            Some(Selector::Prefix("0199f3".into())),
-            Some(label(None)),
-            Some(label(Some("v"))),
+        let labels = [
+            vec![],
+            vec![label("k", &[])],
+            vec![label("k", &["v"])],
+            vec![label("k", &["v", "w"]), label("o", &["x"]), label("p", &[])],
         ];
+        let prefix: Selector = "0199f3a2".parse().unwrap();
         let mut statements = Vec::new();
-        for select in &selectors {
-            for suite in [None, Some(1)] {
-                for states in [&[][..], &TaskState::ALL] {
-                    let filter = Filter {
-                        suite,
-                        states: states.to_vec(),
-                        ..Filter::default()
-                    };
-                    let ways = ways(&filter, select.as_ref());
-                    statements.extend(ways.iter().map(Way::sql));
-                }
+        for (labels, suite) in labels
+            .iter()
+            .flat_map(|some| [(some, None), (some, Some(1))])
+        {
+            for (states, unrepeated) in [
+                (&[][..], false),
+                (&[][..], true),
+                (&TaskState::ALL, false),
+                (&TaskState::ALL, true),
+            ] {
+                let filter = Filter {
+                    suite,
+                    states: states.to_vec(),
+                    labels: labels.clone(),
+                    unrepeated,
+                };
+                let ways = filter.ways().into_iter().chain(filter.of_uuid(&prefix));
+                statements.extend(ways.map(|way| way.sql()));
             }
         }
         statements
@@ -248,16 +361,5 @@ mod tests {
             assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
             assert!(few || !sorts, "{sql}\n{plan}");
         }
-    }
-
-    #[test]
-    fn each_state_is_read_in_its_own_way() {
-        let filter = Filter {
-            states: vec![TaskState::Ready, TaskState::Running],
-            ..Filter::default()
-        };
-        let ways = ways(&filter, None);
-        assert!(ways[0].clause.contains("tasks_state"));
-        assert!(ways[1].clause.contains("tasks_held"));
     }
 }

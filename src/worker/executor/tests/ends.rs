@@ -259,7 +259,7 @@ async fn what_cannot_be_started_says_what_to_do() {
         (TaskSpec::argv(["/usr"]), "is a directory"),
         (
             cwd(TaskSpec::argv(["true"]), "/no/such/place"),
-            "create it or change `cwd`",
+            "create it there, or change `cwd`",
         ),
         (
             cwd(TaskSpec::argv(["true"]), "/etc/passwd"),
