@@ -102,17 +102,15 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    #[ignore = "ends its process; the test below runs it in one of its own"]
-    fn a_thread_that_panics() {
+    /// Set in the process that panics.
+    const CHILD: &str = "MITOSIS_TEST_PANICS";
+
+    fn panic_in_a_thread() -> ! {
         install();
-        let panics = || panic!("as this test wants");
         let thread = std::thread::Builder::new().name("poller".to_owned());
-        let thread = thread.spawn(panics).unwrap();
-        while !thread.is_finished() {
-            std::thread::park_timeout(std::time::Duration::from_millis(10));
-        }
-        // As whoever waits for the thread's word.
+        let thread = thread.spawn(|| panic!("as this test wants")).unwrap();
+        // As whoever waits for the thread's word for ever.
+        drop(thread);
         loop {
             std::thread::park();
         }
@@ -120,10 +118,13 @@ mod tests {
 
     #[test]
     fn a_panic_of_any_thread_ends_the_process_with_a_sentence() {
+        if std::env::var_os(CHILD).is_some() {
+            panic_in_a_thread();
+        }
         let this = std::env::current_exe().unwrap();
+        let name = "guard::tests::a_panic_of_any_thread_ends_the_process_with_a_sentence";
         let mut other = std::process::Command::new(this);
-        let name = "guard::tests::a_thread_that_panics";
-        other.args(["--exact", name, "--ignored", "--nocapture"]);
+        other.args(["--exact", name, "--nocapture"]).env(CHILD, "1");
         let ended = other.output().unwrap();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(3), "{said}");

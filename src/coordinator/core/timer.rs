@@ -4,7 +4,7 @@
 //! due earlier.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::gauge;
 
@@ -17,11 +17,13 @@ use crate::telemetry::names;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest sleep, so that many deadlines in a row are served together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// How often a store that cannot be written is said.
+const SAID_AGAIN: Duration = Duration::from_secs(300);
 
 /// Runs until the coordinator stops.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut pause = SHORTEST_PAUSE;
-    let mut told = false;
+    let mut told_at = None;
     loop {
         tokio::select! {
             biased;
@@ -31,14 +33,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         pause = match shared.store.advance().await {
             Ok(changes) => {
-                told = false;
                 let due = changes.next_due.unwrap_or(LONGEST_PAUSE);
                 shared.publish_due(changes).await;
                 due.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
             }
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                // A round that has nothing to write succeeds meanwhile, so its success says little.
+                if told_at.is_none_or(|at: Instant| at.elapsed() >= SAID_AGAIN) {
+                    told_at = Some(Instant::now());
                     tracing::warn!(%error, "deadlines cannot be looked at; trying again until they can");
                 }
                 LONGEST_PAUSE

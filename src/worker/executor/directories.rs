@@ -9,8 +9,6 @@
 //! the slot around them as well: whatever lies in it and is not the slot's own goes before the next task. Nothing here
 //! follows a symbolic link.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs::{DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -188,12 +186,11 @@ impl Directories {
             return Ok(Vec::new());
         }
         self.plain = None;
-        let names = [begun::FILE].into_iter().chain(ended::FILES).chain(OWN);
-        let own: HashSet<OsString> = names.map(OsString::from).collect();
         let mut strangers = Vec::new();
         for entry in std::fs::read_dir(&self.slot)? {
             let name = entry?.file_name();
-            if !own.contains(&name) && !is_set_aside(&name) {
+            let is_own = OWN.iter().chain(&ended::FILES).any(|own| name == *own);
+            if !is_own && name != begun::FILE && !is_set_aside(&name) {
                 strangers.push(self.slot.join(name));
             }
         }
