@@ -152,7 +152,7 @@ pub(in super::super) async fn a_cancel_of_many_that_wait_holds_at_once_and_ends_
     let rest = answer.rest.expect("too many for one transaction");
     let marked = bench.store.cancel_rest(rest).await.unwrap();
     assert_eq!(marked, (MANY - running.len()) as u64);
-    assert_eq!(granted(bench.claim(manager, 10).await), [Uuid::nil(); 0]);
+    assert!(granted(bench.claim(manager, 10).await).is_empty());
     let mut rounds = 0;
     while bench.store.advance().await.unwrap().next_due == Some(Duration::ZERO) {
         rounds += 1;

@@ -187,9 +187,9 @@ impl Db {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let mut candidates = match self.from_the_front(claimant, limit)? {
+        let mut candidates = match self.take_from_the_front(claimant, limit)? {
             Some(candidates) => candidates,
-            None => self.from_each_demand(claimant, limit)?,
+            None => self.ask_each_demand(claimant, limit)?,
         };
         candidates.sort_unstable_by_key(|candidate| (-i64::from(candidate.priority), candidate.id));
         candidates.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -203,7 +203,7 @@ impl Db {
     }
 
     /// The first rows of the queue that the holder can have; `None` when too many are for others.
-    fn from_the_front(
+    fn take_from_the_front(
         &mut self,
         claimant: &Claimant,
         limit: u32,
@@ -244,7 +244,7 @@ impl Db {
     }
 
     /// The first rows of every demand with waiting tasks that the holder meets.
-    fn from_each_demand(
+    fn ask_each_demand(
         &mut self,
         claimant: &Claimant,
         limit: u32,
