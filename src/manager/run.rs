@@ -63,6 +63,9 @@ const LONGEST_GRACE: Duration = Duration::from_secs(60);
 /// What workers need after their deadline besides the grace of their tasks.
 const SLACK: Duration = Duration::from_secs(1);
 
+/// After so many refusals in a row a shutdown does not offer reports any longer; they stay in the spool.
+const REFUSED_COMMITS: u32 = 2;
+
 const LEAVING: &str = "the manager is shutting down";
 /// The same where the machine is about to be taken away; begins with the reason's word.
 const PREEMPTED: &str = "preempted: the allocation in which the manager runs is about to end";
@@ -113,6 +116,8 @@ struct Run {
     gate: Gate,
     /// Why the spool cannot be written.
     unwritable: Option<Unwritable>,
+    /// Commits in a row that the coordinator could not store.
+    refused_commits: u32,
     pausing: Vec<oneshot::Sender<()>>,
     resuming: Vec<oneshot::Sender<()>>,
     /// True while the loop acts on nothing but the time.
@@ -474,7 +479,10 @@ impl Run {
                 self.obey(mode);
             }
             SessionEvent::Claimed { tasks, asked } => self.reactor.claimed(tasks, asked, now),
-            SessionEvent::Committed { verdicts } => self.reactor.committed(verdicts, now),
+            SessionEvent::Committed { verdicts } => {
+                self.refused_commits = 0;
+                self.reactor.committed(verdicts, now);
+            }
             SessionEvent::Renewed {
                 lost,
                 directive,
@@ -487,6 +495,7 @@ impl Run {
                 self.reactor.claim_unanswered(Some(not_before));
             }
             SessionEvent::CommitBusy { not_before } => {
+                self.refused_commits = self.refused_commits.saturating_add(1);
                 self.reactor.commit_unanswered(Some(not_before));
             }
             SessionEvent::Read { id, request } => self.read_output(id, request),
@@ -690,6 +699,7 @@ impl Run {
             workers: self.supervisor.population().alive(),
             to_flush: self.session.is_open()
                 && self.unwritable.is_none()
+                && self.refused_commits < REFUSED_COMMITS
                 && !(self.reactor.is_empty() && self.reactor.is_committed()),
         };
         for step in self.closing.settle(left, &self.config.limits, now.mono) {

@@ -110,7 +110,7 @@ fn a_disk_that_stays_full_ends_the_run_with_its_own_code_and_it_can_be_resumed()
     assert!(!said.contains("did not react"), "{said}");
     ended.says(&[
         "stopping",
-        "for 3s by now: make room there",
+        "s by now: make room there, and resume",
         "resume with",
         "--disk-wait 3s",
     ]);

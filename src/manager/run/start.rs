@@ -108,6 +108,7 @@ pub(super) async fn start(
         tokens: Tokens::default(),
         gate: Gate::Open,
         unwritable: None,
+        refused_commits: 0,
         pausing: Vec::new(),
         resuming: Vec::new(),
         only_time: false,
