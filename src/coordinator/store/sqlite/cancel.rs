@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   one transaction:   held tasks are marked (their orders go out), up to a batch of waiting ones end
-//!   where more wait:   none of them is granted from here on (`Withheld`), and they are marked batch by batch
+//!   where more wait:   none of them is granted from here on (`Withheld`); submissions that are just being let in are let in
+//!                      whole, and all that waits is marked batch by batch
 //!   afterwards:        marked rows are in no index that a claim reads; the timer ends them, some at a time
 //! ```
 //!

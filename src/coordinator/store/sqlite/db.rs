@@ -227,28 +227,31 @@ impl Context for Db {
 }
 
 /// How long a user's list may take.
-const LIST_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(10);
 /// Steps of SQLite's machine between two looks at the clock: some tenths of a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 20_000;
 
 /// A reading connection.
 pub(super) struct Reader {
     pub(super) conn: Connection,
-    /// When the query that runs is given up; for lists alone.
-    deadline: Option<Arc<Mutex<Instant>>>,
+    /// For lists alone.
+    limit: Option<TimeLimit>,
+}
+
+/// When the query that runs is given up.
+struct TimeLimit {
+    each: Duration,
+    deadline: Arc<Mutex<Instant>>,
 }
 
 impl Reader {
     /// For what is always short.
     pub(super) fn new(conn: Connection) -> Self {
-        Self {
-            conn,
-            deadline: None,
-        }
+        Self { conn, limit: None }
     }
 
-    /// For what a user may make long: each is given up after [`LIST_LIMIT`].
-    pub(super) fn of_lists(mut conn: Connection) -> rusqlite::Result<Self> {
+    /// For what a user may make long: each is given up after `each`.
+    pub(super) fn of_lists(mut conn: Connection, each: Duration) -> rusqlite::Result<Self> {
         let deadline = Arc::new(Mutex::new(Instant::now()));
         let looked_at = Arc::clone(&deadline);
         let is_over = move || {
@@ -258,16 +261,19 @@ impl Reader {
         conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_over))?;
         Ok(Self {
             conn,
-            deadline: Some(deadline),
+            limit: Some(TimeLimit { each, deadline }),
         })
     }
 }
 
 impl Context for Reader {
     fn begin(&mut self) -> Result<(), StoreError> {
-        if let Some(deadline) = &self.deadline {
-            let mut deadline = deadline.lock().unwrap_or_else(PoisonError::into_inner);
-            *deadline = Instant::now() + LIST_LIMIT;
+        if let Some(limit) = &self.limit {
+            let mut deadline = limit
+                .deadline
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *deadline = Instant::now() + limit.each;
         }
         self.conn.prepare_cached("BEGIN")?.execute([])?;
         Ok(())

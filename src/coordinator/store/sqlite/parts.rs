@@ -185,6 +185,19 @@ impl Db {
         })
     }
 
+    /// Whether rows of accepted submissions are still to be moved: what waits in them is as good as ready.
+    pub(super) fn is_admitting(&self) -> Result<bool, StoreError> {
+        Ok(self.first_value::<Admission>("admit:")?.is_some())
+    }
+
+    /// Moves some of them; true while there are more.
+    pub(super) fn admit_some(&mut self) -> Result<bool, StoreError> {
+        if self.is_admitting()? {
+            self.advance_submissions()?;
+        }
+        self.is_admitting()
+    }
+
     /// Moves some rows of one accepted submission, and cancels some of one that nobody goes on with.
     pub(super) fn advance_submissions(&mut self) -> Result<Changes, StoreError> {
         let mut changes = Changes::default();

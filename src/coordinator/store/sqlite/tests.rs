@@ -9,7 +9,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::SqliteStore;
+use super::db::Reader;
 use super::filesystem::WalMode;
+use super::thread::StoreThread;
 use crate::coordinator::config::{CoordinatorConfig, Durability};
 use crate::coordinator::store::clock::ManualClock;
 use crate::coordinator::store::conformance::{self, Backend, TERM, conformance_tests};
@@ -430,4 +432,25 @@ async fn calls_that_overlap_are_all_answered() {
         .await
         .expect("no call waits forever");
     assert_eq!(store.counts(None).await.unwrap().values().sum::<u64>(), 200);
+}
+
+#[tokio::test]
+async fn a_list_that_takes_too_long_is_given_up_and_the_next_is_answered() {
+    const ENDLESS: &str =
+        "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+    let conn = Connection::open_in_memory().unwrap();
+    let reader = Reader::of_lists(conn, Duration::from_millis(50)).unwrap();
+    let thread = StoreThread::spawn("list", reader).unwrap();
+    let ask = |sql: &'static str| {
+        thread.call_if_free("list_tasks", move |reader| {
+            Ok(reader.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        })
+    };
+    let error = ask(ENDLESS).await.unwrap_err();
+    assert!(matches!(error, StoreError::TookTooLong { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("a suite, a state, a label"),
+        "{error}"
+    );
+    assert_eq!(ask("SELECT 7").await.unwrap(), 7);
 }
