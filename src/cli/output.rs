@@ -44,6 +44,12 @@ pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", plain::lines(line));
 }
 
+/// Writes a report of ours to stderr as it is: it may have colors, and has shown what others wrote with escapes itself.
+pub fn report(text: &str) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Writes bytes to stderr as they are.
 pub fn stderr_bytes(bytes: &[u8]) {
     // Nobody is left to be told when stderr is closed.

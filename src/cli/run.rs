@@ -340,7 +340,7 @@ fn report(
     if let Some(style) = style {
         let again = outcome.again.as_ref().map(Again::command);
         let page = Page::here(style);
-        out::note(&page.closing(&outcome.summary, &outcome.failures, again));
+        out::report(&page.closing(&outcome.summary, &outcome.failures, again));
     } else {
         if !quiet {
             out::note(&outcome.summary.to_string());

@@ -9,6 +9,8 @@ use std::io::{self, IsTerminal};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::protocol::plain::is_control;
+
 /// Columns of a terminal that does not say.
 const USUAL_WIDTH: usize = 80;
 
@@ -112,12 +114,12 @@ pub fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// At most `width` columns of one line, without control characters that could move a cursor.
+/// At most `width` columns of one line, without anything that a terminal would take for an order.
 #[must_use]
 pub fn fitted(text: &str, width: usize) -> String {
     let clean: String = text
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_control(c) { ' ' } else { c })
         .collect();
     if columns(&clean) <= width {
         return clean;
@@ -182,7 +184,7 @@ mod tests {
         fn fitted_text_fits(text in any::<String>(), width in 0usize..30) {
             let short = fitted(&text, width);
             prop_assert!(columns(&short) <= width, "{short:?}");
-            prop_assert!(!short.contains(char::is_control));
+            prop_assert!(!short.contains(is_control));
         }
     }
 }
