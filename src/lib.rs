@@ -22,7 +22,7 @@ pub mod telemetry;
 mod wall_clock;
 pub mod worker;
 
-/// Of the static programs; elsewhere the C library's is as good.
+/// Of the static programs: the allocator of musl takes one lock for each call.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

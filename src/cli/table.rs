@@ -2,18 +2,21 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::protocol::byte_text::{self, shown};
+use crate::protocol::byte_text::shown;
 use crate::protocol::plain::{lines, one_line};
 
 /// A table of left-aligned columns; the last one is not padded, so that long commands wrap nothing else. Cells are shown as
 /// [`one_line`] does it.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let plain = |row: &Vec<String>| row.iter().map(|cell| one_line(cell).into_owned()).collect();
+    let plain = |row: &Vec<String>| {
+        let cells = row.iter().map(|cell| one_line(&shown(cell)).into_owned());
+        cells.collect()
+    };
     let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(shown(cell).chars().count());
+            *width = (*width).max(cell.chars().count());
         }
     }
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
@@ -22,7 +25,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{:<width$}", shown(cell)))
+            .map(|(cell, width)| format!("{cell:<width$}"))
             .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
@@ -33,16 +36,16 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// Lines of a name and a value, as [`lines`] shows it, its further lines below the first; entries without a value
 /// are left out.
 pub fn fields(entries: &[(&str, Option<String>)]) -> String {
-    let shown = || {
+    let there = || {
         entries
             .iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?)))
     };
-    let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
-    shown()
+    let width = there().map(|(name, _)| name.len()).max().unwrap_or(0);
+    there()
         .map(|(name, value)| {
             let margin = " ".repeat(width + 2);
-            let value = lines(&byte_text::shown(value)).replace('\n', &format!("\n{margin}"));
+            let value = lines(&shown(value)).replace('\n', &format!("\n{margin}"));
             format!("{name:<width$}  {value}\n")
         })
         .collect()

@@ -13,6 +13,7 @@ use mitosis_bridge::ours;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
+use crate::private_file::{self, PrivateFileError};
 use crate::protocol::Boot;
 
 use super::config::Exclusivity;
@@ -64,7 +65,7 @@ impl Identity {
         let (manager, is_new) = load_or_create(&dir.join(IDENTITY_FILE))?;
         let boot = Boot(random_u64());
         let lives = dir.join(LIVES_FILE);
-        let earlier = note_life(&lives, boot).map_err(at("write", &lives))?;
+        let earlier = note_life(&lives, boot)?;
         Ok(Self {
             manager,
             is_new,
@@ -166,12 +167,12 @@ fn load_or_create(path: &Path) -> Result<(Uuid, bool), ManagerError> {
 
 /// Notes a life before anybody hears of it, and returns the ones before. What is no boot is left out: the worst that
 /// follows is that leases of an earlier life are waited for.
-fn note_life(path: &Path, boot: Boot) -> io::Result<Vec<Boot>> {
+fn note_life(path: &Path, boot: Boot) -> Result<Vec<Boot>, ManagerError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
-        Err(error) => return Err(error),
+        Err(error) => return Err(at("read", path)(error)),
     };
     let known = text
         .lines()
@@ -183,24 +184,19 @@ fn note_life(path: &Path, boot: Boot) -> io::Result<Vec<Boot>> {
     Ok(earlier)
 }
 
-/// Written beside and renamed, so that a crash leaves the old content or the new.
-fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(content.as_bytes())?;
-    fs::rename(&fresh, path)
+/// Replaces a file of this directory as a whole.
+fn replace(path: &Path, content: &str) -> Result<(), ManagerError> {
+    private_file::replace_volatile(path, content).map_err(|error| match error {
+        PrivateFileError::Io { source, .. } => at("write", path)(source),
+        other => at("write", path)(io::Error::other(other)),
+    })
 }
 
 /// Written beside and renamed, so that a crash leaves either no identity or a whole one. It is not waited for: after a
 /// power cut no process is left that bears the name.
 fn create(path: &Path) -> Result<Uuid, ManagerError> {
     let manager = Uuid::new_v4();
-    replace(path, &format!("{manager}\n")).map_err(at("write", path))?;
+    replace(path, &format!("{manager}\n"))?;
     Ok(manager)
 }
 

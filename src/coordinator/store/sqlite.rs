@@ -178,15 +178,11 @@ impl SqliteStore {
         operation: &'static str,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match &self.readers {
-            Some(readers) => {
-                let lists = &readers.lists;
-                lists
-                    .call_if_free(operation, |reader| work(&reader.conn))
-                    .await
-            }
-            None => self.writer.call(operation, |db| work(&db.conn)).await,
+        let thread = self.readers.as_ref().map(|readers| &readers.lists);
+        if thread.is_some_and(|lists| lists.is_crowded()) {
+            return Err(StoreError::Busy);
         }
+        self.query(thread, operation, work).await
     }
 
     /// Runs a query that is always short, on a reading thread where there is one.
@@ -195,11 +191,19 @@ impl SqliteStore {
         operation: &'static str,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match &self.readers {
-            Some(readers) => {
-                let look_ups = &readers.look_ups;
-                look_ups.call(operation, |reader| work(&reader.conn)).await
-            }
+        let thread = self.readers.as_ref().map(|readers| &readers.look_ups);
+        self.query(thread, operation, work).await
+    }
+
+    /// Runs a query on a reading thread; on the writing one where there is none.
+    async fn query<T: Send + 'static>(
+        &self,
+        thread: Option<&Arc<StoreThread<Reader>>>,
+        operation: &'static str,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match thread {
+            Some(reader) => reader.call(operation, |reader| work(&reader.conn)).await,
             None => self.writer.call(operation, |db| work(&db.conn)).await,
         }
     }

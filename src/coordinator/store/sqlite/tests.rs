@@ -442,7 +442,7 @@ async fn a_list_that_takes_too_long_is_given_up_and_the_next_is_answered() {
     let reader = Reader::of_lists(conn, Duration::from_millis(50)).unwrap();
     let thread = StoreThread::spawn("list", reader).unwrap();
     let ask = |sql: &'static str| {
-        thread.call_if_free("list_tasks", move |reader| {
+        thread.call("list_tasks", move |reader| {
             Ok(reader.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
         })
     };

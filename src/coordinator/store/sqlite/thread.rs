@@ -119,19 +119,9 @@ impl<C: Context> StoreThread<C> {
         }))
     }
 
-    /// As [`Self::call`], unless so many wait already that an answer would come late.
-    ///
-    /// # Errors
-    /// `Busy`, and those of `work`.
-    pub(super) async fn call_if_free<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&mut C) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        if self.jobs_tx.len() >= MOST_LISTS {
-            return Err(StoreError::Busy);
-        }
-        self.call(operation, work).await
+    /// True when so many wait already that an answer would come late.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.jobs_tx.len() >= MOST_LISTS
     }
 
     /// Runs `work` on the thread, inside a transaction, and waits until that is committed. `operation` names it in
